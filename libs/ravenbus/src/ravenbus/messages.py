@@ -1,0 +1,247 @@
+"""Everything that travels on the bus: one struct for each kind of message, and its JSON.
+
+A reading is an envelope (whose it is) and a notification (what the device said), flat in one
+JSON object.  ``encode`` and ``decode_reading`` are each other's inverse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from ravenbus.errors import ContractError
+from ravenbus.notifications import AnyNotification, Eui64, Notification, UtcTime, kind_of
+
+CONTRACT_VERSION: Final = 1
+
+Version = Annotated[Literal[1], Meta(description="version of this contract")]
+Node = Annotated[
+    str,
+    Meta(pattern="^(?!dead$)[A-Za-z0-9_-]{1,64}$", description="name of a reader in a fleet"),
+]
+RunName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="what the operator calls the run",
+    ),
+]
+RunHash = Annotated[
+    str,
+    Meta(
+        pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        description="UUID of the run",
+    ),
+]
+Seq = Annotated[int, Meta(ge=1, le=2**63 - 1, description="number in the run, from 1, no gaps")]
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose reading it is: ``(hash, seq)`` is its identity; ``received`` the reader's clock."""
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    run: RunName
+    hash: RunHash
+    seq: Seq
+    received: UtcTime
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A notification that a reader accepted, with its identity."""
+
+    envelope: Envelope
+    notification: Notification
+
+    @property
+    def kind(self) -> str:
+        """The notification's kind on the bus."""
+        return kind_of(self.notification)
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The run under way at a node; ``meter`` from the first reading that names one."""
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    run: RunName
+    hash: RunHash
+    started: UtcTime
+    meter: Eui64 | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a node: its reader (``service``) and its stick (``device``), since when."""
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    service: Literal["online", "offline"]
+    device: Literal["connected", "silent", "disconnected"]
+    since: UtcTime
+    port: str | None = None
+    detail: str | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """What could not be accepted or stored: the original bytes, where they came from, and why.
+
+    ``id`` makes burying idempotent.  ``topic`` is null for what came from the serial line.
+    ``payload`` is base64 in JSON; ``size`` counts the original's bytes, of which ``payload``
+    holds at most the first ``DEAD_PAYLOAD_MAX``.
+    """
+
+    v: Version = CONTRACT_VERSION
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    service: Annotated[str, Meta(pattern="^[a-z-]{1,32}$")]
+    node: Node | None = None
+    at: UtcTime
+    reason: Annotated[str, Meta(pattern="^[a-z0-9-]{1,64}$", description="a code to count by")]
+    detail: Annotated[str, Meta(max_length=1024)]
+    topic: str | None = None
+    payload: bytes
+    size: Annotated[int, Meta(ge=0)]
+
+
+DEAD_PAYLOAD_MAX = 8 * 2**20
+"""Bytes: a document of MongoDB ends at 16 MiB and base64 adds a third."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request to the device; ``id`` comes back in the reply."""
+
+    id: Annotated[str, Meta(max_length=64)] | None = None
+    name: Annotated[str, Meta(pattern="^[a-z_]{1,64}$")]
+    parameters: dict[
+        Annotated[str, Meta(pattern="^[A-Za-z]{1,32}$")], Annotated[str, Meta(max_length=256)]
+    ] = {}
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command: sent to the device, or refused and why.
+
+    The device does not say which command a notification answers, so the answer itself is a
+    reading like any other.
+    """
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    id: str | None = None
+    name: str | None = None
+    sent: bool
+    detail: str
+
+
+class Raw(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole fragment as the device sent it, its secrets masked."""
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    received: UtcTime
+    fragment: str
+
+
+Message = Envelope | Run | Status | DeadLetter | Command | Reply | Raw
+
+_encoder = msgspec.json.Encoder()
+_envelope = msgspec.json.Decoder(Envelope)
+_notification = msgspec.json.Decoder(AnyNotification)
+T = TypeVar("T")
+
+
+def encode(message: Reading | Message) -> bytes:
+    """Return the message's JSON."""
+    if isinstance(message, Reading):
+        envelope = _encoder.encode(message.envelope)
+        return envelope[:-1] + b"," + _encoder.encode(message.notification)[1:]
+    return _encoder.encode(message)
+
+
+def decode_reading(payload: bytes) -> Reading:
+    """Return the reading in ``payload``; raise ContractError with the reason."""
+    envelope = _checked(_envelope.decode, payload)
+    notification = _checked(_notification.decode, payload)
+    _require_utc(envelope.received)
+    for time in _times(notification):
+        _require_utc(time)
+    return Reading(envelope, notification)
+
+
+def decode(payload: bytes, message: type[T]) -> T:
+    """Return the ``message`` in ``payload``; raise ContractError with the reason."""
+    decoded: T = _checked(msgspec.json.Decoder(message).decode, payload)
+    for time in _times(decoded):
+        _require_utc(time)
+    return decoded
+
+
+def now() -> datetime:
+    """Return the host's clock in UTC, to the millisecond that every store can hold."""
+    clock = datetime.now(UTC)
+    return clock.replace(microsecond=clock.microsecond // 1000 * 1000)
+
+
+def dead_letter(
+    service: str, topic: str, payload: bytes, at: datetime, error: Exception
+) -> DeadLetter:
+    """Return the dead letter for a message that came over the bus.
+
+    Its id follows from topic and payload, so that a redelivery is buried once.
+    """
+    reason = getattr(error, "reason", "refused")
+    detail = str(getattr(error, "detail", error))
+    digest = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
+    return DeadLetter(
+        id=digest[:32],
+        service=service,
+        at=at,
+        reason=reason,
+        detail=detail[:1024],
+        topic=topic,
+        payload=payload[:DEAD_PAYLOAD_MAX],
+        size=len(payload),
+    )
+
+
+def _times(message: Any) -> list[datetime]:
+    values = (getattr(message, name) for name in message.__struct_fields__)
+    return [value for value in values if isinstance(value, datetime)]
+
+
+def _require_utc(time: datetime) -> None:
+    if time.tzinfo is not UTC:
+        raise ContractError("not-contract", f"{time.isoformat()} is not UTC: allowed is …Z")
+
+
+class _Header(msgspec.Struct):
+    v: int = CONTRACT_VERSION
+
+
+_header = msgspec.json.Decoder(_Header)
+
+
+def _checked(decode: Any, payload: bytes) -> Any:
+    try:
+        return decode(payload)
+    except msgspec.ValidationError as error:
+        raise _not_contract(payload, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ContractError("not-json", str(error)) from error
+    except RecursionError as error:
+        raise ContractError("not-json", "nested too deeply") from error
+
+
+def _not_contract(payload: bytes, error: msgspec.ValidationError) -> ContractError:
+    try:
+        version = _header.decode(payload).v
+    except msgspec.DecodeError:
+        version = CONTRACT_VERSION
+    if version != CONTRACT_VERSION:
+        detail = f"contract version {version}: this program reads version {CONTRACT_VERSION}"
+        return ContractError("contract-version", detail)
+    return ContractError("not-contract", str(error))

@@ -1,0 +1,68 @@
+"""Prometheus metrics: a registry of the process's own, served where a port is set."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+
+class Metrics:
+    """Base of a service's metrics; subclasses add counters to ``registry``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def serve(self, port: int) -> None:
+        """Serve ``/metrics`` on every address; port 0 serves nothing.
+
+        Raise OSError if the port is taken.
+        """
+        if port:
+            start_http_server(port, registry=self.registry)
+
+
+class PublisherMetrics(Metrics):
+    """Entries on their way from an outbox to the broker: they leave by ``taken`` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.published = Counter(
+            "raven_published", "Entries handed to the broker", registry=registry
+        )
+        self.taken = Counter("raven_taken", "Entries that a subscriber took", registry=registry)
+        self.kept = Counter(
+            "raven_kept",
+            "Entries kept because of the PUBACK's reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.in_flight = Gauge("raven_in_flight", "Entries without a PUBACK yet", registry=registry)
+        self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)
+
+
+class ConsumerMetrics(Metrics):
+    """Messages from the broker: received = stored + duplicate + dead + given back + in flight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.received = Counter("raven_received", "Messages received", registry=registry)
+        self.stored = Counter("raven_stored", "Messages stored", registry=registry)
+        self.duplicate = Counter("raven_duplicate", "Messages stored before", registry=registry)
+        self.dead = Counter("raven_dead", "Messages buried", ["reason"], registry=registry)
+        self.given_back = Counter(
+            "raven_given_back",
+            "Messages not stored before a connection ended, which the broker delivers again",
+            registry=registry,
+        )
+        self.in_flight = Gauge("raven_in_flight", "Messages not yet stored", registry=registry)
+        self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)

@@ -1,0 +1,231 @@
+"""One connection to an MQTT 5 broker: the only module that knows paho.
+
+A ``Connection`` lives for one network connection (an epoch) and is then thrown away.
+paho would otherwise send unacknowledged messages again on its own after a reconnect, and an
+acknowledgement for a message of an older epoch can delete another message.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Protocol
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ravenbus.errors import BrokerAwayError
+from ravenbus.settings import MqttSettings, MqttUrl
+
+TAKEN_OVER = 0x8E
+"""Reason of a DISCONNECT: another client came with the same client id."""
+NO_SUBSCRIBERS = 0x10
+"""Reason of a PUBACK: the broker had nobody to give the message to."""
+REFUSED = 0x80
+"""Reasons from here on are errors."""
+DEFAULT_RECEIVE_MAXIMUM = 65535
+"""What a CONNACK without the property means (MQTT 5.0, 3.2.2.3.3)."""
+KEEPALIVE_S = 30
+OPEN_TIMEOUT_S = 10.0
+
+
+class Received(NamedTuple):
+    """A message that arrived and waits for its acknowledgement."""
+
+    mid: int
+    topic: str
+    payload: bytes
+
+
+class Published(NamedTuple):
+    """A PUBACK and its reason."""
+
+    mid: int
+    reason: int
+
+
+class Lost(NamedTuple):
+    """The connection ended; ``taken_over`` if another client took the client id."""
+
+    detail: str
+    taken_over: bool
+
+
+class Wake(NamedTuple):
+    """Something else than the broker wants attention."""
+
+
+Event = Received | Published | Lost | Wake
+Events = SimpleQueue[Event]
+
+
+class Connection(Protocol):
+    """What the two halves need of a connection; a test brings its own."""
+
+    receive_maximum: int
+    taken_over: bool
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``."""
+
+    def subscribe(self, topics: list[str]) -> None:
+        """Subscribe with QoS 1; messages come as ``Received``."""
+
+    def acknowledge(self, message: Received) -> None:
+        """Send the PUBACK of a message."""
+
+    def alive(self) -> bool:
+        """Say whether anything still reads from the network."""
+
+    def close(self) -> None:
+        """Send what is queued, then DISCONNECT, and wait a moment for both."""
+
+
+class Connect(Protocol):
+    """Opens one connection whose events go to a queue."""
+
+    def __call__(self, events: Events) -> Connection:
+        """Return the open connection; raise BrokerAwayError with the reason."""
+
+
+class Will(NamedTuple):
+    """What the broker says, retained, when the connection ends without a DISCONNECT."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Broker:
+    """How one client connects: a ``Connect`` for a publisher or a consumer.
+
+    ``session_expiry_s`` 0 is a session that ends with the connection; otherwise the session is
+    resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement.
+    """
+
+    url: MqttUrl
+    client_id: str
+    tls: ssl.SSLContext | None = None
+    session_expiry_s: int = 0
+    receive_maximum: int = 100
+    will: Will | None = None
+
+    @classmethod
+    def of(cls, settings: MqttSettings, client_id: str, **options: Any) -> Broker:
+        """Return the broker that the settings name."""
+        return cls(settings.mqtt_url, client_id, settings.tls_context(), **options)
+
+    def __call__(self, events: Events) -> Connection:
+        """Connect; raise BrokerAwayError that says why it failed."""
+        connection = _PahoConnection(self, events)
+        connection.open()
+        return connection
+
+
+class _PahoConnection:
+    def __init__(self, broker: Broker, events: Events) -> None:
+        self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self.taken_over = False
+        self._broker = broker
+        self._events = events
+        self._answered = threading.Event()
+        self._ended = threading.Event()
+        self._refusal: str | None = None
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=broker.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = OPEN_TIMEOUT_S
+        # Both halves bound what is in flight themselves; paho must not queue on top of that.
+        client.max_inflight_messages_set(DEFAULT_RECEIVE_MAXIMUM)
+        if broker.url.username:
+            client.username_pw_set(broker.url.username, broker.url.password)
+        if broker.tls:
+            client.tls_set_context(broker.tls)
+        if broker.will:
+            client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        self._client = client
+
+    def open(self) -> None:
+        url = self._broker.url
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._broker.session_expiry_s
+        properties.ReceiveMaximum = self._broker.receive_maximum
+        try:
+            self._client.connect(
+                url.host,
+                url.port,
+                KEEPALIVE_S,
+                clean_start=self._broker.session_expiry_s == 0,
+                properties=properties,
+            )
+        except (OSError, ValueError) as error:
+            raise BrokerAwayError(f"cannot reach {url}: {error}") from error
+        self._client.loop_start()
+        answered = self._answered.wait(OPEN_TIMEOUT_S)
+        if not answered or self._refusal:
+            self._client.disconnect()
+            self._client.loop_stop()
+            why = f"refuses: {self._refusal}" if answered else "does not answer"
+            raise BrokerAwayError(f"{url} {why}")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+
+    def subscribe(self, topics: list[str]) -> None:
+        # Retained messages come with a new subscription only, not again at each connect.
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        self._client.subscribe([(topic, options) for topic in topics])
+
+    def acknowledge(self, message: Received) -> None:
+        self._client.ack(message.mid, 1)
+
+    def alive(self) -> bool:
+        # paho's own is_connected() stays true when its thread has died.
+        return self._client._thread is not None  # noqa: SLF001
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._ended.wait(OPEN_TIMEOUT_S)
+        self._client.loop_stop()
+
+    # The callbacks run on paho's thread, which an exception would end without a word.
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: Any, reason: Any, answer: Any
+    ) -> None:
+        if reason.is_failure:
+            self._refusal = str(reason)
+        else:
+            self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+        self._answered.set()
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        if not self._answered.is_set():
+            self._refusal = str(reason)
+            self._answered.set()
+        self.taken_over = reason.value == TAKEN_OVER
+        self._ended.set()
+        self._events.put(Lost(str(reason), self.taken_over))
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        self._events.put(Received(message.mid, message.topic, bytes(message.payload)))
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any
+    ) -> None:
+        self._events.put(Published(mid, reason.value))

@@ -1,0 +1,293 @@
+"""The notifications of a RAVEn or EMU-2, typed: one frozen struct for each kind.
+
+A field keeps the name that the RAVEn XML API gives it, in snake case, and its raw integer.
+A scaled value stands beside it with its unit in the name, ``value = raw x multiplier / divisor``
+where a multiplier or divisor of zero counts as one (RAVEn XML API r127 p.22).
+``null`` means that the device sent nothing, or the sentinel that stands for nothing.
+Display hints (digits and leading zeros) are passed on and never applied.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Eui64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="EUI-64, 16 hex digits")]
+UtcTime = Annotated[datetime, Meta(tz=True, description="UTC, RFC 3339 with Z")]
+Uint8 = Annotated[int, Meta(ge=0, le=2**8 - 1)]
+Uint16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
+Uint24 = Annotated[int, Meta(ge=0, le=2**24 - 1)]
+Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Uint48 = Annotated[int, Meta(ge=0, le=2**48 - 1)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Text = Annotated[str, Meta(max_length=1024)]
+Kilowatts = Annotated[float, Meta(description="kW")]
+KilowattHours = Annotated[float, Meta(description="kWh")]
+PricePerKwh = Annotated[float, Meta(description="currency units for each kWh")]
+Percent = Annotated[int, Meta(ge=0, le=255, description="percent")]
+Seconds = Annotated[int, Meta(ge=0, le=2**32 - 1, description="seconds")]
+
+
+class Notification(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="kind",
+    tag=lambda name: "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_"),
+):
+    """What every kind has.
+
+    ``device`` is the stick and ``meter`` the meter it heard, null where the fragment names none.
+    ``time`` is the device's clock, null where the fragment has none or the clock is not set.
+    """
+
+    device: Eui64 | None
+    meter: Eui64 | None
+    time: UtcTime | None
+
+
+class Scaled(Notification, frozen=True, kw_only=True):
+    """A register with its scale and display hints (RAVEn XML API r127 p.22)."""
+
+    multiplier: Uint32 | None
+    divisor: Uint32 | None
+    digits_right: Uint8 | None = None
+    digits_left: Uint8 | None = None
+    suppress_leading_zero: bool | None = None
+
+
+class ConnectionStatus(Notification, frozen=True, kw_only=True):
+    """State of the link to the meter (RAVEn XML API r127 p.10)."""
+
+    status: Text
+    description: Text | None = None
+    status_code: Uint8 | None = None
+    ext_pan_id: Eui64 | None = None
+    channel: Uint8 | None = None
+    short_addr: Uint16 | None = None
+    link_strength: Percent | None = None
+
+
+class NetworkInfo(ConnectionStatus, frozen=True, kw_only=True):
+    """State of the network, with its coordinator (RAVEn XML API r127 p.15)."""
+
+    coordinator: Eui64 | None = None
+
+
+class DeviceInfo(Notification, frozen=True, kw_only=True):
+    """The stick itself, without its secrets (RAVEn XML API r127 p.11)."""
+
+    fw_version: Text | None = None
+    hw_version: Text | None = None
+    image_type: Uint16 | None = None
+    manufacturer: Text | None = None
+    model_id: Text | None = None
+    date_code: Text | None = None
+
+
+class ScheduleInfo(Notification, frozen=True, kw_only=True):
+    """How often the device reports an event (RAVEn XML API r127 p.12)."""
+
+    event: Text
+    mode: Text | None = None
+    frequency_s: Seconds | None = None
+    enabled: bool | None = None
+
+
+class MeterList(Notification, frozen=True, kw_only=True):
+    """The meters that the device knows (RAVEn XML API r127 p.13)."""
+
+    meters: list[Eui64]
+
+
+class MeterInfo(Notification, frozen=True, kw_only=True):
+    """What the device was told of a meter, without its credential (RAVEn XML API r127 p.14)."""
+
+    meter_type: Text | None = None
+    nick_name: Text | None = None
+    account: Text | None = None
+    host: Text | None = None
+    enabled: bool | None = None
+
+
+class TimeCluster(Notification, frozen=True, kw_only=True):
+    """The device's clock: ``time`` is UTCTime (RAVEn XML API r127 p.17).
+
+    ``local_offset_s`` is LocalTime - UTCTime; devices disagree on daylight saving.
+    """
+
+    local_offset_s: Annotated[int, Meta(ge=-(2**32), le=2**32, description="seconds")] | None = None
+
+
+class MessageCluster(Notification, frozen=True, kw_only=True):
+    """A text from the utility (RAVEn XML API r127 p.18)."""
+
+    id: Uint32 | None = None
+    text: Text | None = None
+    priority: Text | None = None
+    start_time: UtcTime | None = None
+    duration: Uint16 | None = None
+    confirmation_required: bool | None = None
+    confirmed: bool | None = None
+    queue: Text | None = None
+
+
+class PriceCluster(Notification, frozen=True, kw_only=True):
+    """The price in force (RAVEn XML API r127 p.21); ``currency`` is the ISO 4217 number."""
+
+    price: Uint32 | None
+    trailing_digits: Uint8 | None
+    price_per_kwh: PricePerKwh | None
+    currency: Uint16 | None = None
+    tier: Uint8 | None = None
+    start_time: UtcTime | None = None
+    duration: Uint16 | None = None
+    tier_label: Text | None = None
+    rate_label: Text | None = None
+
+
+class InstantaneousDemand(Scaled, frozen=True, kw_only=True):
+    """Power now, negative on export (RAVEn XML API r127 p.23)."""
+
+    demand: Int32 | None
+    demand_kw: Kilowatts | None
+
+
+class CurrentSummationDelivered(Scaled, frozen=True, kw_only=True):
+    """The meter's registers: delivered to the user, received from him (r127 p.24)."""
+
+    summation_delivered: Uint48 | None
+    summation_received: Uint48 | None
+    delivered_kwh: KilowattHours | None
+    received_kwh: KilowattHours | None
+
+
+class CurrentPeriodUsage(Scaled, frozen=True, kw_only=True):
+    """Energy since ``start_date``, added up by the device (RAVEn XML API r127 p.25)."""
+
+    current_usage: Int64 | None
+    usage_kwh: KilowattHours | None
+    start_date: UtcTime | None = None
+
+
+class LastPeriodUsage(Scaled, frozen=True, kw_only=True):
+    """Energy of the period that was closed last (RAVEn XML API r127 p.27)."""
+
+    last_usage: Int64 | None
+    usage_kwh: KilowattHours | None
+    start_date: UtcTime | None = None
+    end_date: UtcTime | None = None
+
+
+class ProfileData(Notification, frozen=True, kw_only=True):
+    """Interval data, newest first, on the summation's scale (RAVEn XML API r127 p.28)."""
+
+    end_time: UtcTime | None = None
+    status: Uint8 | None = None
+    profile_interval_period: Uint8 | None = None
+    interval_s: Seconds | None = None
+    number_of_periods_delivered: Uint8 | None = None
+    intervals: list[Uint24 | None] = []
+
+
+class PriceBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """One block: what is used up to ``threshold`` costs ``price``."""
+
+    threshold: Uint32 | None = None
+    threshold_kwh: KilowattHours | None = None
+    price: Uint32 | None
+    price_per_kwh: PricePerKwh | None
+
+
+class BlockPriceDetail(Notification, frozen=True, kw_only=True):
+    """Prices by blocks of use (EMU-2 only; the vendor's sample commands)."""
+
+    current_start: UtcTime | None = None
+    current_duration: Uint32 | None = None
+    block_period_consumption: Int64 | None = None
+    block_period_consumption_multiplier: Uint32 | None = None
+    block_period_consumption_divisor: Uint32 | None = None
+    consumption_kwh: KilowattHours | None = None
+    number_of_blocks: Uint8 | None = None
+    multiplier: Uint32 | None
+    divisor: Uint32 | None
+    currency: Uint16 | None = None
+    trailing_digits: Uint8 | None
+    blocks: list[PriceBlock] = []
+
+
+class FastPollStatus(Notification, frozen=True, kw_only=True):
+    """Whether the device polls faster for a while, and until when (EAGLE uploader manual)."""
+
+    frequency_s: Seconds | None = None
+    end_time: UtcTime | None = None
+
+
+class BillingPeriodList(Notification, frozen=True, kw_only=True):
+    """The billing period under way (vendor's sample commands; fields from one capture)."""
+
+    number_of_periods: Uint8 | None = None
+    current_start: UtcTime | None = None
+    current_duration: Uint32 | None = None
+
+
+class Warning(Notification, frozen=True, kw_only=True):  # noqa: A001 - the device's own name for it
+    """The device refuses a command; it names neither itself nor the command."""
+
+    text: Text
+
+
+KINDS: dict[str, type[Notification]] = {
+    kind.__struct_config__.tag: kind  # type: ignore[misc]
+    for kind in (
+        ConnectionStatus,
+        NetworkInfo,
+        DeviceInfo,
+        ScheduleInfo,
+        MeterList,
+        MeterInfo,
+        TimeCluster,
+        MessageCluster,
+        PriceCluster,
+        InstantaneousDemand,
+        CurrentSummationDelivered,
+        CurrentPeriodUsage,
+        LastPeriodUsage,
+        ProfileData,
+        BlockPriceDetail,
+        FastPollStatus,
+        BillingPeriodList,
+        Warning,
+    )
+}
+"""Every kind by its name on the bus."""
+
+AnyNotification = (
+    ConnectionStatus
+    | NetworkInfo
+    | DeviceInfo
+    | ScheduleInfo
+    | MeterList
+    | MeterInfo
+    | TimeCluster
+    | MessageCluster
+    | PriceCluster
+    | InstantaneousDemand
+    | CurrentSummationDelivered
+    | CurrentPeriodUsage
+    | LastPeriodUsage
+    | ProfileData
+    | BlockPriceDetail
+    | FastPollStatus
+    | BillingPeriodList
+    | Warning
+)
+
+
+def kind_of(notification: Notification) -> str:
+    """Return the kind's name on the bus, as in ``instantaneous_demand``."""
+    return str(notification.__struct_config__.tag)

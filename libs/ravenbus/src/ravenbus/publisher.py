@@ -1,0 +1,281 @@
+"""The publishing half: from an Outbox to a broker, where only a PUBACK removes an entry.
+
+Reason 0 removes it.  Reason 16 (nobody subscribes) and every refusal (0x80 and above) keep it,
+and the entries behind it go on.  An entry is published at most once in a connection; what was
+kept is published again in the next one, which the publisher opens by itself: soon after a
+subscriber has come, and otherwise after a wait that doubles.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+from ravenbus.errors import BrokerAwayError
+from ravenbus.health import Health
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.mqtt import (
+    NO_SUBSCRIBERS,
+    REFUSED,
+    Connect,
+    Connection,
+    Event,
+    Events,
+    Lost,
+    Published,
+    Received,
+    Wake,
+)
+from ravenbus.retrying import DEFAULT_WAIT, retrying
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+RECONNECT_PAUSE_S = 0.5
+TAKEN_OVER_PAUSE_S = 60.0
+"""Two publishers with one client id would otherwise throw each other out without end."""
+FIRST_RETRY_S = 15.0
+LONGEST_RETRY_S = 900.0
+SUBSCRIBER_CAME_S = 2.0
+"""Age that a connection reaches before it is renewed for a subscriber that came."""
+PREFETCH = 500
+DRAIN_S = 5.0
+ONCE_MAX = 1000
+
+
+class Entry(NamedTuple):
+    """One message of an outbox; ``key`` grows and is never used again."""
+
+    key: int
+    topic: str
+    payload: bytes
+
+
+class Outbox(Protocol):
+    """Where entries wait until a subscriber took them; it survives the process."""
+
+    def take(self, after: int, limit: int) -> list[Entry]:
+        """Return at most ``limit`` entries with a key above ``after``, in order of their keys."""
+
+    def remove(self, keys: list[int]) -> None:
+        """Forget entries for good: each was taken by a subscriber."""
+
+
+class Publisher:
+    """Publishes an outbox, and retained state beside it, over one connection after another.
+
+    ``wake``, ``set_state`` and ``send_once`` may be called from any thread; ``run`` is the main
+    loop.
+    ``subscriptions`` maps topics to what handles their messages, on the main loop's thread.
+    ``window`` bounds the messages without a PUBACK; the broker may ask for less.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        outbox: Outbox,
+        health: Health,
+        metrics: PublisherMetrics,
+        *,
+        window: int = 100,
+        subscriptions: Mapping[str, Callable[[bytes], None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._outbox = outbox
+        self._health = health
+        self._metrics = metrics
+        self._window = window
+        self._subscriptions = dict(subscriptions or {})
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state: dict[str, bytes] = {}
+        self._unsent_state: dict[str, None] = {}
+        self._once: deque[tuple[str, bytes]] = deque(maxlen=ONCE_MAX)
+        self._events: Events = SimpleQueue()
+        self._retry_s = FIRST_RETRY_S
+        self._unheard = False
+
+    def wake(self) -> None:
+        """Say that the outbox has more, or that ``stop`` was set."""
+        self._events.put(Wake())
+
+    def set_state(self, topic: str, payload: bytes) -> None:
+        """Retain ``payload`` at ``topic``, and again after each reconnect until the next one."""
+        with self._lock:
+            self._state[topic] = payload
+            self._unsent_state[topic] = None
+        self.wake()
+
+    def send_once(self, topic: str, payload: bytes) -> None:
+        """Publish something that nobody needs later: it is not kept, nor sent again."""
+        with self._lock:
+            self._once.append((topic, payload))
+        self.wake()
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish until ``stop`` is set, then drain what is in flight."""
+        while not stop.is_set():
+            self._events = SimpleQueue()
+            try:
+                connection = retrying(stop, DEFAULT_WAIT)(self._open, self._events)
+            except BrokerAwayError:
+                return
+            with self._lock:
+                self._unsent_state = dict.fromkeys(self._state)
+                self._once.clear()
+            self._metrics.connected.set(1)
+            lost = self._serve(connection, stop)
+            self._metrics.connected.set(0)
+            self._metrics.in_flight.set(0)
+            connection.close()
+            if lost:
+                self._health.failing("broker", f"connection lost: {lost.detail}")
+                stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else RECONNECT_PAUSE_S)
+
+    def _open(self, events: Events) -> Connection:
+        self._health.beat()
+        try:
+            return self._connect(events)
+        except BrokerAwayError as error:
+            self._health.failing("broker", str(error))
+            raise
+
+    def _serve(self, connection: Connection, stop: threading.Event) -> Lost | None:
+        """Publish over one connection; return why it was lost, or None if it is to be closed."""
+        connection.subscribe(list(self._subscriptions))
+        epoch = _Epoch(connection, min(self._window, connection.receive_maximum))
+        renew_at = self._clock() + self._retry_s
+        soon = self._clock() + SUBSCRIBER_CAME_S
+        stop_at: float | None = None
+        while True:
+            self._health.ok("broker")
+            self._health.beat()
+            if stop_at is None and (stop.is_set() or self._has_to_renew(epoch, renew_at, soon)):
+                stop_at = self._clock() + DRAIN_S
+            self._fill(epoch, draining=stop_at is not None)
+            if stop_at is not None and (not epoch.in_flight or self._clock() > stop_at):
+                return None
+            lost = self._handle(epoch, _wait_for(self._events, TICK_S))
+            if lost:
+                return lost
+            if not connection.alive():
+                return Lost("the network thread has ended", taken_over=False)
+
+    def _has_to_renew(self, epoch: _Epoch, renew_at: float, soon: float) -> bool:
+        now = self._clock()
+        if epoch.subscriber_came and now >= soon and epoch.exhausted:
+            self._retry_s = FIRST_RETRY_S
+            return True
+        if epoch.kept and now >= renew_at and epoch.exhausted:
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+            return True
+        return False
+
+    def _fill(self, epoch: _Epoch, *, draining: bool) -> None:
+        """Publish what the window has room for: state first, then the outbox in order."""
+        while epoch.has_room() and (state := self._next_state()):
+            topic, payload, retain = state
+            epoch.publish(topic, payload, retain=retain)
+        while epoch.has_room() and not draining:
+            if not epoch.ready:
+                epoch.ready.extend(self._outbox.take(epoch.cursor, PREFETCH))
+                epoch.exhausted = not epoch.ready
+                if epoch.exhausted:
+                    break
+            entry = epoch.ready.popleft()
+            epoch.cursor = entry.key
+            epoch.publish(entry.topic, entry.payload, entry=entry)
+            self._metrics.published.inc()
+        self._metrics.in_flight.set(len(epoch.in_flight))
+
+    def _next_state(self) -> tuple[str, bytes, bool] | None:
+        with self._lock:
+            if self._unsent_state:
+                topic = next(iter(self._unsent_state))
+                del self._unsent_state[topic]
+                return topic, self._state[topic], True
+            if self._once:
+                return *self._once.popleft(), False
+            return None
+
+    def _handle(self, epoch: _Epoch, events: list[Event]) -> Lost | None:
+        taken: list[int] = []
+        lost: Lost | None = None
+        for event in events:
+            match event:
+                case Published(mid, reason):
+                    entry = epoch.in_flight.pop(mid, None)
+                    if entry and self._is_taken(epoch, entry, reason):
+                        taken.append(entry.key)
+                case Received():
+                    self._subscriptions[event.topic](event.payload)
+                    epoch.connection.acknowledge(event)
+                case Lost():
+                    lost = event
+        if taken:
+            self._outbox.remove(taken)
+            self._metrics.taken.inc(len(taken))
+        if epoch.exhausted and not epoch.in_flight and not epoch.refused:
+            self._health.ok("publish")
+        return lost
+
+    def _is_taken(self, epoch: _Epoch, entry: Entry, reason: int) -> bool:
+        if reason == NO_SUBSCRIBERS:
+            epoch.unheard.add(entry.topic)
+            if not self._unheard:
+                self._unheard = True
+                log.warning("nobody subscribes, entries are kept", extra={"topic": entry.topic})
+        elif reason >= REFUSED:
+            epoch.refused += 1
+            self._health.failing("publish", f"the broker refuses {entry.topic}: reason {reason:#x}")
+        else:
+            if entry.topic in epoch.unheard:
+                epoch.subscriber_came = True
+            if self._unheard:
+                self._unheard = False
+                log.info("a subscriber takes entries", extra={"topic": entry.topic})
+            return True
+        epoch.kept += 1
+        self._metrics.kept.labels(reason=f"{reason:#x}").inc()
+        return False
+
+
+class _Epoch:
+    """What one connection knows, gone with it: entries below ``cursor`` were published in it."""
+
+    def __init__(self, connection: Connection, window: int) -> None:
+        self.connection = connection
+        self.window = window
+        self.cursor = 0
+        self.ready: deque[Entry] = deque()
+        self.exhausted = False
+        self.in_flight: dict[int, Entry | None] = {}
+        self.kept = 0
+        self.refused = 0
+        self.unheard: set[str] = set()
+        self.subscriber_came = False
+
+    def has_room(self) -> bool:
+        return len(self.in_flight) < self.window
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, entry: Entry | None = None
+    ) -> None:
+        self.in_flight[self.connection.publish(topic, payload, retain=retain)] = entry
+
+
+def _wait_for(events: Events, timeout_s: float) -> list[Event]:
+    """Return what is in the queue, waiting for a first event if there is none."""
+    found: list[Event] = []
+    try:
+        found.append(events.get(timeout=timeout_s))
+        while True:
+            found.append(events.get_nowait())
+    except Empty:
+        return found

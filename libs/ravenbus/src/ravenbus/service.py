@@ -1,0 +1,79 @@
+"""What every service's ``main`` has in common: arguments, settings, signals, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TypeVar
+
+from ravenbus import logs
+from ravenbus.errors import RavenError, SettingsError
+from ravenbus.settings import Settings, settings_of
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Settings)
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 78
+"""EX_CONFIG of sysexits.h."""
+
+
+def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
+    """Return the argument parser that every service starts from; settings are in its epilog."""
+    width = max(len(setting.name) for setting in settings_of(settings))
+    lines = [
+        f"  {setting.name:{width}}  {setting.description}" for setting in settings_of(settings)
+    ]
+    found = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog="environment variables:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--version", action="version", version=f"{name} {version(name)}")
+    found.add_argument(
+        "--check-config",
+        action="store_true",
+        help="check the settings and exit (status 78 if wrong)",
+    )
+    return found
+
+
+def main(
+    name: str, settings_class: type[S], run: Callable[[S, threading.Event], None], *, check: bool
+) -> int:
+    """Load the settings, then run the service until SIGTERM or SIGINT; return the exit status."""
+    settings = load(name, settings_class)
+    if settings is None:
+        return EXIT_SETTINGS
+    if check:
+        print("the settings can be used")  # noqa: T201
+        return 0
+    logs.configure(name, settings.raven_log_level, settings.raven_log_format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        run(settings, stop)
+    except RavenError as error:
+        log.critical("ending", extra={"reason": str(error)})
+        return EXIT_FAILED
+    log.info("stopped")
+    return 0
+
+
+def load(name: str, settings_class: type[S]) -> S | None:
+    """Return the settings, or None after saying on standard error all that is wrong with them."""
+    try:
+        return settings_class.load(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"{name}: {problem}", file=sys.stderr)  # noqa: T201
+        return None

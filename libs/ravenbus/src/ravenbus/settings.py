@@ -1,0 +1,227 @@
+"""Settings from the environment: typed, documented where they are defined, checked all at once.
+
+A settings class is a frozen struct; field ``mqtt_url`` is read from ``MQTT_URL``.
+Its ``Meta`` carries the description and the limits, from which both the error messages and
+``docs/configuration.md`` are made.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_type_hints
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec import Meta, inspect
+
+from ravenbus.errors import SettingsError
+
+SECRET = {"secret": True}
+"""``Meta(extra=SECRET)``: never shown, and also read from the file that ``NAME_FILE`` names."""
+
+
+class MqttUrl:
+    """Where a broker is, as in ``mqtts://user:password@host:8883``; prints without its password."""
+
+    ALLOWED = "mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883]"
+
+    def __init__(self, text: str) -> None:
+        """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
+        url = urlsplit(text)
+        if url.scheme not in ("mqtt", "mqtts") or not url.hostname or url.path.strip("/"):
+            raise ValueError(self.ALLOWED)
+        self.tls: Final = url.scheme == "mqtts"
+        self.host: Final = url.hostname
+        self.port: Final = url.port or (8883 if self.tls else 1883)
+        self.username: Final = unquote(url.username) if url.username else None
+        self.password: Final = unquote(url.password) if url.password else None
+
+    def __str__(self) -> str:
+        user = f"{self.username}@" if self.username else ""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{user}{self.host}:{self.port}"
+
+    __repr__ = __str__
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service can be told."""
+
+    raven_log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severe line logged")
+    ] = "info"
+    raven_log_format: Annotated[
+        Literal["text", "json"], Meta(description="log lines as text or as JSON objects")
+    ] = "text"
+    raven_metrics_port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics; 0 for none"),
+    ] = 0
+    raven_health_file: Annotated[
+        Path | None,
+        Meta(description="file that says how the service is; `python -m ravenbus.health` reads it"),
+    ] = None
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; raise SettingsError with every problem, none of them showing a secret.
+
+        A variable that is empty counts as not set.
+        """
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for setting in settings_of(cls):
+            try:
+                text = setting.read(environ)
+                if text is not None:
+                    values[setting.field] = setting.convert(text)
+                elif setting.required:
+                    raise ValueError(f"{setting.name} is not set: allowed is {setting.allowed}")  # noqa: TRY301
+            except ValueError as error:
+                problems.append(str(error))
+        if not problems:
+            settings = cls(**values)
+            problems = list(settings.problems())
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong between settings that are right one by one."""
+        yield from ()
+
+
+class MqttSettings(Settings, frozen=True, kw_only=True):
+    """What a service that uses a broker can be told."""
+
+    mqtt_url: Annotated[
+        MqttUrl, Meta(description=f"the broker: `{MqttUrl.ALLOWED}`", extra=SECRET)
+    ] = MqttUrl("mqtt://localhost")
+    mqtt_tls_ca: Annotated[
+        Path | None,
+        Meta(description="certificates to trust, PEM; default: the system's"),
+    ] = None
+    mqtt_tls_cert: Annotated[
+        Path | None, Meta(description="this client's certificate, PEM; needs MQTT_TLS_KEY")
+    ] = None
+    mqtt_tls_key: Annotated[Path | None, Meta(description="its private key, PEM")] = None
+    raven_topic_prefix: Annotated[
+        str,
+        Meta(pattern="^[^/+#$\x00][^+#\x00]{0,63}$", description="first part of every topic"),
+    ] = "raven"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return what `mqtts://` needs; raise OSError for files that cannot be used together."""
+        if not self.mqtt_url.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.mqtt_tls_ca)
+        if self.mqtt_tls_cert:
+            context.load_cert_chain(self.mqtt_tls_cert, self.mqtt_tls_key)
+        return context
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the certificates."""
+        yield from super().problems()
+        if self.mqtt_tls_key and not self.mqtt_tls_cert:
+            yield "MQTT_TLS_KEY is set without MQTT_TLS_CERT: allowed is both or neither"
+        try:
+            self.tls_context()
+        except OSError as error:
+            names = "MQTT_TLS_CA, MQTT_TLS_CERT and MQTT_TLS_KEY"
+            yield f"{names} cannot be used: {error}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable: what it means, what it may hold, and how to read it."""
+
+    name: str
+    field: str
+    type: inspect.Type
+    annotation: Any
+    description: str
+    default: Any
+    required: bool
+    secret: bool
+
+    @property
+    def allowed(self) -> str:
+        """Say what the variable may hold."""
+        return _allowed(self.type)
+
+    def read(self, environ: Mapping[str, str]) -> str | None:
+        """Return the variable's text, or its file's; raise ValueError if that cannot be read."""
+        if environ.get(self.name):
+            return environ[self.name]
+        path = environ.get(f"{self.name}_FILE") if self.secret else None
+        if not path:
+            return None
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{self.name}_FILE names a file that cannot be read: {error}"
+            ) from None
+
+    def convert(self, text: str) -> Any:
+        """Return the typed value; raise ValueError that names variable, text and what is allowed."""
+        try:
+            return msgspec.convert(text, self.annotation, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError:
+            held = "what it holds (not shown)" if self.secret else repr(text)
+            raise ValueError(
+                f"{self.name}: {held} cannot be used: allowed is {self.allowed}"
+            ) from None
+
+
+def settings_of(cls: type[Settings]) -> list[Setting]:
+    """Return a settings class's variables, in the order of their definition."""
+    found = []
+    hints = get_type_hints(cls, include_extras=True)
+    for item in inspect.type_info(cls).fields:  # type: ignore[attr-defined]
+        kind, meta = item.type, {}
+        if isinstance(kind, inspect.Metadata):
+            meta = {**(kind.extra_json_schema or {}), **(kind.extra or {})}
+            kind = kind.type
+        found.append(
+            Setting(
+                name=item.name.upper(),
+                field=item.name,
+                type=kind,
+                annotation=hints[item.name],
+                description=meta.get("description", ""),
+                default=None if item.required else item.default,
+                required=item.required,
+                secret=bool(meta.get("secret")),
+            )
+        )
+    return found
+
+
+def _decode(kind: type, text: str) -> Any:
+    return kind(text)
+
+
+def _allowed(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.IntType(ge=ge, le=le):
+            return f"a whole number from {ge} to {le}"
+        case inspect.FloatType(ge=ge, le=le):
+            return f"a number from {ge} to {le}"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.LiteralType(values=values):
+            return ", ".join(str(value) for value in values[:-1]) + f" or {values[-1]}"
+        case inspect.StrType(pattern=str(pattern)):
+            return f"text that matches {pattern}"
+        case inspect.UnionType(types=types):
+            return _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
+        case inspect.CustomType(cls=cls) if cls is Path:
+            return "a path"
+        case inspect.CustomType(cls=cls):
+            return str(getattr(cls, "ALLOWED", cls.__name__))
+        case inspect.Metadata(type=inner):
+            return _allowed(inner)
+    return "text"

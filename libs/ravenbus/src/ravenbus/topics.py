@@ -1,0 +1,50 @@
+"""Where messages go: every topic of the bus, under one prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+HOMEASSISTANT_STATUS: Final = "homeassistant/status"
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics under ``prefix``, as in ``raven/v1/<node>/reading/<kind>``."""
+
+    prefix: str = "raven"
+
+    def reading(self, node: str, kind: str) -> str:
+        """Return where readings of a kind go: the event stream that stores consume."""
+        return f"{self.prefix}/v1/{node}/reading/{kind}"
+
+    def latest(self, node: str, kind: str) -> str:
+        """Return where the last reading of a kind is retained."""
+        return f"{self.prefix}/v1/{node}/latest/{kind}"
+
+    def of_node(self, node: str, leaf: str) -> str:
+        """Return a node's ``status``, ``run``, ``command``, ``reply`` or ``raw`` topic."""
+        return f"{self.prefix}/v1/{node}/{leaf}"
+
+    def dead(self, service: str) -> str:
+        """Return where a service's dead letters go."""
+        return f"{self.prefix}/v1/dead/{service}"
+
+    def discovery(self, node: str) -> str:
+        """Return the topic of Home Assistant's device discovery."""
+        return f"homeassistant/device/{node}/config"
+
+    def stored(self) -> list[str]:
+        """Return the subscriptions of a store: readings, runs, and the readers' dead letters."""
+        return [self.reading("+", "+"), self.of_node("+", "run"), self.dead("reader")]
+
+    def parse(self, topic: str) -> tuple[str, str, str]:
+        """Split a topic into node, leaf and kind ("" where it has none).
+
+        Raise ValueError if it is not one of ours.
+        """
+        head = f"{self.prefix}/v1/"
+        parts = topic.removeprefix(head).split("/")
+        if not topic.startswith(head) or len(parts) not in (2, 3):
+            raise ValueError(f"{topic!r} is not {head}<node>/<what>[/<kind>]")
+        return parts[0], parts[1], parts[2] if len(parts) > 2 else ""  # noqa: PLR2004

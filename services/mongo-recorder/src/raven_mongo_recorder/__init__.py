@@ -1,0 +1,1 @@
+"""Readings from a broker, recorded in MongoDB: the recorder service."""

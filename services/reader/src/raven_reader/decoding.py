@@ -1,0 +1,469 @@
+"""From a whole fragment to a typed notification, or the reason why it cannot be one.
+
+The rules are those of the RAVEn XML API manual and of real devices where they differ: numbers
+are hexadecimal with or without ``0x``, the printed width carries the sign, sentinels mean
+nothing, times count from 2000-01-01 UTC.  A number that is padded with zeros to a width that its
+field never has lost a digit on the way, and the fragment is rejected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from raven_reader.framing import Fragment
+from ravenbus import notifications as n
+from ravenbus.errors import PoisonError
+
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Zero of the device's clock (RAVEn XML API r127 p.17)."""
+
+_OLDEST = 0x10000000
+"""July 2008: no such device was made before, so an earlier time has lost digits."""
+_UNSET_TIMES = (0, 0xFFFFFFFF)
+_TEXT_MAX = 1024
+_HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
+
+Convert = Callable[[str], Any]
+"""Converters of fields that hold few different texts are cached: a line repeats itself."""
+
+
+def decode(fragment: Fragment) -> n.Notification:
+    """Return the notification that a fragment is; raise PoisonError with the reason."""
+    spec = _SPECS.get(fragment.root)
+    if spec is None:
+        raise PoisonError("unknown-kind", f"<{fragment.root}> is no notification of the manual")
+    values: dict[str, Any] = {}
+    for name, text in fragment.children:
+        found = spec.fields.get(name)
+        if found is None:
+            if spec.repeated and (match := spec.repeated.fullmatch(name)):
+                values.setdefault(match[1], []).append(text)
+            continue
+        attribute, convert = found
+        if attribute in values:
+            raise PoisonError("duplicate-field", f"<{name}> comes twice in <{fragment.root}>")
+        try:
+            values[attribute] = convert(text)
+        except ValueError as error:
+            raise PoisonError("bad-value", f"<{name}> in <{fragment.root}>: {error}") from None
+    for attribute in spec.required:
+        if attribute not in values:
+            raise PoisonError("missing-field", f"<{fragment.root}> has no {attribute}")
+    values.setdefault("meter", None)
+    values.setdefault("time", None)
+    try:
+        return spec.build(values)
+    except ValueError as error:
+        raise PoisonError("bad-value", f"<{fragment.root}>: {error}") from None
+
+
+def _integer(text: str) -> tuple[int, int]:
+    """Return a number and its printed width in digits."""
+    match = _HEX.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text[:32]!r} is not a hexadecimal number")
+    digits = match[1]
+    return int(digits, 16), len(digits)
+
+
+def _unsigned(bits: int, widths: tuple[int, ...], none: tuple[int, ...] = ()) -> Convert:
+    """Return a converter for numbers printed unpadded or with one of ``widths`` digits."""
+    limit = 1 << bits
+
+    @lru_cache(maxsize=256)
+    def convert(text: str) -> int | None:
+        if not text:
+            return None
+        value, width = _integer(text)
+        if width not in widths and width > 1 and value < 1 << 4 * (width - 1):
+            raise ValueError(f"{text!r} is padded to {width} digits: allowed is {widths}")
+        if value >= limit:
+            raise ValueError(f"{text!r} is larger than {bits} bits")
+        return None if value in none else value
+
+    return convert
+
+
+def _signed(widths: tuple[int, ...], none: tuple[int, ...] = ()) -> Convert:
+    """Return a converter that takes the sign from a printed width of 6, 8 or 16 digits."""
+    unsigned = _unsigned(64, widths)
+    limit = 1 << 4 * max(widths) - 1
+
+    @lru_cache(maxsize=256)
+    def convert(text: str) -> int | None:
+        value = unsigned(text)
+        if value is None:
+            return None
+        width = len(text.lower().removeprefix("0x"))
+        if width in (6, 8, 16) and value >> (4 * width - 1):
+            value -= 1 << (4 * width)
+        if not -limit <= value < limit:
+            raise ValueError(f"{text!r} is larger than {4 * max(widths)} bits")
+        return None if value in none else int(value)
+
+    return convert
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    value, width = _integer(text)
+    if value in _UNSET_TIMES:
+        return None
+    if not _OLDEST <= value < 1 << 32 or width != 8:  # noqa: PLR2004 - 32 bits
+        raise ValueError(f"{text!r} is no time of such a device")
+    return EPOCH + timedelta(seconds=value)
+
+
+@lru_cache(maxsize=256)
+def _mac(text: str) -> str | None:
+    if not text:
+        return None
+    digits = text[2:] if text[:2] in ("0x", "0X") else text
+    if len(digits) != 16 or not _HEX.fullmatch(digits):  # noqa: PLR2004 - 64 bits
+        raise ValueError(f"{text[:32]!r} is not an EUI-64 of 16 hexadecimal digits")
+    return None if digits == "0" * 16 else digits.lower()
+
+
+def _text(text: str) -> str | None:
+    text = text.rstrip("\xff")  # filler that real devices leave in DateCode
+    if len(text) > _TEXT_MAX:
+        raise ValueError(f"{len(text)} characters: allowed are {_TEXT_MAX}")
+    return text or None
+
+
+def _required_text(text: str) -> str:
+    found = _text(text)
+    if found is None:
+        raise ValueError("is empty")
+    return found
+
+
+@lru_cache(maxsize=16)
+def _flag(text: str) -> bool | None:
+    match text.lower():
+        case "y" | "0x01" | "0x1" | "true":
+            return True
+        case "n" | "0x00" | "0x0" | "false":
+            return False
+        case "":
+            return None
+    raise ValueError(f"{text[:32]!r} is neither Y nor N")
+
+
+def _decimal(low: int, high: int) -> Convert:
+    def convert(text: str) -> int | None:
+        if not text:
+            return None
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"{text[:32]!r} is not a number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def _scale(raw: int | None, multiplier: int | None, divisor: int | None) -> float | None:
+    """Return raw x multiplier / divisor, where zero counts as one (RAVEn XML API r127 p.22).
+
+    One division of integers is exact to the last digit that a double has.
+    """
+    if raw is None or multiplier is None or divisor is None:
+        return None
+    return raw * (multiplier or 1) / (divisor or 1)
+
+
+def _price(raw: int | None, trailing_digits: int | None) -> float | None:
+    if raw is None or trailing_digits is None:
+        return None
+    return float(raw / 10**trailing_digits)
+
+
+_U8 = _unsigned(8, (2, 4))
+_U16 = _unsigned(16, (4,))
+_U32 = _unsigned(32, (8,))
+_U32_OR_NONE = _unsigned(32, (8,), none=(0xFFFFFFFF,))
+_DURATION = _unsigned(16, (4,), none=(0xFFFF,))
+_FACTOR = _unsigned(32, (6, 8), none=(0xFFFFFF,))
+_REGISTER = _unsigned(48, (8, 12, 16), none=(0xFFFFFFFFFFFF,))
+_INTERVAL = _unsigned(24, (6,), none=(0xFFFFFF,))
+_DEMAND = _signed((6, 8), none=(-0x800000,))
+_USAGE = _signed((8, 16))
+
+INTERVALS_S: Final = (86400, 3600, 1800, 900, 600, 450, 300, 150)
+"""Seconds of ProfileIntervalPeriod 0 to 7 (RAVEn XML API r127 p.28)."""
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """How one kind is read: child name to attribute and converter, and what must be there."""
+
+    build: Callable[[dict[str, Any]], n.Notification]
+    fields: Mapping[str, tuple[str, Convert]]
+    required: tuple[str, ...]
+    repeated: re.Pattern[str] | None = None
+
+
+_DEVICE: dict[str, tuple[str, Convert]] = {
+    "devicemacid": ("device", _mac),
+    "metermacid": ("meter", _mac),
+}
+
+
+def _spec(
+    build: Callable[[dict[str, Any]], n.Notification],
+    required: str,
+    *shared: Mapping[str, tuple[str, Convert]],
+    repeated: str = "",
+    **fields: tuple[str, Convert],
+) -> _Spec:
+    every = dict(_DEVICE)
+    for part in (*shared, fields):
+        every.update(part)
+    return _Spec(build, every, tuple(required.split()), re.compile(repeated) if repeated else None)
+
+
+def _plain(kind: type[n.Notification]) -> Callable[[dict[str, Any]], n.Notification]:
+    return lambda values: kind(**values)
+
+
+def _demand(values: dict[str, Any]) -> n.Notification:
+    kw = _scale(values["demand"], values["multiplier"], values["divisor"])
+    return n.InstantaneousDemand(demand_kw=kw, **values)
+
+
+def _summation(values: dict[str, Any]) -> n.Notification:
+    scale = values["multiplier"], values["divisor"]
+    return n.CurrentSummationDelivered(
+        delivered_kwh=_scale(values["summation_delivered"], *scale),
+        received_kwh=_scale(values["summation_received"], *scale),
+        **values,
+    )
+
+
+def _usage(kind: Callable[..., n.Notification], raw: str) -> Callable[..., n.Notification]:
+    def build(values: dict[str, Any]) -> n.Notification:
+        kwh = _scale(values[raw], values["multiplier"], values["divisor"])
+        return kind(usage_kwh=kwh, **values)
+
+    return build
+
+
+def _price_cluster(values: dict[str, Any]) -> n.Notification:
+    labelled = values.get("rate_label") or values.get("tier_label")
+    if values["price"] == 0 and not labelled:
+        values["price"] = None
+    per_kwh = _price(values["price"], values["trailing_digits"])
+    return n.PriceCluster(price_per_kwh=per_kwh, **values)
+
+
+def _time_cluster(values: dict[str, Any]) -> n.Notification:
+    local = values.pop("local")
+    both = local is not None and values["time"] is not None
+    offset = int((local - values["time"]).total_seconds()) if both else None
+    return n.TimeCluster(local_offset_s=offset, **values)
+
+
+def _meter_list(values: dict[str, Any]) -> n.Notification:
+    meters = [mac for mac in map(_mac, values.pop("metermacid", [])) if mac]
+    return n.MeterList(meters=meters, **values)
+
+
+def _profile(values: dict[str, Any]) -> n.Notification:
+    intervals = [_INTERVAL(text) for text in values.pop("intervaldata", [])]
+    said = values["number_of_periods_delivered"]
+    if said != len(intervals):
+        raise ValueError(f"NumberOfPeriodsDelivered is {said}, but {len(intervals)} came")
+    period = values["profile_interval_period"]
+    interval_s = None if period is None else INTERVALS_S[period]
+    return n.ProfileData(interval_s=interval_s, intervals=intervals, **values)
+
+
+def _blocks(values: dict[str, Any]) -> n.Notification:
+    thresholds = [_U32_OR_NONE(text) for text in values.pop("threshold", [])]
+    prices = [_U32_OR_NONE(text) for text in values.pop("price", [])]
+    said = values["number_of_blocks"]
+    if said != len(prices) or len(thresholds) > len(prices):
+        raise ValueError(f"NumberOfBlocks is {said}, but {len(prices)} prices came")
+    thresholds += [None] * (len(prices) - len(thresholds))
+    scale = values.get("multiplier"), values.get("divisor")
+    blocks = [
+        n.PriceBlock(
+            threshold=threshold,
+            threshold_kwh=_scale(threshold, *scale),
+            price=price,
+            price_per_kwh=_price(price, values.get("trailing_digits")),
+        )
+        for threshold, price in zip(thresholds, prices, strict=True)
+    ]
+    consumption = _scale(
+        values.get("block_period_consumption"),
+        values.get("block_period_consumption_multiplier"),
+        values.get("block_period_consumption_divisor"),
+    )
+    return n.BlockPriceDetail(blocks=blocks, consumption_kwh=consumption, **values)
+
+
+_SCALED: dict[str, tuple[str, Convert]] = {
+    "multiplier": ("multiplier", _FACTOR),
+    "divisor": ("divisor", _FACTOR),
+    "digitsright": ("digits_right", _U8),
+    "digitsleft": ("digits_left", _U8),
+    "suppressleadingzero": ("suppress_leading_zero", _flag),
+}
+_LINK: dict[str, tuple[str, Convert]] = {
+    "status": ("status", _required_text),
+    "description": ("description", _text),
+    "statuscode": ("status_code", lambda text: None if text == "null" else _U8(text)),
+    "extpanid": ("ext_pan_id", _mac),
+    "channel": ("channel", _decimal(0, 255)),
+    "shortaddr": ("short_addr", _U16),
+    "linkstrength": ("link_strength", _U8),
+}
+_SUMMATION = _spec(
+    _summation,
+    "device time summation_delivered summation_received multiplier divisor",
+    _SCALED,
+    timestamp=("time", _time),
+    summationdelivered=("summation_delivered", _REGISTER),
+    summationreceived=("summation_received", _REGISTER),
+)
+
+_SPECS: Final[dict[str, _Spec]] = {
+    "connectionstatus": _spec(_plain(n.ConnectionStatus), "device status", _LINK),
+    "networkinfo": _spec(
+        _plain(n.NetworkInfo), "device status", _LINK, coordmacid=("coordinator", _mac)
+    ),
+    # InstallCode and LinkKey are secrets of the network: they are not even looked at.
+    "deviceinfo": _spec(
+        _plain(n.DeviceInfo),
+        "device fw_version",
+        fwversion=("fw_version", _text),
+        hwversion=("hw_version", _text),
+        imagetype=("image_type", _U16),
+        manufacturer=("manufacturer", _text),
+        modelid=("model_id", _text),
+        datecode=("date_code", _text),
+    ),
+    "scheduleinfo": _spec(
+        _plain(n.ScheduleInfo),
+        "device event frequency_s enabled",
+        event=("event", _required_text),
+        mode=("mode", _text),
+        frequency=("frequency_s", _U32_OR_NONE),
+        enabled=("enabled", _flag),
+    ),
+    "meterlist": _Spec(
+        _meter_list, {"devicemacid": ("device", _mac)}, ("device",), re.compile("(metermacid)")
+    ),
+    # Auth is a credential.
+    "meterinfo": _spec(
+        _plain(n.MeterInfo),
+        "device meter_type",
+        metertype=("meter_type", _text),
+        nickname=("nick_name", _text),
+        account=("account", _text),
+        host=("host", _text),
+        enabled=("enabled", _flag),
+    ),
+    "timecluster": _spec(
+        _time_cluster, "device time local", utctime=("time", _time), localtime=("local", _time)
+    ),
+    "messagecluster": _spec(
+        _plain(n.MessageCluster),
+        "device time id text",
+        timestamp=("time", _time),
+        id=("id", _U32),
+        text=("text", _text),
+        priority=("priority", _text),
+        starttime=("start_time", _time),
+        duration=("duration", _DURATION),
+        confirmationrequired=("confirmation_required", _flag),
+        confirmed=("confirmed", _flag),
+        queue=("queue", _text),
+    ),
+    "pricecluster": _spec(
+        _price_cluster,
+        "device time price currency trailing_digits tier",
+        timestamp=("time", _time),
+        price=("price", _U32_OR_NONE),
+        currency=("currency", _U16),
+        trailingdigits=("trailing_digits", _U8),
+        tier=("tier", _U8),
+        starttime=("start_time", _time),
+        duration=("duration", _DURATION),
+        tierlabel=("tier_label", _text),
+        ratelabel=("rate_label", _text),
+    ),
+    "instantaneousdemand": _spec(
+        _demand,
+        "device time demand multiplier divisor",
+        _SCALED,
+        timestamp=("time", _time),
+        demand=("demand", _DEMAND),
+    ),
+    "currentsummationdelivered": _SUMMATION,
+    "currentsummation": _SUMMATION,  # the EAGLE's name for it
+    "currentperiodusage": _spec(
+        _usage(n.CurrentPeriodUsage, "current_usage"),
+        "device time current_usage multiplier divisor start_date",
+        _SCALED,
+        timestamp=("time", _time),
+        currentusage=("current_usage", _USAGE),
+        startdate=("start_date", _time),
+    ),
+    "lastperiodusage": _spec(
+        _usage(n.LastPeriodUsage, "last_usage"),
+        "device last_usage multiplier divisor start_date end_date",
+        _SCALED,
+        lastusage=("last_usage", _USAGE),
+        startdate=("start_date", _time),
+        enddate=("end_date", _time),
+    ),
+    "profiledata": _spec(
+        _profile,
+        "device end_time status profile_interval_period number_of_periods_delivered",
+        repeated=r"(intervaldata)\d*",
+        endtime=("end_time", _time),
+        status=("status", _U8),
+        profileintervalperiod=("profile_interval_period", _decimal(0, 7)),
+        numberofperiodsdelivered=("number_of_periods_delivered", _U8),
+    ),
+    "blockpricedetail": _spec(
+        _blocks,
+        "device time number_of_blocks",
+        repeated=r"(threshold|price)\d+",
+        timestamp=("time", _time),
+        currentstart=("current_start", _time),
+        currentduration=("current_duration", _unsigned(32, (4, 8))),
+        blockperiodconsumption=("block_period_consumption", _USAGE),
+        blockperiodconsumptionmultiplier=("block_period_consumption_multiplier", _FACTOR),
+        blockperiodconsumptiondivisor=("block_period_consumption_divisor", _FACTOR),
+        numberofblocks=("number_of_blocks", _U8),
+        multiplier=("multiplier", _FACTOR),
+        divisor=("divisor", _FACTOR),
+        currency=("currency", _U16),
+        trailingdigits=("trailing_digits", _U8),
+    ),
+    "fastpollstatus": _spec(
+        _plain(n.FastPollStatus),
+        "device frequency_s end_time",
+        frequency=("frequency_s", _U8),
+        endtime=("end_time", _time),
+        coordmacid=("meter", _mac),
+    ),
+    "billingperiodlist": _spec(
+        _plain(n.BillingPeriodList),
+        "device time number_of_periods",
+        timestamp=("time", _time),
+        numberofperiods=("number_of_periods", _U8),
+        currentstart=("current_start", _time),
+        currentduration=("current_duration", _unsigned(32, (4, 8))),
+    ),
+    # The only notification that does not name its device.
+    "warning": _Spec(_plain(n.Warning), {"text": ("text", _required_text)}, ("text",)),
+}

@@ -1,0 +1,179 @@
+"""From bytes, in any pieces, to whole XML fragments; what is damaged is counted and passed over.
+
+The device promises neither line ends nor layout, tags in any case, and real lines lose bytes
+(RAVEn XML API r127 p.6).  So a fragment counts as whole only when its body is one child element
+after another and nothing else, and the parser restarts at a known root start tag wherever it
+finds one: damage to a fragment never costs the next one.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+ROOTS: Final = {
+    name.lower(): name
+    for name in (
+        "ConnectionStatus",
+        "NetworkInfo",
+        "DeviceInfo",
+        "ScheduleInfo",
+        "MeterList",
+        "MeterInfo",
+        "TimeCluster",
+        "MessageCluster",
+        "PriceCluster",
+        "InstantaneousDemand",
+        "CurrentSummationDelivered",
+        "CurrentSummation",
+        "CurrentPeriodUsage",
+        "LastPeriodUsage",
+        "ProfileData",
+        "BlockPriceDetail",
+        "FastPollStatus",
+        "BillingPeriodList",
+        "Warning",
+    )
+}
+"""Root elements of notifications, by their name in lower case."""
+
+FRAGMENT_MAX: Final = 16 * 1024
+"""Bytes that an unfinished fragment may grow to; the largest routine one has about 900."""
+
+_TAIL = 128
+"""Bytes kept while no fragment is open: room for an unknown root and the start of its child."""
+_CONTROL = bytes(c for c in range(32) if c not in b"\t\r\n")
+_KNOWN = "|".join(ROOTS).encode()
+_ROOT = re.compile(rb"<(" + _KNOWN + rb")\s*>", re.IGNORECASE)
+_ANY_ROOT = re.compile(
+    rb"<(?:(" + _KNOWN + rb")\s*>|([a-z]\w{0,31})\s*>(?=\s*<DeviceMacId\s*>))", re.IGNORECASE
+)
+# What devices print; the general form beside it takes twice the time.
+_PLAIN_CHILD = re.compile(r"<([A-Za-z]\w*)>([^<]*)</\1>")
+_CHILD = re.compile(r"<([A-Za-z]\w*)\s*(?:/>|>([^<]*)</\1\s*>)", re.IGNORECASE)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+
+
+class Fragment(NamedTuple):
+    """A whole fragment: its root in lower case, children in order, and its own bytes."""
+
+    root: str
+    children: list[tuple[str, str]]
+    raw: bytes
+
+
+@dataclass
+class Counts:
+    """What a parser has met so far."""
+
+    whole: int = 0
+    damaged: int = 0
+    skipped_bytes: int = 0
+
+
+class Parser:
+    """Finds whole fragments in a stream; it never raises and its memory is bounded.
+
+    A root that is not a known notification is passed on too, if a device id comes first in it,
+    so that what is new can be counted by name.
+    """
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self._buffer = b""
+        self._root: str | None = None
+        self._end = _ROOT
+        self._body = 0
+        self._searched = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held back because their fragment is not finished, at most ``FRAGMENT_MAX``."""
+        return len(self._buffer)
+
+    def feed(self, piece: bytes) -> list[Fragment]:
+        """Take bytes as they came and return the fragments that they completed."""
+        self._buffer += piece.translate(None, _CONTROL)
+        found: list[Fragment] = []
+        while self._find_root() and self._find_end(found):
+            pass
+        return found
+
+    def _find_root(self) -> bool:
+        """Pass over everything before a root's start tag; return whether there is one."""
+        if self._root is not None:
+            return True
+        start = _ANY_ROOT.search(self._buffer)
+        if not start:
+            tail = self._buffer.find(b"<", max(0, len(self._buffer) - _TAIL))
+            self._skip(tail if tail >= 0 else len(self._buffer))
+            return False
+        tag = start[1] or start[2]
+        self._skip(start.start())
+        self._root = tag.decode().lower()
+        self._end = _end_tag(self._root)
+        self._body = self._searched = start.end() - start.start()
+        return True
+
+    def _find_end(self, found: list[Fragment]) -> bool:
+        """Finish the open fragment, whole or damaged; return whether that was possible."""
+        end = self._end.search(self._buffer, self._searched)
+        if end:
+            children = _children(self._buffer[self._body : end.start()])
+            if children is not None:
+                self.counts.whole += 1
+                found.append(Fragment(self._root or "", children, self._buffer[: end.end()]))
+                self._drop(end.end())
+                return True
+        # Not whole: a root that opens inside is where the next fragment starts.
+        other = _ROOT.search(self._buffer, self._body if end else self._searched)
+        if other and (not end or other.start() < end.start()):
+            self._damaged(other.start())
+        elif end:
+            self._damaged(end.end())
+        elif len(self._buffer) > FRAGMENT_MAX:
+            self._damaged(len(self._buffer) - _TAIL)
+        else:
+            self._searched = max(self._body, len(self._buffer) - _TAIL)
+            return False
+        return True
+
+    def _damaged(self, end: int) -> None:
+        self.counts.damaged += 1
+        self._skip(end)
+
+    def _skip(self, end: int) -> None:
+        """Pass over bytes that belong to no whole fragment."""
+        self.counts.skipped_bytes += len(self._buffer[:end].translate(None, b" \t\r\n"))
+        self._drop(end)
+
+    def _drop(self, end: int) -> None:
+        self._buffer = self._buffer[end:]
+        self._root = None
+
+
+@lru_cache(maxsize=64)
+def _end_tag(root: str) -> re.Pattern[bytes]:
+    return re.compile(rb"</" + root.encode() + rb"\s*>", re.IGNORECASE)
+
+
+def _children(body: bytes) -> list[tuple[str, str]] | None:
+    """Return names (lower case) and texts of the children, or None if there is anything else."""
+    text = body.decode("cp1252", "replace")
+    if "<![CDATA[" in text:
+        text = _CDATA.sub(lambda match: html.escape(match[1]), text)
+    parts = _PLAIN_CHILD.split(text)
+    if "".join(parts[0::3]).strip():
+        parts = _CHILD.split(text)
+        if "".join(parts[0::3]).strip():
+            return None
+    texts = parts[2::3]
+    if "&" in text:
+        texts = [html.unescape(value or "") for value in texts]
+    return [
+        (name.lower(), value.strip() if value else "")
+        for name, value in zip(parts[1::3], texts, strict=True)
+    ]
