@@ -12,11 +12,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
-from ravenbus.errors import BrokerAwayError
+from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import (
@@ -63,7 +63,10 @@ class Outbox(Protocol):
         """Return at most ``limit`` entries with a key above ``after``, in order of their keys."""
 
     def remove(self, keys: list[int]) -> None:
-        """Forget entries for good: each was taken by a subscriber."""
+        """Forget entries for good: each was taken by a subscriber.
+
+        Raise RetryableError if that is not possible now.
+        """
 
 
 class Publisher:
@@ -71,7 +74,6 @@ class Publisher:
 
     ``wake``, ``set_state`` and ``send_once`` may be called from any thread; ``run`` is the main
     loop.
-    ``subscriptions`` maps topics to what handles their messages, on the main loop's thread.
     ``window`` bounds the messages without a PUBACK; the broker may ask for less.
     """
 
@@ -83,7 +85,6 @@ class Publisher:
         metrics: PublisherMetrics,
         *,
         window: int = 100,
-        subscriptions: Mapping[str, Callable[[bytes], None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
@@ -91,7 +92,7 @@ class Publisher:
         self._health = health
         self._metrics = metrics
         self._window = window
-        self._subscriptions = dict(subscriptions or {})
+        self._subscriptions: dict[str, Callable[[bytes], None]] = {}
         self._clock = clock
         self._lock = threading.Lock()
         self._state: dict[str, bytes] = {}
@@ -100,6 +101,11 @@ class Publisher:
         self._events: Events = SimpleQueue()
         self._retry_s = FIRST_RETRY_S
         self._unheard = False
+        self._taken: list[int] = []
+
+    def subscribe(self, topic: str, handle: Callable[[bytes], None]) -> None:
+        """Have the payloads of a topic handled on the main loop; called before ``run``."""
+        self._subscriptions[topic] = handle
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
@@ -148,7 +154,8 @@ class Publisher:
 
     def _serve(self, connection: Connection, stop: threading.Event) -> Lost | None:
         """Publish over one connection; return why it was lost, or None if it is to be closed."""
-        connection.subscribe(list(self._subscriptions))
+        if self._subscriptions:
+            connection.subscribe(list(self._subscriptions))
         epoch = _Epoch(connection, min(self._window, connection.receive_maximum))
         renew_at = self._clock() + self._retry_s
         soon = self._clock() + SUBSCRIBER_CAME_S
@@ -205,25 +212,34 @@ class Publisher:
             return None
 
     def _handle(self, epoch: _Epoch, events: list[Event]) -> Lost | None:
-        taken: list[int] = []
         lost: Lost | None = None
         for event in events:
             match event:
                 case Published(mid, reason):
                     entry = epoch.in_flight.pop(mid, None)
                     if entry and self._is_taken(epoch, entry, reason):
-                        taken.append(entry.key)
+                        self._taken.append(entry.key)
                 case Received():
                     self._subscriptions[event.topic](event.payload)
                     epoch.connection.acknowledge(event)
                 case Lost():
                     lost = event
-        if taken:
-            self._outbox.remove(taken)
-            self._metrics.taken.inc(len(taken))
+        self._remove_taken()
         if epoch.exhausted and not epoch.in_flight and not epoch.refused:
             self._health.ok("publish")
         return lost
+
+    def _remove_taken(self) -> None:
+        if not self._taken:
+            return
+        try:
+            self._outbox.remove(self._taken)
+        except RetryableError as error:
+            self._health.failing("outbox", str(error))
+            return
+        self._health.ok("outbox")
+        self._metrics.taken.inc(len(self._taken))
+        self._taken = []
 
     def _is_taken(self, epoch: _Epoch, entry: Entry, reason: int) -> bool:
         if reason == NO_SUBSCRIBERS:

@@ -54,7 +54,7 @@ def main(
     if settings is None:
         return EXIT_SETTINGS
     if check:
-        print("the settings can be used")  # noqa: T201
+        print("the settings can be used")
         return 0
     logs.configure(name, settings.raven_log_level, settings.raven_log_format)
     stop = threading.Event()
@@ -75,5 +75,5 @@ def load(name: str, settings_class: type[S]) -> S | None:
         return settings_class.load(os.environ)
     except SettingsError as error:
         for problem in error.problems:
-            print(f"{name}: {problem}", file=sys.stderr)  # noqa: T201
+            print(f"{name}: {problem}", file=sys.stderr)
         return None

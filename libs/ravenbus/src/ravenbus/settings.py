@@ -81,9 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"{setting.name} is not set: allowed is {setting.allowed}")  # noqa: TRY301
             except ValueError as error:
                 problems.append(str(error))
-        if not problems:
-            settings = cls(**values)
-            problems = list(settings.problems())
+        missing = any(s.required and s.field not in values for s in settings_of(cls))
+        if missing:
+            raise SettingsError(problems)
+        settings = cls(**values)
+        problems += settings.problems()
         if problems:
             raise SettingsError(problems)
         return settings

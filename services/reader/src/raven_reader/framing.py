@@ -94,6 +94,12 @@ class Parser:
         """Bytes held back because their fragment is not finished, at most ``FRAGMENT_MAX``."""
         return len(self._buffer)
 
+    def restart(self) -> None:
+        """Drop an unfinished fragment: the bytes that come next do not continue it."""
+        if self._root is not None:
+            self._damaged(len(self._buffer))
+        self._skip(len(self._buffer))
+
     def feed(self, piece: bytes) -> list[Fragment]:
         """Take bytes as they came and return the fragments that they completed."""
         self._buffer += piece.translate(None, _CONTROL)

@@ -22,6 +22,7 @@ _BATCH: Final = 64
 
 _PROFILE_MOST: Final = 12
 _PROFILE_PERIOD_S: Final = 900
+_PEAK_HOURS: Final = range(16, 21)
 _UNTIL_CHANGED: Final = (UNSET, 0xFFFF)
 
 
@@ -251,7 +252,7 @@ class Device:
         duration = (command.number("duration") or 0) * self._model.fast_poll_unit_s
         if frequency > 0 and duration > 0:
             end = UNSET if moment.clock == UNSET else moment.clock + duration
-            self._fast_poll = _FastPoll(min(frequency, 0xFF), moment.elapsed_s + duration, end)
+            self._fast_poll = _FastPoll(frequency, moment.elapsed_s + duration, end)
         else:
             self._fast_poll = _FastPoll()
         self._schedule("demand", moment)
@@ -384,7 +385,7 @@ class Device:
             device=self._setup.device,
             meter=self._setup.meter,
             time=moment.clock,
-            price=self._user_price or _tariff((self._setup.day_s + at_s) / 3600 % 24),
+            price=self._user_price or _tariff(int((self._setup.day_s + at_s) / 3600) % 24),
             window=_UNTIL_CHANGED if self._model.extended else None,
         )
         self._price = _Cached(fragment, moment.elapsed_s)
@@ -502,7 +503,7 @@ class Device:
         return reports.fast_poll_status(
             device=self._setup.device,
             meter=self._setup.meter,
-            frequency_s=self._fast_poll.frequency_s,
+            frequency_s=min(self._fast_poll.frequency_s, 0xFF),
             end=self._fast_poll.end,
         )
 
@@ -544,18 +545,19 @@ class _Spread:
 
     def __init__(self) -> None:
         self._clock = UNSET
-        self._used: set[int] = set()
+        self._after: dict[int, int] = {}
 
     def unused(self, raw: int, clock: int) -> int:
         if clock == UNSET:
             return raw
         if clock != self._clock:
             self._clock = clock
-            self._used.clear()
-        while raw in self._used:
-            raw += 1
-        self._used.add(raw)
-        return raw
+            self._after.clear()
+        free = raw
+        while free in self._after:
+            free = self._after[free]
+        self._after[raw] = self._after[free] = free + 1
+        return free
 
 
 @dataclass(slots=True)
@@ -581,8 +583,8 @@ class _Cached:
     at_s: float = 0.0
 
 
-def _tariff(hour: float) -> reports.Price:
-    if 16 <= hour < 21:
+def _tariff(hour: int) -> reports.Price:
+    if hour in _PEAK_HOURS:
         return reports.Price(2140, 4, "Tier 2", tier=2)
     return reports.Price(1090, 4, "Tier 1", tier=1)
 

@@ -1,7 +1,7 @@
 """Damage to fragments, such that exactly the damaged ones can be named.
 
 A report suffers at most one fault that is rolled here (chunks and oneline apart, which are manners of printing), and the
-report after a cut or overwritten one suffers none: together two damaged neighbours could read like one good report.
+report after one that was cut, overwritten or lost letters suffers none: two damaged neighbours could read like one good report.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Faults:
         self._chances[kind] = chance
 
     def reader_opened(self) -> None:
-        """A reader opened the line: midstart may hit the next report."""
+        """Note that a reader opened the line: midstart may hit the next report."""
         self._opened = True
         self._tail = b""
 
@@ -126,6 +126,7 @@ class Faults:
             head, self._tail = overwrite(shape, self._rng)
             return Sent(head, fragment, whole=False, fault="overwrite")
         if self._hits("letters"):
+            self._spare_next = True
             return Sent(letters(shape, self._rng), fragment, whole=False, fault="letters")
         if self._hits("digit"):
             changed = digit(shape, self._rng)
@@ -152,7 +153,7 @@ def play(
 
 
 def garbage(rng: random.Random) -> bytes:
-    """1 to 96 random bytes without a known root tag."""
+    """Make 1 to 96 random bytes without a known root tag."""
     while True:
         noise = rng.randbytes(rng.randint(1, _GARBAGE_MOST))
         lower = noise.lower()
@@ -161,7 +162,7 @@ def garbage(rng: random.Random) -> bytes:
 
 
 def nul(fragment: bytes, rng: random.Random) -> bytes:
-    """NUL bytes before a fragment and inside it; without them it is as it was."""
+    """Put NUL bytes before the fragment and inside it; without them it is as it was."""
     damaged = bytearray(fragment)
     for _ in range(rng.randint(1, 6)):
         damaged.insert(rng.randrange(1, len(fragment.rstrip())), 0)
@@ -169,18 +170,18 @@ def nul(fragment: bytes, rng: random.Random) -> bytes:
 
 
 def cut(fragment: bytes, rng: random.Random) -> bytes:
-    """The fragment's beginning, at least one byte short of its end tag's end."""
+    """Keep the fragment's beginning, at least one byte short of its end tag's end."""
     return fragment[: rng.randrange(1, len(fragment.rstrip()))]
 
 
 def overwrite(fragment: bytes, rng: random.Random) -> tuple[bytes, bytes]:
-    """The fragment in two: what comes before another root opens inside it, and what is left over after that one's end."""
+    """Part the fragment where another root opens inside it: what comes before, and what is left over after that one's end."""
     place = rng.randrange(fragment.index(b">") + 1, fragment.rindex(b"</"))
     return fragment[:place], fragment[place:]
 
 
 def letters(fragment: bytes, rng: random.Random) -> bytes:
-    """The fragment without 1 to 6 bytes at a tag, so that it is never well-formed."""
+    """Leave out 1 to 6 bytes at a tag, so that the fragment is never well-formed."""
     tags = [found.span() for found in _TAG.finditer(fragment)]
     end = len(fragment.rstrip())
     while True:
@@ -191,7 +192,7 @@ def letters(fragment: bytes, rng: random.Random) -> bytes:
 
 
 def digit(fragment: bytes, rng: random.Random) -> bytes:
-    """The fragment with one hex digit changed in a value that is no identifier; unchanged where it has none."""
+    """Change one hex digit in a value that is no identifier; a fragment without one is as it was."""
     places = [
         place
         for found in _VALUE.finditer(fragment)
@@ -206,17 +207,17 @@ def digit(fragment: bytes, rng: random.Random) -> bytes:
 
 
 def midstart(fragment: bytes, rng: random.Random) -> bytes:
-    """The fragment's end: what a host hears that opens the port in the middle of it."""
+    """Keep the fragment's end: what a host hears that opens the port in the middle of it."""
     return fragment[rng.randrange(1, len(fragment.rstrip())) :]
 
 
 def oneline(fragment: bytes) -> bytes:
-    """The fragment without line ends and indents."""
+    """Take out line ends and indents."""
     return re.sub(rb"\r\n *", b"", fragment)
 
 
 def negative(fragment: bytes) -> bytes:
-    """A positive demand negated, in 8 hex digits; other fragments as they are."""
+    """Negate a positive demand, in 8 hex digits; other fragments are as they were."""
     found = _DEMAND.search(fragment)
     if found is None or not 0 < (demand := int(found[0], 16)) < 1 << 23:
         return fragment
@@ -224,7 +225,7 @@ def negative(fragment: bytes) -> bytes:
 
 
 def sentinel(fragment: bytes, rng: random.Random) -> bytes:
-    """A value that says "no value": demand 0x800000, price 0xffffffff, TimeStamp 0xffffffff."""
+    """Put in a value that says "no value": demand 0x800000, price 0xffffffff, TimeStamp 0xffffffff."""
     kind = kind_of(fragment)
     if kind == "instantaneous_demand" and rng.random() < 1 / 2:
         return _DEMAND.sub(b"800000", fragment)
@@ -234,13 +235,13 @@ def sentinel(fragment: bytes, rng: random.Random) -> bytes:
 
 
 def ff(fragment: bytes, rng: random.Random) -> bytes:
-    """0xFF filler at the end of a DateCode; other fragments as they are."""
+    """Put 0xFF filler at the end of a DateCode; other fragments are as they were."""
     filler = rng.randint(1, 8)
     return _DATE_CODE.sub(lambda found: found[0][:-filler] + b"\xff" * filler, fragment)
 
 
 def chunks(payload: bytes, rng: random.Random) -> list[bytes]:
-    """The payload in pieces of 1 to 64 bytes."""
+    """Cut the payload into pieces of 1 to 64 bytes."""
     pieces = []
     while payload:
         size = rng.randint(1, _CHUNK_MOST)

@@ -41,11 +41,10 @@ class Tally:
         """Reports of all kinds."""
         return self.kinds.total()
 
-    def summary(self, device: int) -> str:
-        """One line for people."""
+    def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
         return (
-            f"{device:016x}: {self.sent} reports ({kinds or 'none'}), {self.heard} heard, "
+            f"{self.sent} reports ({kinds or 'none'}), {self.heard} heard, "
             f"{self.whole} whole, {self.heard - self.whole} damaged, "
             f"{self.sent - self.heard} unheard, {self.cached} cached, {self.commands} commands"
         )
@@ -94,6 +93,10 @@ class Ledger:
         if self._output is not None:
             self._write({"command": name, "at": _rfc3339(unix_s), "device": self._device})
 
+    def summary(self) -> str:
+        """One line for people: the device and its counts."""
+        return f"{self._device}: {self.tally}"
+
     def _write(self, entry: Mapping[str, object]) -> None:
         if self._output is not None:
             self._output.write(json.dumps(entry) + "\n")
@@ -122,5 +125,7 @@ class _Repeats:
 
 def _rfc3339(unix_s: float) -> str:
     return (
-        datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        datetime.fromtimestamp(unix_s, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
     )

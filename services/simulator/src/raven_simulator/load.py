@@ -17,8 +17,13 @@ DAY_S: Final = 86_400
 _DEMAND_LIMIT: Final = 1 << 31
 _SCALE_LIMIT: Final = 1 << 32
 
+_FRIDGE_PERIOD_S: Final = 2700
+_FRIDGE_ON_S: Final = 900
+_SUNRISE_H: Final = 6
+_SUNSET_H: Final = 18
 
-class BadTable(ValueError):
+
+class BadTableError(ValueError):
     """A table of demand cannot be used; the text names the line."""
 
 
@@ -62,7 +67,7 @@ class Household:
         hour = at_s / 3600 % 24
         used = (
             230
-            + (90 if at_s % 2700 < 900 else 0)
+            + (90 if at_s % _FRIDGE_PERIOD_S < _FRIDGE_ON_S else 0)
             + 420 * _peak(hour, 7.4, 1.1)
             + 160 * _peak(hour, 12.7, 1.3)
             + 1100 * _peak(hour, 19.2, 1.9)
@@ -70,9 +75,13 @@ class Household:
             + self._rng.gauss(0, 12)
         )
         made = 0.0
-        if self._solar and 6 < hour < 18:
+        if self._solar and _SUNRISE_H < hour < _SUNSET_H:
             clear = self._rng.uniform(0.9, 1)
-            made = 4200 * clear * math.sin(math.pi * (hour - 6) / 12) ** 1.5
+            made = (
+                4200
+                * clear
+                * math.sin(math.pi * (hour - _SUNRISE_H) / (_SUNSET_H - _SUNRISE_H)) ** 1.5
+            )
         return Sample(round(max(used, 60.0) - made))
 
     def _appliances(self, at_s: float) -> float:
@@ -117,7 +126,7 @@ def read_table(lines: Iterable[str]) -> Table:
 
     Without multiplier and divisor demand is in W. A first row whose demand is not a number is a header.
     Rows of -1, -1, -1 (what python-raven of 2016 wrote for a failed read) are left out and counted.
-    Raises BadTable.
+    Raises BadTableError.
     """
     samples: list[Sample] = []
     skipped = 0
@@ -131,15 +140,15 @@ def read_table(lines: Iterable[str]) -> Table:
             except ValueError as error:
                 if first == 0 and len(row) > 1:
                     continue
-                raise BadTable(f"line {rows.line_num}: {error}") from error
+                raise BadTableError(f"line {rows.line_num}: {error}") from error
             if sample is None:
                 skipped += 1
             else:
                 samples.append(sample)
     except csv.Error as error:
-        raise BadTable(f"line {rows.line_num}: {error}") from error
+        raise BadTableError(f"line {rows.line_num}: {error}") from error
     if not samples:
-        raise BadTable(f"no row with a demand ({skipped} rows of -1)")
+        raise BadTableError(f"no row with a demand ({skipped} rows of -1)")
     return Table(tuple(samples), skipped)
 
 

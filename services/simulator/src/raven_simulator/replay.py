@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING
@@ -21,9 +22,7 @@ def split(capture: bytes) -> list[bytes]:
     """Cut a capture before each root start tag; joined, the pieces are the capture."""
     starts = [found.start() for found in _START.finditer(capture)]
     edges = [0, *(start for start in starts if start), len(capture)]
-    return [
-        capture[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end
-    ]
+    return [capture[start:end] for start, end in itertools.pairwise(edges) if start < end]
 
 
 class Replay:

@@ -474,7 +474,7 @@ def warning(*, text: str = "Unknown command") -> bytes:
 
 
 _ROOT = re.compile(rb"\s*<(\w+)>")
-_CHILD = re.compile(rb"<(\w+)>([^<]*)</\1>|<(\w+)\s*/>")
+_CHILD = re.compile(r"<(\w+)>([^<]*)</\1>|<(\w+)\s*/>")
 _WHOLE = re.compile(rb"\s*<(\w+)>(?:\s*(?:<(\w+)>[^<]*</\2>|<\w+\s*/>))*\s*</\1>\s*")
 
 
@@ -492,9 +492,8 @@ def is_whole(fragment: bytes) -> bool:
 def fields_of(fragment: bytes) -> dict[str, str | list[str]]:
     """Text of each child as it stands on the line (code page 1252, still escaped); a repeated child gives a list."""
     fields: dict[str, str | list[str]] = {}
-    for found in _CHILD.finditer(fragment):
-        name = (found[1] or found[3]).decode("cp1252", "replace")
-        text = (found[2] or b"").decode("cp1252", "replace")
+    for opened, text, closed in _CHILD.findall(fragment.decode("cp1252", "replace")):
+        name = opened or closed
         earlier = fields.get(name)
         if earlier is None:
             fields[name] = text

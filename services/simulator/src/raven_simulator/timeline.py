@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,19 @@ Timed = Silence | Unplug | ClockJump | UnsetClock
 
 
 class Timeline:
-    """Timed faults, to be asked at any time; only unplugs are handed out once."""
+    """Timed faults of the device with a number, to be asked at any time; only unplugs are handed out once."""
 
-    def __init__(self, faults: tuple[Timed, ...] = ()) -> None:
+    def __init__(self, faults: tuple[Timed, ...] = (), number: int = 0) -> None:
         self._silences = [fault for fault in faults if isinstance(fault, Silence)]
         self._jumps = [fault for fault in faults if isinstance(fault, ClockJump)]
         self._unset = [fault for fault in faults if isinstance(fault, UnsetClock)]
         self._unplugs = sorted(
-            (fault for fault in faults if isinstance(fault, Unplug)), key=lambda fault: fault.at_s
+            (
+                replace(fault, link=fault.link and fault.link.replace("{n}", str(number)))
+                for fault in faults
+                if isinstance(fault, Unplug)
+            ),
+            key=lambda fault: fault.at_s,
         )
 
     def silent(self, elapsed_s: float) -> bool:

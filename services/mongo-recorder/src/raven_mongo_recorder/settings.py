@@ -1,0 +1,58 @@
+"""What the recorder can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from ravenbus.settings import SECRET, MqttSettings
+
+
+class MongoUrl:
+    """A MongoDB connection string; prints without its account."""
+
+    ALLOWED = "mongodb://[user:password@]host[:27017]/[database] or mongodb+srv://…"
+
+    def __init__(self, text: str) -> None:
+        """Read a connection string; raise ValueError if it is none."""
+        try:
+            # Looking up mongodb+srv is left to the client: the resolver may be away now.
+            nodes = () if text.startswith("mongodb+srv://") else parse_uri(text)["nodelist"]
+        except (PyMongoError, ValueError):
+            raise ValueError(self.ALLOWED) from None
+        self.text = text
+        self._shown = ",".join(f"{host}:{port}" for host, port in nodes) or "mongodb+srv"
+
+    def __str__(self) -> str:
+        return f"mongodb://{self._shown}"
+
+    __repr__ = __str__
+
+
+class RecorderSettings(MqttSettings, frozen=True, kw_only=True):
+    """The recorder's environment variables."""
+
+    mongo_url: Annotated[
+        MongoUrl,
+        Meta(
+            description=f"the database, `raven` if it names none: `{MongoUrl.ALLOWED}`",
+            extra=SECRET,
+        ),
+    ] = MongoUrl("mongodb://localhost:27017/raven")
+    raven_client_id: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{1,64}$",
+            description="name of the recorder's session at the broker; one recorder each",
+        ),
+    ] = "raven-mongo-recorder"
+    raven_batch_size: Annotated[
+        int, Meta(ge=1, le=10_000, description="most messages stored at once")
+    ] = 500
+    raven_flush_after_s: Annotated[
+        float,
+        Meta(gt=0, le=60, description="longest time that a message waits for a batch, seconds"),
+    ] = 0.5

@@ -1,0 +1,144 @@
+"""The serial line as the service lives with it: open, listen, ask, and open again, for ever."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol
+
+from tenacity import wait_random_exponential
+
+from raven_reader.commands import write
+from raven_reader.serial_port import PortError
+from raven_reader.silence import Silence, Step
+from ravenbus.retrying import retrying
+
+log = logging.getLogger(__name__)
+
+COMMAND_PAUSE_S: Final = 1.0
+"""Commands sent back to back get lost (peers wait 0.1 to 3 s)."""
+OPENING_COMMANDS: Final = (
+    "initialize",
+    "get_device_info",
+    "get_connection_status",
+    "get_current_summation_delivered",
+    "get_current_price",
+)
+"""Asked once at each opening: what the device would otherwise say minutes later, or never."""
+PORT_WAIT: Final = wait_random_exponential(multiplier=0.5, max=10)
+
+
+class OpenPort(Protocol):
+    """A line that is open; every call raises PortError when it is gone."""
+
+    name: str
+
+    def read(self) -> bytes:
+        """Return what has come, b"" after a short while of nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def close(self) -> None:
+        """Give the line back."""
+
+
+class Listener(Protocol):
+    """What is told of the line, on the line's thread."""
+
+    def opened(self, port: str) -> None:
+        """Hear that a port is open; nothing has come from it yet."""
+
+    def bytes_came(self, data: bytes) -> bool:
+        """Take bytes, or b"" now and then; return whether a whole fragment was among them."""
+
+    def silent(self, for_s: float) -> None:
+        """Hear that nothing whole has come for a while."""
+
+    def lost(self, reason: str) -> None:
+        """Hear that the port cannot be opened, or is gone."""
+
+
+class Line:
+    """Runs a line until ``stop`` is set; ``commands`` are sent to the device one at a time."""
+
+    def __init__(
+        self,
+        open_port: Callable[[], OpenPort],
+        listener: Listener,
+        commands: SimpleQueue[bytes],
+        *,
+        ask_after_s: float,
+        reopen_after_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_port = open_port
+        self._listener = listener
+        self._ask_after_s = ask_after_s
+        self._reopen_after_s = reopen_after_s
+        self._clock = clock
+        self._commands = commands
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the line open and pass on what it says."""
+        while not stop.is_set():
+            try:
+                port = retrying(stop, PORT_WAIT)(self._open)
+            except PortError:
+                return
+            try:
+                self._listen(port, stop)
+            except PortError as error:
+                log.debug("line lost", extra={"reason": str(error)})
+                self._listener.lost(str(error))
+            finally:
+                _close(port)
+
+    def _open(self) -> OpenPort:
+        try:
+            return self._open_port()
+        except PortError as error:
+            self._listener.lost(str(error))
+            raise
+
+    def _listen(self, port: OpenPort, stop: threading.Event) -> None:
+        now = self._clock()
+        silence = Silence(self._ask_after_s, self._reopen_after_s, heard_at=now)
+        send_at = now
+        self._listener.opened(port.name)
+        port.write(b"\r\n")  # ends whatever noise the device took for a command
+        for name in OPENING_COMMANDS:
+            self._commands.put(write(name, {}, allow_setters=False))
+        while not stop.is_set():
+            data = port.read()
+            now = self._clock()
+            if self._listener.bytes_came(data):
+                silence.heard(now)
+            match silence.step(now):
+                case Step.ASK:
+                    self._listener.silent(now - silence.heard_at)
+                    self._commands.put(
+                        write("get_instantaneous_demand", {"Refresh": "Y"}, allow_setters=False)
+                    )
+                case Step.REOPEN:
+                    raise PortError(
+                        f"{port.name}: silent for {now - silence.heard_at:.0f} s, reopening"
+                    )
+                case Step.LISTEN:
+                    pass
+            if now >= send_at:
+                try:
+                    port.write(self._commands.get_nowait())
+                    send_at = now + COMMAND_PAUSE_S
+                except Empty:
+                    pass
+
+
+def _close(port: OpenPort) -> None:
+    try:
+        port.close()
+    except PortError as error:
+        log.debug("closing failed", extra={"reason": str(error)})

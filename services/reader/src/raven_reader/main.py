@@ -1,0 +1,234 @@
+"""The command ``raven-reader``: the service, and tools for a stick and its bytes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+
+from raven_reader import recording
+from raven_reader.acceptance import Limits
+from raven_reader.intake import Accepted, Intake
+from raven_reader.line import Line
+from raven_reader.secrets import Masker
+from raven_reader.serial_port import Port, PortError, find_sticks
+from raven_reader.service import Reader, ReaderMetrics
+from raven_reader.settings import DeviceSettings, ReaderSettings
+from raven_reader.spool import Spool, SpoolOutbox
+from ravenbus import service
+from ravenbus.health import Health, Watchdog
+from ravenbus.messages import Status, encode, now
+from ravenbus.mqtt import Broker, Will
+from ravenbus.notifications import kind_of
+from ravenbus.publisher import Publisher
+from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
+
+NAME = "raven-reader"
+STALL_S = 120.0
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    arguments = _parser().parse_args()
+    match arguments.command:
+        case "devices":
+            return _devices()
+        case "decode":
+            return _decode(arguments.file)
+        case "capture":
+            return _capture(arguments.file, arguments.seconds)
+        case None if not arguments.check_config:
+            _parser().print_help(sys.stderr)
+            return 2
+    new_run = getattr(arguments, "new_run", False)
+    return service.main(
+        NAME,
+        ReaderSettings,
+        lambda settings, stop: run(settings, stop, new_run=new_run),
+        check=arguments.check_config,
+    )
+
+
+def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = False) -> None:
+    """Read the stick and publish until ``stop`` is set: the service's whole wiring."""
+    topics = Topics(settings.raven_topic_prefix)
+    health = Health(settings.raven_health_file)
+    metrics = ReaderMetrics()
+    metrics.serve(settings.raven_metrics_port)
+
+    spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
+    outbox = SpoolOutbox(settings.spool_file, max_mb=settings.raven_spool_max_mb)
+    spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
+    node = spool.node
+
+    gone = Status(
+        node=node,
+        service="offline",
+        device="disconnected",
+        since=now(),
+        detail="connection lost; the reader had started at the time given",
+    )
+    broker = Broker.of(
+        settings,
+        client_id=f"raven-reader-{node}",
+        will=Will(topics.of_node(node, "status"), encode(gone)),
+    )
+    publisher = Publisher(broker, outbox, health, metrics, window=settings.raven_window)
+    commands: SimpleQueue[bytes] = SimpleQueue()
+    reader = Reader(settings, spool, publisher, commands.put, health, metrics)
+    publisher.subscribe(topics.of_node(node, "command"), reader.command)
+    if settings.raven_homeassistant:
+        publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
+    line = Line(
+        lambda: Port(settings.raven_device),
+        reader,
+        commands,
+        ask_after_s=settings.raven_silence_ask_s,
+        reopen_after_s=settings.raven_silence_reopen_s,
+    )
+    metrics.watch(outbox.depth)
+
+    reader.begin()
+    Watchdog(health, STALL_S).start()
+    listening = Listening(line, reader, publisher, stop)
+    listening.start()
+    publisher.run(listening.ended)
+    listening.join()
+
+
+class Listening(threading.Thread):
+    """The line's thread: the line must never wait for the broker."""
+
+    def __init__(
+        self, line: Line, reader: Reader, publisher: Publisher, stop: threading.Event
+    ) -> None:
+        super().__init__(name="line", daemon=True)
+        self.ended = threading.Event()
+        self._line = line
+        self._reader = reader
+        self._publisher = publisher
+        self._until = stop
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        """Listen until the stop, say goodbye, then let the publisher end too."""
+        try:
+            self._line.run(self._until)
+            self._reader.end()
+        except Exception as error:  # noqa: BLE001 - raised again where the process can end on it
+            self._error = error
+        finally:
+            self.ended.set()
+            self._publisher.wake()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end; raise what ended the thread too early."""
+        super().join(timeout)
+        if self._error:
+            raise self._error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = service.parser(
+        NAME, "Read a Rainforest RAVEn or EMU-2 and publish what it says.", ReaderSettings
+    )
+    sub = parser.add_subparsers(dest="command", metavar="COMMAND")
+    command = sub.add_parser("run", help="run the service")
+    command.add_argument("--new-run", action="store_true", help="begin a new run of the same name")
+    sub.add_parser("devices", help="list the sticks that are plugged in")
+    command = sub.add_parser(
+        "decode", help="read raw bytes, print one JSON reading a line, a summary on standard error"
+    )
+    command.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="raw bytes or a capture; - for stdin"
+    )
+    command = sub.add_parser(
+        "capture", help="record the stick's raw bytes with times for a bug report, secrets masked"
+    )
+    command.add_argument("file", metavar="FILE", help="file to write; - for stdout")
+    command.add_argument("--seconds", type=float, help="how long; default: until Ctrl-C")
+    return parser
+
+
+def _devices() -> int:
+    sticks = find_sticks()
+    for stick in sticks:
+        print(f"{stick.model:6} {stick.path:14} {stick.link}  {stick.description}")
+    if sticks:
+        return 0
+    print("no RAVEn (0403:8a28) or EMU-2 (04b4:0003) is plugged in", file=sys.stderr)
+    return 1
+
+
+def _decode(name: str) -> int:
+    intake = Intake(Limits())
+    size = 0
+    kinds: Counter[str] = Counter()
+    try:
+        with ExitStack() as stack:
+            file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            for piece in recording.pieces(file):
+                size += len(piece)
+                for outcome in intake.feed(piece, None):
+                    if isinstance(outcome, Accepted):
+                        kinds[kind_of(outcome.notification)] += 1
+                        print(msgspec.json.encode(outcome.notification).decode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError) as error:
+        print(f"{NAME}: {name} cannot be read: {error}", file=sys.stderr)
+        return 2
+    counts = intake.counts
+    lines = [
+        f"read {size} bytes: {counts.whole} whole fragments, {counts.damaged} damaged",
+        f"printed {kinds.total()}: {_listed(kinds)}",
+        f"rejected {intake.reasons.total()}: {_listed(intake.reasons)}",
+        f"skipped {counts.skipped_bytes} bytes that belong to no whole fragment",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+    return 0
+
+
+def _listed(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common()) or "none"
+
+
+def _capture(name: str, seconds: float | None) -> int:
+    settings = service.load(NAME, DeviceSettings)
+    if settings is None:
+        return service.EXIT_SETTINGS
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    end = time.monotonic() + seconds if seconds is not None else float("inf")
+    masker = Masker()
+    size = 0
+    try:
+        with ExitStack() as stack:
+            file = sys.stdout.buffer if name == "-" else stack.enter_context(Path(name).open("wb"))
+            port = stack.enter_context(closing(Port(settings.raven_device)))
+            print(f"capturing {port.name}; end with Ctrl-C", file=sys.stderr)
+            while not stop.is_set() and time.monotonic() < end:
+                data = masker.feed(port.read())
+                if data:
+                    size += len(data)
+                    file.write(recording.line(now(), data))
+                    file.flush()
+            if data := masker.flush():
+                size += len(data)
+                file.write(recording.line(now(), data))
+    except (PortError, OSError) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 1
+    print(f"{size} bytes captured", file=sys.stderr)
+    return 0

@@ -1,0 +1,141 @@
+"""The serial line: finding the stick, opening it, reading and writing; the only pyserial here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import serial
+from serial.tools import list_ports
+
+from ravenbus.errors import RetryableError
+
+BAUD: Final = 115200
+"""8 data bits, no parity, 1 stop bit, no flow control (RAVEn XML API r127 p.5)."""
+READ_TIMEOUT_S: Final = 0.5
+NETWORK_TIMEOUT_S: Final = 0.1
+"""A read over the network waits this long for more, so it is what a report is late."""
+WRITE_TIMEOUT_S: Final = 2.0
+_NETWORK_READ: Final = 4096
+
+
+class DeviceLocation:
+    """Where the stick is: ``auto``, a path, or a URL that pyserial opens."""
+
+    ALLOWED = "auto, a path (/dev/…), socket://host:port or rfc2217://host:port"
+
+    def __init__(self, text: str) -> None:
+        """Read a location; raise ValueError if it is none."""
+        if text != "auto" and not text.startswith(("/", "socket://", "rfc2217://")):
+            raise ValueError(self.ALLOWED)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+class Stick(NamedTuple):
+    """A stick that is plugged in."""
+
+    path: str
+    model: str
+    description: str
+    link: str
+
+
+class PortError(RetryableError):
+    """The port cannot be opened, read or written; it may come back."""
+
+
+def find_sticks(ports: Callable[[], Iterable[Any]] = list_ports.comports) -> list[Stick]:
+    """Return the RAVEn and EMU-2 sticks among the ports, by their USB identity."""
+    found = []
+    for port in ports():
+        identity = (port.vid, port.pid)
+        text = f"{port.manufacturer or ''} {port.product or ''}".strip()
+        if identity == (0x0403, 0x8A28):
+            found.append(Stick(port.device, "RAVEn", text, _link(port.device)))
+        # Cypress gave this identity to many products; the EMU-2 names itself.
+        elif identity == (0x04B4, 0x0003) and (not port.product or "Z105" in port.product):
+            found.append(Stick(port.device, "EMU-2", text, _link(port.device)))
+    return sorted(found)
+
+
+class Port:
+    """An open line; every call raises PortError when the line is gone."""
+
+    def __init__(
+        self,
+        location: DeviceLocation,
+        ports: Callable[[], Iterable[Any]] = list_ports.comports,
+    ) -> None:
+        self.name = _resolve(location, ports)
+        url = "://" in self.name
+        try:
+            # Only one process may own the line: two readers would each get half of it.
+            self._serial = serial.serial_for_url(
+                self.name,
+                BAUD,
+                timeout=NETWORK_TIMEOUT_S if url else READ_TIMEOUT_S,
+                write_timeout=WRITE_TIMEOUT_S,
+                exclusive=None if url else True,
+            )
+        except (OSError, ValueError) as error:
+            raise PortError(f"{self.name} cannot be opened: {_explain(error)}") from error
+        self._size = _NETWORK_READ if url else 0
+
+    def read(self) -> bytes:
+        """Return what has come, after at most ``READ_TIMEOUT_S``; nothing is b""."""
+        try:
+            return bytes(self._serial.read(self._size or self._serial.in_waiting or 1))
+        except (OSError, TypeError) as error:
+            # pyserial reads from a closed descriptor when the line goes away meanwhile.
+            raise PortError(f"{self.name} is gone: {error}") from error
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the device."""
+        try:
+            self._serial.write(data)
+        except OSError as error:
+            raise PortError(f"{self.name} is gone: {error}") from error
+
+    def close(self) -> None:
+        """Give the line back."""
+        try:
+            self._serial.close()
+        except OSError as error:
+            raise PortError(f"{self.name} is gone: {error}") from error
+
+
+def _link(path: str) -> str:
+    """Return the name that stays the same when the stick is plugged in again, or nothing."""
+    links = Path("/dev/serial/by-id")
+    same = [link for link in links.glob("*") if link.resolve() == Path(path).resolve()]
+    return str(same[0]) if same else ""
+
+
+def _resolve(location: DeviceLocation, ports: Callable[[], Iterable[Any]]) -> str:
+    if location.text != "auto":
+        return location.text
+    sticks = find_sticks(ports)
+    if not sticks:
+        raise PortError(
+            "no RAVEn or EMU-2 is plugged in (`raven-reader devices` lists what is seen); "
+            "RAVEN_DEVICE names another port"
+        )
+    if len(sticks) > 1:
+        paths = ", ".join(stick.path for stick in sticks)
+        raise PortError(f"several sticks are plugged in: RAVEN_DEVICE has to name one of {paths}")
+    return sticks[0].path
+
+
+def _explain(error: Exception) -> str:
+    text = str(error)
+    if "exclusively lock" in text or "temporarily unavailable" in text:
+        return "another program uses it; two readers cannot share a stick"
+    if "Permission denied" in text:
+        return f"{text}; the user has to be in the group that owns it (dialout on Debian)"
+    return text

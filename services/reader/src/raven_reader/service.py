@@ -1,0 +1,295 @@
+"""The reader's service: what a line says, kept in the spool and published."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+
+from prometheus_client import Counter, Gauge
+
+from raven_reader import commands, discovery
+from raven_reader.intake import Accepted, Intake, Rejected, Repeated
+from raven_reader.secrets import mask
+from raven_reader.settings import ReaderSettings
+from raven_reader.spool import Spool
+from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.health import Health
+from ravenbus.messages import (
+    DEAD_PAYLOAD_MAX,
+    Command,
+    DeadLetter,
+    Raw,
+    Reading,
+    Reply,
+    Status,
+    decode,
+    encode,
+    now,
+)
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.notifications import DeviceInfo, Notification, PriceCluster, kind_of
+from ravenbus.publisher import Publisher
+from ravenbus.topics import Topics
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "reader"
+PENDING_MAX: Final = 10_000
+"""Readings held in memory while the disk is full; older ones are then refused."""
+LINE_STALL_S: Final = 60.0
+
+
+class ReaderMetrics(PublisherMetrics):
+    """What became of the fragments: accepted ones leave the spool as ``taken``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.fragments = Counter(
+            "raven_fragments", "Fragments by what became of them", ["outcome"], registry=registry
+        )
+        self.rejected = Counter(
+            "raven_rejected", "Fragments rejected, by reason", ["reason"], registry=registry
+        )
+        self.refused = Counter(
+            "raven_refused", "Readings lost because the spool had no room", registry=registry
+        )
+        self.spooled = Gauge("raven_spooled", "Entries in the spool", registry=registry)
+        self.oldest = Gauge(
+            "raven_spooled_oldest_timestamp_seconds",
+            "When the oldest entry of the spool came, 0 if it is empty",
+            registry=registry,
+        )
+        self.heard = Gauge(
+            "raven_device_connected", "1 while the stick is heard", registry=registry
+        )
+
+    def watch(self, depth: Callable[[], tuple[int, float | None]]) -> None:
+        """Ask for the spool's depth when somebody asks for the metrics."""
+        self.spooled.set_function(lambda: depth()[0])
+        self.oldest.set_function(lambda: depth()[1] or 0)
+
+
+class Reader:
+    """Listens to a line (the line's thread) and answers commands (the publisher's thread)."""
+
+    def __init__(
+        self,
+        settings: ReaderSettings,
+        spool: Spool,
+        publisher: Publisher,
+        ask: Callable[[bytes], None],
+        health: Health,
+        metrics: ReaderMetrics,
+        *,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._publisher = publisher
+        self._ask = ask
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+        self._node = spool.node
+        self._topics = Topics(settings.raven_topic_prefix)
+        self._intake = Intake(settings.limits)
+        self._damaged = 0
+        self._pending: deque[tuple[Notification, datetime]] = deque(maxlen=PENDING_MAX)
+        self._letters: deque[DeadLetter] = deque(maxlen=PENDING_MAX)
+        self._latest: dict[str, bytes] = {}
+        self._status: Status | None = None
+        self._described: tuple[str, DeviceInfo | None, int | None] | None = None
+        self._info: DeviceInfo | None = None
+        self._currency: int | None = None
+
+    def begin(self) -> None:
+        """Publish what is known from before: the run, and the last reading of each kind."""
+        for reading in self._spool.latest():
+            self._intake.acceptance.resume(reading.notification, reading.envelope.received)
+            self._publish_latest(reading)
+        self._publish_run()
+        self._set_status("disconnected", None, "starting")
+
+    def end(self) -> None:
+        """Say goodbye: a will is not sent when the connection is closed properly."""
+        self._keep()
+        self._set_status("disconnected", None, "stopped", service="offline")
+
+    # The line's side.
+
+    def opened(self, port: str) -> None:
+        """Start over with whatever is plugged in now."""
+        log.info("port opened", extra={"port": port})
+        self._intake.another_port()
+        self._set_status("silent", port, "nothing heard yet")
+
+    def bytes_came(self, data: bytes) -> bool:
+        """Keep what is accepted of the bytes; return whether a whole fragment was among them."""
+        self._health.ok("line", for_s=LINE_STALL_S)
+        outcomes = self._intake.feed(data, self._clock()) if data else []
+        for outcome in outcomes:
+            self._metrics.fragments.labels(outcome=type(outcome).__name__.lower()).inc()
+            match outcome:
+                case Accepted(notification, raw):
+                    self._take(notification, raw)
+                case Repeated(notification):
+                    self._repeat(notification)
+                case Rejected(error, raw):
+                    self._reject(error, raw)
+        self._count_damaged()
+        if self._pending or self._letters:
+            self._keep()
+        if outcomes:
+            port = self._status.port if self._status else None
+            self._set_status("connected", port, None)
+            self._health.ok("device")
+        return bool(outcomes)
+
+    def silent(self, for_s: float) -> None:
+        """Say that the device has gone quiet."""
+        port = self._status.port if self._status else None
+        self._set_status("silent", port, "the device says nothing")
+        self._health.failing("device", f"silent for more than {for_s:.0f} s, asking it")
+
+    def lost(self, reason: str) -> None:
+        """Say that there is no device."""
+        self._set_status("disconnected", None, reason)
+        self._health.failing("device", reason)
+
+    # The bus's side.
+
+    def command(self, payload: bytes) -> None:
+        """Send a command that is allowed to the device, and reply what became of it."""
+        name = request_id = None
+        try:
+            request = decode(payload, Command)
+            name, request_id = request.name, request.id
+            setters = self._settings.raven_allow_setters
+            self._ask(commands.write(name, request.parameters, allow_setters=setters))
+            sent, detail = True, "sent to the device; its answer is a reading"
+        except PoisonError as error:
+            sent, detail = False, error.detail
+            log.warning("command refused", extra={"command": name, "reason": detail})
+        reply = Reply(node=self._node, id=request_id, name=name, sent=sent, detail=detail)
+        self._publisher.send_once(self._topics.of_node(self._node, "reply"), encode(reply))
+
+    def homeassistant_status(self, payload: bytes) -> None:
+        """Describe the stick again when Home Assistant starts."""
+        if payload == b"online" and self._described:
+            self._publish_description(*self._described)
+
+    # Helpers of the line's side.
+
+    def _take(self, notification: Notification, raw: bytes) -> None:
+        if len(self._pending) == PENDING_MAX:
+            self._metrics.refused.inc()
+        self._pending.append((notification, self._clock()))
+        if self._settings.raven_publish_raw:
+            fragment = Raw(
+                node=self._node,
+                received=self._clock(),
+                fragment=mask(raw).decode("cp1252", "replace"),
+            )
+            self._publisher.send_once(self._topics.of_node(self._node, "raw"), encode(fragment))
+        if isinstance(notification, DeviceInfo):
+            self._info = notification
+        if isinstance(notification, PriceCluster):
+            self._currency = notification.currency
+        self._describe(notification)
+
+    def _repeat(self, notification: Notification) -> None:
+        """Publish the last reading again, so that nobody takes it for out of date."""
+        kind = kind_of(notification)
+        if payload := self._latest.get(kind):
+            self._publisher.set_state(self._topics.latest(self._node, kind), payload)
+
+    def _reject(self, error: PoisonError, raw: bytes) -> None:
+        self._metrics.rejected.labels(reason=error.reason).inc()
+        log.warning("fragment rejected", extra={"reason": error.reason, "detail": error.detail})
+        if error.reason == "unknown-kind":
+            return
+        self._letters.append(
+            DeadLetter(
+                id=uuid.uuid4().hex,
+                service=SERVICE,
+                node=self._node,
+                at=self._clock(),
+                reason=error.reason,
+                detail=error.detail,
+                payload=mask(raw)[:DEAD_PAYLOAD_MAX],
+                size=len(raw),
+            )
+        )
+
+    def _count_damaged(self) -> None:
+        damaged = self._intake.counts.damaged - self._damaged
+        if damaged:
+            self._damaged += damaged
+            self._metrics.fragments.labels(outcome="damaged").inc(damaged)
+            log.debug("fragments damaged", extra={"count": damaged})
+
+    def _keep(self) -> None:
+        """Put what is pending in the spool; what the disk has no room for stays pending."""
+        meter = self._spool.run.meter
+        try:
+            readings = self._spool.accept(list(self._pending), list(self._letters))
+        except RetryableError as error:
+            self._health.failing("spool", str(error))
+            return
+        self._health.ok("spool")
+        self._pending.clear()
+        self._letters.clear()
+        for reading in readings:
+            self._publish_latest(reading)
+        if self._spool.run.meter != meter:
+            self._publish_run()
+        self._publisher.wake()
+
+    def _publish_latest(self, reading: Reading) -> None:
+        self._latest[reading.kind] = encode(reading)
+        topic = self._topics.latest(self._node, reading.kind)
+        self._publisher.set_state(topic, self._latest[reading.kind])
+
+    def _publish_run(self) -> None:
+        topic = self._topics.of_node(self._node, "run")
+        self._publisher.set_state(topic, encode(self._spool.run))
+
+    def _set_status(
+        self,
+        device: Literal["connected", "silent", "disconnected"],
+        port: str | None,
+        detail: str | None,
+        service: Literal["online", "offline"] = "online",
+    ) -> None:
+        last = self._status
+        if last and (last.service, last.device, last.port) == (service, device, port):
+            since = last.since
+            if last.detail == detail:
+                return
+        else:
+            since = self._clock()
+        self._status = Status(
+            node=self._node, service=service, device=device, since=since, port=port, detail=detail
+        )
+        self._metrics.heard.set(device == "connected")
+        topic = self._topics.of_node(self._node, "status")
+        self._publisher.set_state(topic, encode(self._status))
+
+    def _describe(self, notification: Notification) -> None:
+        if not self._settings.raven_homeassistant or not notification.device:
+            return
+        described = notification.device, self._info, self._currency
+        if described != self._described:
+            self._described = described
+            self._publish_description(*described)
+
+    def _publish_description(
+        self, device: str, info: DeviceInfo | None, currency: int | None
+    ) -> None:
+        payload = discovery.payload(self._topics, self._node, device, info, currency)
+        self._publisher.set_state(self._topics.discovery(self._node), payload)

@@ -1,0 +1,109 @@
+"""What the reader can be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from raven_reader.acceptance import Limits
+from raven_reader.serial_port import DeviceLocation
+from ravenbus.messages import Node, RunName
+from ravenbus.settings import MqttSettings, Settings
+
+Device = Annotated[
+    DeviceLocation,
+    Meta(
+        description="the stick: `auto` finds it by USB identity; or a path, "
+        "`socket://host:port`, `rfc2217://host:port`"
+    ),
+]
+
+
+class DeviceSettings(Settings, frozen=True, kw_only=True):
+    """What ``raven-reader capture`` needs: the line alone."""
+
+    raven_device: Device = DeviceLocation("auto")
+
+
+class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
+    """The service's environment variables."""
+
+    raven_device: Device = DeviceLocation("auto")
+    raven_run: Annotated[
+        RunName, Meta(description="name of the run; another name begins another run")
+    ] = "default"
+    raven_node: Annotated[
+        Node | None,
+        Meta(
+            description="name of this reader on the bus; default: made once and kept in the state"
+        ),
+    ] = None
+    raven_state: Annotated[
+        Path, Meta(description="folder for what has to survive a restart: the spool")
+    ] = Path("/var/lib/raven-reader")
+    raven_spool_max_mb: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="largest size of the spool in MiB"),
+    ] = 1024
+    raven_window: Annotated[
+        int,
+        Meta(ge=1, le=65535, description="most messages under way to the broker without a PUBACK"),
+    ] = 100
+    raven_max_demand_kw: Annotated[
+        float,
+        Meta(ge=0, le=1e6, description="larger demands are rejected, kW; 0 for no limit"),
+    ] = 100.0
+    raven_max_clock_skew_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e10,
+            description="a device clock further from the host's is rejected, seconds; 0 for no limit",
+        ),
+    ] = 86400.0
+    raven_silence_ask_s: Annotated[
+        float,
+        Meta(gt=0, le=86400, description="seconds of silence after which the device is asked"),
+    ] = 120.0
+    raven_silence_reopen_s: Annotated[
+        float,
+        Meta(gt=0, le=86400, description="seconds of silence after which the port is reopened"),
+    ] = 300.0
+    raven_publish_raw: Annotated[
+        bool, Meta(description="publish each whole fragment as it came, secrets masked")
+    ] = False
+    raven_allow_setters: Annotated[
+        bool, Meta(description="accept commands that change the device's or the meter's settings")
+    ] = False
+    raven_homeassistant: Annotated[
+        bool, Meta(description="publish Home Assistant's device discovery")
+    ] = True
+
+    @property
+    def limits(self) -> Limits:
+        """What is plausible."""
+        return Limits(self.raven_max_demand_kw, self.raven_max_clock_skew_s)
+
+    @property
+    def spool_file(self) -> Path:
+        """Where the spool is."""
+        return self.raven_state / "spool.sqlite"
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong between the settings, and with the folder."""
+        yield from super().problems()
+        if self.raven_silence_reopen_s <= self.raven_silence_ask_s:
+            yield (
+                f"RAVEN_SILENCE_REOPEN_S: {self.raven_silence_reopen_s:g} cannot be used: "
+                f"allowed is more than RAVEN_SILENCE_ASK_S ({self.raven_silence_ask_s:g})"
+            )
+        try:
+            self.raven_state.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.raven_state, os.W_OK | os.X_OK):
+                raise PermissionError("it cannot be written to")
+        except OSError as error:
+            yield f"RAVEN_STATE: {str(self.raven_state)!r} cannot be used: {error}"

@@ -1,0 +1,229 @@
+"""What the reader keeps on disk, in one SQLite file: node, runs, last readings, outbox.
+
+A reading gets its number in the same transaction that puts it in the outbox, so identity exists
+before anything leaves the process, and a number is never used for two readings.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ravenbus.errors import FatalError, RetryableError
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
+from ravenbus.notifications import Notification
+from ravenbus.publisher import Entry
+from ravenbus.topics import Topics
+
+VERSION: Final = 1
+_BUSY_S = 10.0
+_SCHEMA = """
+CREATE TABLE node (name TEXT NOT NULL);
+CREATE TABLE run (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    hash TEXT NOT NULL UNIQUE,
+    started TEXT NOT NULL,
+    meter TEXT,
+    seq INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE latest (
+    kind TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (kind, meter)
+);
+CREATE TABLE outbox (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    at REAL NOT NULL
+);
+"""
+
+
+class Spool:
+    """The reader's side: accepts readings and dead letters under the run that goes on.
+
+    Used by one thread.  Raises RetryableError when the disk is full or busy; nothing of that
+    call is then kept.
+    """
+
+    def __init__(self, path: Path, topics: Topics, *, max_mb: int) -> None:
+        self._topics = topics
+        self._db = _open(path, max_mb, synchronous="FULL")
+        self._node = ""
+        self._run: Run | None = None
+
+    @property
+    def node(self) -> str:
+        """The name under which everything is published."""
+        return self._node
+
+    @property
+    def run(self) -> Run:
+        """The run under way, once it was begun."""
+        if self._run is None:
+            raise RuntimeError("begin comes first")
+        return self._run
+
+    def begin(self, node: str | None, run_name: str, at: datetime, *, new_run: bool = False) -> Run:
+        """Go on with the last run, or begin one if the name changed or ``new_run`` asks for it.
+
+        Without a ``node`` the one that was made at the first start is used.
+        """
+        with _transaction(self._db):
+            kept = self._db.execute("SELECT name FROM node").fetchone()
+            if kept is None:
+                kept = (node or f"raven-{uuid.uuid4().hex[:8]}",)
+                self._db.execute("INSERT INTO node VALUES (?)", kept)
+            self._node = node or kept[0]
+            last = self._last_run()
+            if new_run or last is None or last.run != run_name:
+                self._db.execute(
+                    "INSERT INTO run (name, hash, started) VALUES (?, ?, ?)",
+                    (run_name, str(uuid.uuid4()), at.isoformat()),
+                )
+                last = self._last_run()
+        self._run = last
+        return self.run
+
+    def accept(
+        self, notifications: Sequence[tuple[Notification, datetime]], letters: Sequence[DeadLetter]
+    ) -> list[Reading]:
+        """Keep the notifications, numbered, and the dead letters, in one transaction.
+
+        Each comes with the time at which it was received.
+        """
+        run = self.run
+        readings = []
+        with _transaction(self._db):
+            (seq,) = self._db.execute("SELECT seq FROM run WHERE hash = ?", (run.hash,)).fetchone()
+            for notification, received in notifications:
+                seq += 1
+                envelope = Envelope(
+                    node=self._node, run=run.run, hash=run.hash, seq=seq, received=received
+                )
+                reading = Reading(envelope, notification)
+                payload = encode(reading)
+                self._put(self._topics.reading(self._node, reading.kind), payload, received)
+                self._db.execute(
+                    "INSERT OR REPLACE INTO latest VALUES (?, ?, ?)",
+                    (reading.kind, notification.meter or "", payload),
+                )
+                readings.append(reading)
+                if run.meter is None and notification.meter:
+                    run = msgspec.structs.replace(run, meter=notification.meter)
+            self._db.execute(
+                "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
+            )
+            for letter in letters:
+                self._put(self._topics.dead(letter.service), encode(letter), letter.at)
+        self._run = run
+        return readings
+
+    def latest(self) -> list[Reading]:
+        """Return the last reading of each kind and meter."""
+        rows = self._db.execute("SELECT payload FROM latest").fetchall()
+        return [decode_reading(payload) for (payload,) in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _put(self, topic: str, payload: bytes, at: datetime) -> None:
+        self._db.execute(
+            "INSERT INTO outbox (topic, payload, at) VALUES (?, ?, ?)",
+            (topic, payload, at.timestamp()),
+        )
+
+    def _last_run(self) -> Run | None:
+        row = self._db.execute(
+            "SELECT name, hash, started, meter FROM run ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return None
+        name, run_hash, started, meter = row
+        return Run(
+            node=self._node,
+            run=name,
+            hash=run_hash,
+            started=datetime.fromisoformat(started),
+            meter=meter,
+        )
+
+
+class SpoolOutbox:
+    """The publisher's side of the same file; used by one thread, not that of ``Spool``."""
+
+    def __init__(self, path: Path, *, max_mb: int) -> None:
+        # A removal that a power cut undoes only means that the entry is published again.
+        self._db = _open(path, max_mb, synchronous="NORMAL")
+
+    def take(self, after: int, limit: int) -> list[Entry]:
+        """Return the next entries in order."""
+        rows = self._db.execute(
+            "SELECT key, topic, payload FROM outbox WHERE key > ? ORDER BY key LIMIT ?",
+            (after, limit),
+        )
+        return [Entry(*row) for row in rows]
+
+    def remove(self, keys: list[int]) -> None:
+        """Forget entries for good; raise RetryableError when the disk is full or busy."""
+        with _transaction(self._db):
+            self._db.executemany("DELETE FROM outbox WHERE key = ?", [(key,) for key in keys])
+
+    def depth(self) -> tuple[int, float | None]:
+        """Return how many entries wait and since when the oldest does, in Unix time."""
+        (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
+        oldest = self._db.execute("SELECT at FROM outbox ORDER BY key LIMIT 1").fetchone()
+        return count, oldest[0] if oldest else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def _open(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
+    """Open the file, making it if there is none; raise FatalError that says what to do."""
+    try:
+        db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+        db.execute(f"PRAGMA max_page_count = {max_mb * 2**20 // page_bytes}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    except sqlite3.Error as error:
+        raise FatalError(
+            f"the spool {path} cannot be opened: {error}; "
+            "if it is damaged, move it away (what it still held is then lost to the stores)"
+        ) from error
+    if version > VERSION:
+        raise FatalError(
+            f"the spool {path} is of version {version}; this program knows {VERSION}: "
+            "use the newer program again, or another RAVEN_STATE"
+        )
+    return db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    except BaseException as error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise RetryableError(f"the spool cannot be written: {error}") from error
+        raise

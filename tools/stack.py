@@ -1,0 +1,216 @@
+"""Starts the parts of the system on free ports of this host: for the demo, tests and benches."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+ACL = ROOT / "deploy" / "mosquitto" / "acl"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A process of ours, its output in a file; it can be started again after it ended."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = folder / f"{name}.log"
+        self.env = dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; the log goes on where it was."""
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("RAVEN_", "MQTT_", "MONGO_"))
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**clean, **self.env},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id; raise RuntimeError if it was not started."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, None while it runs or before it was started."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal if it runs."""
+        if self._process and self.running:
+            self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for its end and return the exit status."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> int | None:
+        """End it with SIGTERM, or SIGKILL if that takes too long; return the exit status."""
+        if self._process is None:
+            return None
+        self.send(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End it with SIGKILL, as a power cut would."""
+        self.send(signal.SIGKILL)
+        return self.wait()
+
+    def text(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Server(Process):
+    """A process that listens on a TCP port of the loopback."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
+        super().__init__(name, command, folder)
+        self.port = port
+
+    def start(self) -> None:
+        """Start it and return once it listens; raise RuntimeError with its log if it does not."""
+        super().start()
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end and self.running:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)  # a server cannot tell us when it listens
+            else:
+                return
+        raise RuntimeError(f"{self.name} does not start:\n{self.text()[-2000:]}")
+
+
+class Broker(Server):
+    """A Mosquitto with an account for each name and the project's access list."""
+
+    def __init__(self, folder: Path, accounts: Sequence[str], name: str = "broker") -> None:
+        data = folder / name
+        data.mkdir()
+        self.passwords = {account: secrets.token_hex(12) for account in accounts}
+        passwords = data / "passwords"
+        passwords.touch(0o600)
+        for account, password in self.passwords.items():
+            subprocess.run(
+                [_tool("mosquitto_passwd"), "-b", passwords, account, password],
+                check=True,
+                capture_output=True,
+            )
+        port = free_port()
+        config = data / "mosquitto.conf"
+        config.write_text(
+            "\n".join(
+                [
+                    f"listener {port} 127.0.0.1",
+                    "allow_anonymous false",
+                    f"password_file {passwords}",
+                    f"acl_file {ACL}",
+                    "persistence true",
+                    f"persistence_location {data}/",
+                    "max_queued_messages 200000",
+                    "max_inflight_messages 200",
+                    "log_type warning",
+                    "log_type error",
+                    "log_type notice",
+                    # Mosquitto started by root would become a user that cannot read the folder.
+                    *(["user root"] if os.geteuid() == 0 else []),
+                    "",
+                ]
+            )
+        )
+        super().__init__(name, [_tool("mosquitto"), "-c", str(config)], folder, port)
+
+    def url(self, account: str) -> str:
+        """Return the URL with an account and its password."""
+        return f"mqtt://{account}:{self.passwords[account]}@127.0.0.1:{self.port}"
+
+
+class Mongo(Server):
+    """SecantusDB, which speaks MongoDB's protocol; its data survives a kill."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        data = folder / "mongo"
+        command = [str(BIN / "secantusd-py"), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--storage-path", str(data), "--log-level", "WARNING"]
+        command += ["--standalone", "--sync-on-commit", "--cache-size", "256M"]
+        super().__init__("mongo", command, folder, port)
+
+    @property
+    def url(self) -> str:
+        """The connection string."""
+        return f"mongodb://127.0.0.1:{self.port}/raven"
+
+
+def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:
+    """Return a simulated stick with the given options."""
+    return Process(name, [str(BIN / "raven-simulator"), *options], folder)
+
+
+def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str) -> Process:
+    """Return a reader of a device; its state is in the folder."""
+    env = {
+        "RAVEN_DEVICE": device,
+        "MQTT_URL": mqtt_url,
+        "RAVEN_NODE": node,
+        "RAVEN_STATE": str(folder / f"state-{node}"),
+        **settings,
+    }
+    return Process(f"reader-{node}", [str(BIN / "raven-reader"), "run"], folder, env)
+
+
+def recorder(folder: Path, mqtt_url: str, mongo_url: str, **settings: str) -> Process:
+    """Return a recorder."""
+    env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
+    return Process("recorder", [str(BIN / "raven-mongo-recorder")], folder, env)
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if path is None:
+        raise RuntimeError(
+            f"{name} is not installed: Debian's packages mosquitto and mosquitto-clients"
+        )
+    return path
