@@ -2,27 +2,29 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+
 from raven_simulator.commands import Command, Commands
 from raven_simulator.device import Device, Moment, Setup
-from raven_simulator.load import Household, Playback, Sample, Table
-from raven_simulator.models import EMU2, RAVEN
+from raven_simulator.load import Household, Playback, Sample, Source, Table
+from raven_simulator.models import EMU2, RAVEN, Model
 from raven_simulator.reports import fields_of, kind_of
 
 CLOCK = 0x3136E6C0
 
 
-def make(model=RAVEN, *, seed=1, source=None, **setup):
+def make(model: Model = RAVEN, *, seed: int = 1, source: Source | None = None, **setup: float):
     rng = random.Random(seed)
-    return Device(model, Setup(device=1, meter=2, **setup), source or Household(rng), rng)
+    return Device(model, replace(Setup(device=1, meter=2), **setup), source or Household(rng), rng)
 
 
-def at(elapsed_s):
+def at(elapsed_s: float):
     return Moment(elapsed_s, CLOCK + int(elapsed_s))
 
 
-def run(device, until_s):
+def run(device: Device, until_s: float):
     """Everything sent from start until until_s, each at the moment it is due."""
     sent = device.start(at(0))
     while (due_s := device.due_s()) <= until_s:
@@ -30,11 +32,11 @@ def run(device, until_s):
     return sent
 
 
-def ask(device, name, elapsed_s=0.0, **parameters):
+def ask(device: Device, name: str, elapsed_s: float = 0.0, **parameters: str):
     return device.answer(Command(name, parameters), at(elapsed_s))
 
 
-def kinds(fragments):
+def kinds(fragments: list[bytes]):
     return Counter(kind_of(fragment) for fragment in fragments)
 
 
@@ -65,7 +67,7 @@ def kinds(fragments):
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_an_hour_holds_the_models_schedule(model, expected):
+def test_an_hour_holds_the_models_schedule(model: Model, expected: dict[str, int]):
     """An hour of a model holds as many reports of each kind as its default schedule says."""
     assert kinds(run(make(model), 3600)) == expected
 
@@ -108,7 +110,7 @@ def test_registers_hold_the_reported_demand_over_wall_time():
 def test_an_emu2_sends_a_price_from_its_cache():
     """An EMU-2 re-sends a price unchanged, TimeStamp too, for 1800 s; a RAVEn's are all new."""
 
-    def stamps(model):
+    def stamps(model: Model):
         sent = run(make(model), 3600)
         return len({fields_of(f)["TimeStamp"] for f in sent if kind_of(f) == "price_cluster"})
 
@@ -156,7 +158,7 @@ ANSWERS_EMU2 = ANSWERS | {
 @pytest.mark.parametrize(
     ("model", "answers"), [(RAVEN, ANSWERS), (EMU2, ANSWERS_EMU2)], ids=["raven", "emu2"]
 )
-def test_commands_are_answered(model, answers):
+def test_commands_are_answered(model: Model, answers: dict[str, dict[str, int]]):
     """Each command is answered by the notification that the model answers with, and an unknown one as it does."""
     device = make(model)
     device.start(at(0))

@@ -4,14 +4,15 @@ import random
 import re
 
 import pytest
+
 from raven_simulator import control, faults, orders, reports
 from raven_simulator.timeline import ClockJump, Silence, Timeline, Unplug
 
 ROOT = re.compile(b"<(" + "|".join(reports.KINDS).encode() + b")>")
 
 
-def fragments(count=400):
-    """Reports of several kinds, each different from the others."""
+def fragments(count: int = 400):
+    """Make reports of several kinds, each different from the others."""
     ids = {"device": 0xD8D5B90000001234, "meter": 0x0013500100ABCDEF}
     price = reports.Price(603, 4, "Tier 1")
     made = []
@@ -25,7 +26,7 @@ def fragments(count=400):
     return made
 
 
-def read(line):
+def read(line: bytes):
     """Read a line as a careful host does: a known root starts afresh, and only well-formed notifications count."""
     line = line.replace(b"\0", b"")
     starts = [found.start() for found in ROOT.finditer(line)]
@@ -43,7 +44,7 @@ def read(line):
     ["garbage", "nul", "cut", "overwrite", "letters", "repeat", "negative", "sentinel", "oneline"],
 )
 @pytest.mark.parametrize("chance", [0.3, 1.0])
-def test_exactly_the_whole_reports_are_readable(kind, chance):
+def test_exactly_the_whole_reports_are_readable(kind: str, chance: float):
     """What a careful host reads from the line are the reports marked whole: none missing, none made up."""
     sent = faults.play(fragments(), {kind: chance}, random.Random(3))
     line = b"".join(item.payload for item in sent)
@@ -152,7 +153,7 @@ def test_a_timeline_is_asked_at_any_time():
         ("clock:nan,1", "'nan' is not finite"),
     ],
 )
-def test_a_bad_fault_is_named(text, complaint):
+def test_a_bad_fault_is_named(text: str, complaint: str):
     """An order that cannot be followed says what was wrong and what is allowed."""
     with pytest.raises(ValueError, match=complaint):
         orders.parse(text)

@@ -3,11 +3,13 @@
 import random
 
 import pytest
+
+from raven_simulator.device import Moment
 from raven_simulator.load import BadTableError, Household, Playback, Sample, read_table
 from raven_simulator.replay import Replay, split
 
 
-def mean_w(household, hour):
+def mean_w(household: Household, hour: int):
     samples = [household.sample(hour * 3600 + second).watts for second in range(0, 3600, 15)]
     return sum(samples) / len(samples)
 
@@ -40,7 +42,7 @@ def test_a_header_is_no_row():
         (["t,-1,-1,-1\n"], r"no row with a demand \(1 rows of -1\)"),
     ],
 )
-def test_a_bad_table_names_the_line(lines, complaint):
+def test_a_bad_table_names_the_line(lines: list[str], complaint: str):
     """A table that cannot be used says in which line and why."""
     with pytest.raises(BadTableError, match=complaint):
         read_table(lines)
@@ -74,8 +76,6 @@ def test_a_capture_is_played_as_it_is():
 
 def test_a_replay_goes_on_after_a_silence():
     """Skipping delays a capture and loses nothing."""
-    from raven_simulator.device import Moment
-
     replay = Replay([b"1", b"2", b"3"], 1.0)
     replay.start(Moment(0, 0))
     assert replay.due(Moment(1, 0)) == [b"1"]

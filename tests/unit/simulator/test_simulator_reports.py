@@ -1,6 +1,7 @@
 """Fragments against the layout and the examples of the device's manual and captures."""
 
 import pytest
+
 from raven_simulator import reports
 from raven_simulator.models import EMU2, RAVEN
 
@@ -11,7 +12,7 @@ TIME = 0x3136E6C0
 IDS = {"device": DEVICE, "meter": METER}
 
 
-def lines(*texts):
+def lines(*texts: str):
     return "".join(f"{text}\r\n" for text in texts).encode()
 
 

@@ -15,6 +15,8 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol, TypeVar
 
+from tenacity.wait import wait_base
+
 from ravenbus.errors import BrokerAwayError, ContractError, FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import (
@@ -91,6 +93,7 @@ class Consumer:
         *,
         batch_size: int = 200,
         flush_after_s: float = 0.5,
+        wait: wait_base = DEFAULT_WAIT,
         clock: Callable[[], float] = time.monotonic,
         utc: Callable[[], datetime] = now,
     ) -> None:
@@ -102,6 +105,7 @@ class Consumer:
         self._metrics = metrics
         self._batch_size = batch_size
         self._flush_after_s = flush_after_s
+        self._wait = wait
         self._clock = clock
         self._utc = utc
         self._stop = threading.Event()
@@ -110,17 +114,18 @@ class Consumer:
         """Store until ``stop`` is set, then drain; raise FatalError if the session is taken over."""
         self._stop = stop
         try:
-            retrying(stop, DEFAULT_WAIT)(self._try, "store", self._sink.prepare)
+            retrying(stop, self._wait)(self._try, "store", self._sink.prepare)
         except RetryableError:
             return
         while not stop.is_set():
             events: Events = SimpleQueue()
             try:
-                connection = retrying(stop, DEFAULT_WAIT)(
+                connection = retrying(stop, self._wait)(
                     self._try, "broker", lambda events=events: self._connect(events)
                 )
             except BrokerAwayError:
                 return
+            log.info("connected to the broker")
             self._metrics.connected.set(1)
             try:
                 lost = self._serve(connection, events)
@@ -235,7 +240,7 @@ class Consumer:
                 raise FatalError(TAKEN_OVER)
             return self._sink.store(items)
 
-        stored: Stored = retrying(self._stop, DEFAULT_WAIT)(self._try, "store", store)
+        stored: Stored = retrying(self._stop, self._wait)(self._try, "store", store)
         return stored
 
     def _try(self, check: str, call: Callable[[], T]) -> T:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
+from tenacity.wait import wait_base
+
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
@@ -85,6 +87,7 @@ class Publisher:
         metrics: PublisherMetrics,
         *,
         window: int = 100,
+        wait: wait_base = DEFAULT_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
@@ -93,6 +96,7 @@ class Publisher:
         self._metrics = metrics
         self._window = window
         self._subscriptions: dict[str, Callable[[bytes], None]] = {}
+        self._wait = wait
         self._clock = clock
         self._lock = threading.Lock()
         self._state: dict[str, bytes] = {}
@@ -129,12 +133,13 @@ class Publisher:
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
-                connection = retrying(stop, DEFAULT_WAIT)(self._open, self._events)
+                connection = retrying(stop, self._wait)(self._open, self._events)
             except BrokerAwayError:
                 return
             with self._lock:
                 self._unsent_state = dict.fromkeys(self._state)
                 self._once.clear()
+            log.info("connected to the broker")
             self._metrics.connected.set(1)
             lost = self._serve(connection, stop)
             self._metrics.connected.set(0)

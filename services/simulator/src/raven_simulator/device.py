@@ -133,12 +133,11 @@ class Device:
 
     def due(self, moment: Moment) -> list[bytes]:
         """Scheduled reports due by now, oldest first, not more than a batch."""
-        now = moment.elapsed_s * self._setup.speed
         found: list[bytes] = []
         while self._due and len(found) < _BATCH:
             event = min(self._due, key=self._due.__getitem__)
             at = self._due[event]
-            if at > now:
+            if at / self._setup.speed > moment.elapsed_s:
                 break
             found.append(self._events[event](moment, at))
             self._due[event] = at + self._period_s(event, moment)
@@ -148,9 +147,9 @@ class Device:
         """Leave out what is due by now; the schedule keeps its phase."""
         now = moment.elapsed_s * self._setup.speed
         for event, at in self._due.items():
-            if at <= now:
+            if at / self._setup.speed <= moment.elapsed_s:
                 period = self._period_s(event, moment)
-                self._due[event] = at + period * (math.floor((now - at) / period) + 1)
+                self._due[event] = at + period * (max(math.floor((now - at) / period), 0) + 1)
 
     def answer(self, command: Command, moment: Moment) -> list[bytes]:
         """Notifications in answer to a command (RAVEn XML API r127 p.8-29)."""

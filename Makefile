@@ -1,0 +1,67 @@
+# `make help` lists what there is to do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PACKAGES := libs/ravenbus services/reader services/simulator services/mongo-recorder
+PROJECTS := $(PACKAGES:%=%/pyproject.toml)
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SOURCES := libs services tests tools bench
+
+.PHONY: help
+help:  ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.demo system  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into MongoDB (DURATION=20 to end by itself)
+	@$(BIN)/python tools/demo.py
+
+.PHONY: test
+test: $(VENV)/.dev system  ## Run every test, against a real broker and a MongoDB-speaking server
+	$(BIN)/pytest
+
+.PHONY: check
+check: $(VENV)/.dev  ## Check style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.dev system  ## Measure what it costs, and rewrite docs/performance.md
+	$(BIN)/python bench/run.py
+
+.PHONY: docs
+docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code
+	$(BIN)/python tools/generate.py
+
+.PHONY: lock
+lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
+	for name in demo dev; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+	    --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
+
+.PHONY: clean
+clean:  ## Remove what the other targets made here
+	rm -rf $(VENV) .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# What Debian has to bring: Mosquitto, and venv for its Python.
+.PHONY: system
+system:
+	@PATH="$$PATH:/usr/sbin" command -v mosquitto_passwd >/dev/null || { \
+	  echo "installing Debian's package mosquitto"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq mosquitto >/dev/null; }
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "installing Debian's package python3-venv"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv >/dev/null; }
+	$(PYTHON) -m venv $(VENV)
+
+# The packages of the lock first, then our own from this folder.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(VENV)/bin/pip
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@

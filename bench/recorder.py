@@ -1,0 +1,158 @@
+"""From a full queue at the broker to stored documents."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from pymongo import ASCENDING, MongoClient, WriteConcern
+from pymongo.database import Database
+
+import system
+from raven_mongo_recorder.sink import DEAD_LETTER
+from raven_mongo_recorder.sink import _reading as document_of
+from raven_reader.spool import SpoolOutbox
+from ravenbus.messages import decode_reading
+from ravenbus.notifications import KINDS
+from results import Row, count
+from stack import Broker, Mongo, Process, free_port, recorder
+
+ROUNDS: Final = 5
+MESSAGES: Final = 20_000
+BATCH: Final = 500
+WINDOW: Final = 2 * BATCH
+AIM: Final = 0.7
+POLL_S: Final = 0.05
+
+TEXT: Final = f"""\
+## Recorder: from a full queue to stored documents
+
+{MESSAGES:,} readings wait at the broker in the recorder's session.
+The recorder's process is started and its own metrics are read every {POLL_S * 1000:.0f} ms;
+the rate is that between the first look that finds something stored and the one that finds all.
+
+Two ceilings, each in its own turn of the same round, of which the slower one counts:
+
+- *bare paho*: a process that receives the same messages from a session of its own with the same
+  Receive Maximum ({WINDOW}), acknowledges each by hand and does nothing else;
+- *bare pymongo*: `insert_many` of the same documents, ready made, into collections with the same
+  indexes, in batches of the same {BATCH} messages, unordered, `w=majority`, `j=true`; no MQTT.
+
+The database is SecantusDB, which speaks MongoDB's protocol and syncs each commit here.
+Broker, recorder and database share the machine's cores, and so does each ceiling with its server.
+"""
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    with system.folder() as folder:
+        broker = Broker(folder, system.ACCOUNTS)
+        mongo = Mongo(folder)
+        with system.started(broker, mongo), MongoClient[dict[str, Any]](mongo.url) as server:
+            for number in range(ROUNDS):
+                for name, rate in _round(folder, broker, mongo, server, number).items():
+                    rates[name].append(rate)
+    ours, paho, pymongo = (median(rates[name]) for name in ("ours", "paho", "pymongo"))
+    slower = min(paho, pymongo)
+    name = "bare paho" if slower == paho else "bare pymongo"
+    return [
+        Row(
+            "recorder, messages/s",
+            count(ours),
+            f"{name}, the slower: {count(slower)}",
+            ours / slower,
+            AIM,
+        ),
+        Row("recorder, messages/s", count(ours), f"bare paho: {count(paho)}", ours / paho),
+        Row("recorder, messages/s", count(ours), f"bare pymongo: {count(pymongo)}", ours / pymongo),
+    ]
+
+
+def _round(
+    folder: Path, broker: Broker, mongo: Mongo, server: MongoClient[dict[str, Any]], number: int
+) -> dict[str, float]:
+    for name in ("raven", "ceiling"):
+        server.drop_database(name)
+    port = free_port()
+    url = broker.url("mongo-recorder")
+    ours = recorder(
+        folder,
+        url,
+        mongo.url,
+        RAVEN_METRICS_PORT=str(port),
+        RAVEN_BATCH_SIZE=str(BATCH),
+    )
+    with system.started(ours):
+        system.wait_until(
+            lambda: system.metric(port, "raven_broker_connected") == 1, "the recorder connects"
+        )
+        time.sleep(1)  # for the SUBACK of the session that is left behind
+    system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
+
+    spool = folder / f"spool-{number}.sqlite"
+    system.filled_spool(spool, MESSAGES, seed=number)
+    sent = system.client("send", broker.url(system.NODE), spool)
+    if sent["taken"] != MESSAGES:
+        raise RuntimeError(f"{sent['taken']} of {MESSAGES} readings reached the sessions")
+
+    ceilings = {
+        "paho": lambda: _paho(url),
+        "pymongo": lambda: _insert_many(server["ceiling"], spool),
+        "ours": lambda: _ours(ours, port),
+    }
+    order = list(ceilings)
+    order = order[number % len(order) :] + order[: number % len(order)]
+    found = {name: ceilings[name]() for name in order}
+    stored = sum(server["raven"][kind].count_documents({}) for kind in KINDS)
+    if stored != MESSAGES:
+        raise RuntimeError(f"{stored} of {MESSAGES} readings are stored")
+    return found
+
+
+def _ours(process: Process, port: int) -> float:
+    """Start the recorder and return messages/s from the first look with documents to the last."""
+    looks: list[tuple[float, float]] = []
+    with system.started(process):
+
+        def stored_all() -> bool:
+            stored = system.metric(port, "raven_stored_total")
+            if stored:
+                looks.append((time.perf_counter(), stored))
+            return stored == MESSAGES
+
+        system.wait_until(stored_all, "everything is stored", pause_s=POLL_S)
+    (start, before), (end, after) = looks[0], looks[-1]
+    return (after - before) / (end - start)
+
+
+def _paho(url: str) -> float:
+    found = system.client("drain", url, "bench-drain", system.READINGS, MESSAGES, WINDOW)
+    return MESSAGES / float(found["seconds"])
+
+
+def _insert_many(database: Database[dict[str, Any]], spool: Path) -> float:
+    """Insert the documents as the recorder does, by kind within each batch."""
+    outbox = SpoolOutbox(spool, max_mb=1024)
+    readings = [decode_reading(entry.payload) for entry in outbox.take(0, MESSAGES)]
+    outbox.close()
+    for kind in KINDS:
+        database[kind].create_index([("meter", ASCENDING), ("time", ASCENDING)])
+        database[kind].create_index([("run", ASCENDING), ("time", ASCENDING)])
+    database[DEAD_LETTER].create_index([("at", ASCENDING)])
+    batches = []
+    for at in range(0, MESSAGES, BATCH):
+        by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for reading in readings[at : at + BATCH]:
+            by_kind[reading.kind].append(document_of(reading))
+        batches.append(by_kind)
+    concern = WriteConcern("majority", j=True)
+    collections = {kind: database.get_collection(kind, write_concern=concern) for kind in KINDS}
+    start = time.perf_counter()
+    for by_kind in batches:
+        for kind, documents in by_kind.items():
+            collections[kind].insert_many(documents, ordered=False)
+    return MESSAGES / (time.perf_counter() - start)

@@ -1,0 +1,97 @@
+"""Processes for the benches: started, asked, and gone at the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import stream
+from raven_reader.spool import Spool
+from ravenbus.messages import now
+from ravenbus.topics import Topics
+
+NODE: Final = "bench"
+"""Name of the reader whose readings the benches publish: its account at the broker."""
+ACCOUNTS: Final = (NODE, "mongo-recorder", "watcher")
+READINGS: Final = Topics().reading("+", "+")
+LIMIT_S: Final = 180.0
+_CLIENTS: Final = Path(__file__).resolve().parent / "clients.py"
+
+
+class Runs(Protocol):
+    """A process of ``stack``."""
+
+    def start(self) -> None:
+        """Start it."""
+
+    def stop(self) -> int | None:
+        """End it."""
+
+
+@contextmanager
+def started(*processes: Runs) -> Iterator[None]:
+    """Start processes, and stop them in the opposite order whatever happens."""
+    with ExitStack() as stack:
+        for process in processes:
+            stack.callback(process.stop)
+            process.start()
+        yield
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Give a folder that is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="raven-bench-") as path:
+        yield Path(path)
+
+
+def client(role: str, *arguments: object) -> Any:
+    """Run one of ``clients.py`` to its end and return what it says."""
+    command = [sys.executable, str(_CLIENTS), role, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=LIMIT_S)
+    return json.loads(done.stdout)
+
+
+def client_command(role: str, *arguments: object) -> list[str]:
+    """Return the command of one of ``clients.py`` that runs until it is stopped."""
+    return [sys.executable, str(_CLIENTS), role, *map(str, arguments)]
+
+
+def filled_spool(path: Path, count: int, seed: int) -> None:
+    """Make a spool with so many readings of a run of its own, as the reader accepts them."""
+    spool = Spool(path, Topics(), max_mb=1024)
+    spool.begin(NODE, "bench", now())
+    at = now()
+    spool.accept([(notification, at) for notification in stream.notifications(count, seed)], [])
+    spool.close()
+
+
+def metric(port: int, name: str) -> float | None:
+    """Return a service's counter or gauge, None while it does not answer."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:  # noqa: S310
+            text = answer.read().decode()
+    except (URLError, OSError):
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
+
+
+def wait_until(fact: Callable[[], bool], what: str, pause_s: float = 0.1) -> None:
+    """Wait for a fact; raise TimeoutError that names it."""
+    end = time.monotonic() + LIMIT_S
+    while not fact():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(pause_s)

@@ -1,0 +1,294 @@
+"""The consuming half against scripted connections and a store in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pytest
+from ravenbus import consumer as module
+from ravenbus.consumer import Consumer, Item, Stored
+from ravenbus.errors import FatalError, PoisonError, RetryableError
+from ravenbus.health import Health
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import Received
+from ravenbus.notifications import InstantaneousDemand
+from ravenbus.topics import Topics
+from tenacity import wait_none
+
+from .fakes import Clock, FakeBroker, FakeConnection
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUN = "11111111-2222-4333-8444-555555555555"
+TOPIC = "raven/v1/home/reading/instantaneous_demand"
+
+
+def reading(seq: int) -> Reading:
+    envelope = Envelope(node="home", run="r", hash=RUN, seq=seq, received=NOW)
+    body = InstantaneousDemand(
+        device=None, meter=None, time=NOW, multiplier=1, divisor=1000, demand=seq, demand_kw=0.001
+    )
+    return Reading(envelope, body)
+
+
+def message(seq: int) -> Received:
+    return Received(seq, TOPIC, encode(reading(seq)))
+
+
+class MemorySink:
+    """A store with identities; ``poison`` numbers are refused, ``away`` calls fail first."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.letters: list[DeadLetter] = []
+        self.runs: list[Run] = []
+        self.batches: list[int] = []
+        self.poison: set[int] = set()
+        self.away = 0
+        self.on_store: Callable[[], None] = lambda: None
+
+    def prepare(self) -> None:
+        pass
+
+    def store(self, items: Sequence[Item]) -> Stored:
+        self.on_store()
+        if self.away:
+            self.away -= 1
+            raise RetryableError("away")
+        self.batches.append(len(items))
+        new = 0
+        numbers = [item.envelope.seq for item in items if isinstance(item, Reading)]
+        if self.poison & set(numbers):
+            raise PoisonError("not-storable", "poison")
+        for item in items:
+            match item:
+                case Reading() if item.envelope.seq not in self.numbers:
+                    self.numbers.append(item.envelope.seq)
+                    new += 1
+                case DeadLetter():
+                    self.letters.append(item)
+                    new += 1
+                case Run():
+                    self.runs.append(item)
+                    new += 1
+        return Stored(new, len(items) - new)
+
+
+class Bench:
+    def __init__(self, monkeypatch, *prepare, batch_size: int = 100) -> None:
+        monkeypatch.setattr(module, "RECONNECT_PAUSE_S", 0)
+        self.clock = Clock()
+        self.stop = threading.Event()
+        self.sink = MemorySink()
+        self.metrics = ConsumerMetrics()
+        self.health = Health()
+        self.broker = FakeBroker(*prepare, wakes=False)
+        self.consumer = Consumer(
+            "tester",
+            self.broker,
+            self.sink,
+            Topics(),
+            self.health,
+            self.metrics,
+            batch_size=batch_size,
+            wait=wait_none(),
+            clock=self.clock,
+            utc=lambda: NOW,
+        )
+
+    def go(self) -> None:
+        self.consumer.run(self.stop)
+
+    def counts(self) -> dict[str, float]:
+        names = ("received", "stored", "duplicate", "given_back")
+        found = {n: getattr(self.metrics, n)._value.get() for n in names}
+        samples = self.metrics.dead.collect()[0].samples
+        found["dead"] = sum(s.value for s in samples if s.name.endswith("_total"))
+        found["in_flight"] = self.metrics.in_flight._value.get()
+        return found
+
+
+def bringing(bench: list[Bench], *messages: Received) -> Callable[[FakeConnection], None]:
+    """Return a connection that brings messages and stops the consumer when all are acknowledged."""
+
+    def prepare(connection: FakeConnection) -> None:
+        for one in messages:
+            connection.events.put(one)
+
+        def turn() -> None:
+            bench[0].clock.now += 1 if connection.events.empty() else 0.001
+            if len(connection.acknowledged) == len(messages):
+                bench[0].stop.set()
+
+        connection.on_turn = turn
+
+    return prepare
+
+
+def started(monkeypatch, *messages: Received, batch_size: int = 100) -> Bench:
+    holder: list[Bench] = []
+    holder.append(Bench(monkeypatch, bringing(holder, *messages), batch_size=batch_size))
+    return holder[0]
+
+
+def test_batches_are_stored_then_acknowledged_in_arrival_order(monkeypatch):
+    """Batches go by size, the rest by age; every message is acknowledged once, in order."""
+    bench = started(monkeypatch, *map(message, range(1, 26)), batch_size=10)
+    bench.go()
+    assert bench.sink.numbers == list(range(1, 26))
+    assert bench.sink.batches == [10, 10, 5]
+    assert bench.broker.connections[0].acknowledged == list(range(1, 26))
+    assert bench.broker.connections[0].subscribed == Topics().stored()
+
+
+def test_nothing_is_acknowledged_before_the_store_has_committed(monkeypatch):
+    """However often the store is away, the acknowledgement waits for the commit."""
+    bench = started(monkeypatch, message(1), message(2))
+    bench.sink.away = 50
+    seen: list[list[int]] = []
+    bench.sink.on_store = lambda: seen.append(list(bench.broker.connections[0].acknowledged))
+    bench.go()
+    assert len(seen) == 51
+    assert not any(seen)
+    assert bench.sink.numbers == [1, 2]
+    assert not bench.health.problems()
+
+
+def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypatch):
+    """Halving finds the culprits; they are dead letters with bytes, topic and reason."""
+    bench = started(monkeypatch, *map(message, range(1, 65)))
+    bench.sink.poison = {17, 18, 60}
+    bench.go()
+    assert sorted(bench.sink.numbers) == [n for n in range(1, 65) if n not in (17, 18, 60)]
+    assert [letter.payload for letter in bench.sink.letters] == [
+        encode(reading(number)) for number in (17, 18, 60)
+    ]
+    assert {(one.topic, one.reason, one.service) for one in bench.sink.letters} == {
+        (TOPIC, "not-storable", "tester")
+    }
+    connection = bench.broker.connections[0]
+    assert connection.acknowledged == list(range(1, 65))
+    assert [topic for topic, _, _ in connection.published] == ["raven/v1/dead/tester"] * 3
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "reason"),
+    [
+        (TOPIC, b"", "not-json"),
+        (TOPIC, b"\xff\xfe", "not-json"),
+        (TOPIC, b'{"a":' * 100_000, "not-json"),
+        (TOPIC, b"x" * 10_000_000, "not-json"),
+        (TOPIC, b'{"v":1}', "not-contract"),
+        (TOPIC, encode(reading(1)).replace(b'"v":1', b'"v":2'), "contract-version"),
+        (TOPIC, encode(reading(1)).replace(b"0.001", b"NaN"), "not-json"),
+        (TOPIC, encode(reading(1)).replace(b'"time":"2026', b'"time":"99999'), "not-contract"),
+        (TOPIC, encode(reading(1)).replace(b"home", b"away"), "not-contract"),
+        (TOPIC.replace("demand", "power"), encode(reading(1)), "not-contract"),
+        ("raven/v1/home/run", b'{"v":1,"node":"home"}', "not-contract"),
+        ("raven/v1/dead/reader", b"{}", "not-contract"),
+    ],
+)
+def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
+    monkeypatch, topic, payload, reason
+):
+    """Whatever comes over the bus, it costs nobody else and its bytes are kept."""
+    bench = started(monkeypatch, Received(1, topic, payload), message(2))
+    bench.go()
+    assert bench.sink.numbers == [2]
+    (letter,) = bench.sink.letters
+    assert (letter.reason, letter.topic, letter.size) == (reason, topic, len(payload))
+    assert payload.startswith(letter.payload)
+
+
+def test_a_redelivered_message_is_buried_under_the_same_id(monkeypatch):
+    """A dead letter's id follows from its topic and bytes."""
+    bench = started(monkeypatch, Received(1, TOPIC, b"{"), Received(2, TOPIC, b"{"))
+    bench.go()
+    first, second = bench.sink.letters
+    assert first.id == second.id
+
+
+def test_messages_of_a_lost_connection_are_neither_stored_late_nor_acknowledged(monkeypatch):
+    """What a connection leaves behind comes again in the next one, and is acknowledged there."""
+    holder: list[Bench] = []
+
+    def first(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        connection.events.put(message(2))
+        connection.lose()
+
+    holder.append(Bench(monkeypatch, first, bringing(holder, message(2), message(1))))
+    bench = holder[0]
+    bench.go()
+    assert bench.broker.connections[0].acknowledged == []
+    assert bench.broker.connections[1].acknowledged == [2, 1]
+    assert bench.sink.numbers == [2, 1]
+
+
+def test_a_session_takeover_ends_the_consumer(monkeypatch):
+    """Two consumers with one client id must not fight: this one ends with the reason."""
+    bench = Bench(monkeypatch, lambda connection: connection.lose(taken_over=True))
+    with pytest.raises(FatalError, match="RAVEN_CLIENT_ID"):
+        bench.go()
+
+
+def test_a_takeover_is_noticed_while_the_store_is_away(monkeypatch):
+    """A consumer that lost its session stops trying to store for it."""
+    bench = started(monkeypatch, message(1))
+    bench.sink.away = 10
+    bench.sink.on_store = lambda: bench.broker.connections[0].lose(taken_over=True)
+    with pytest.raises(FatalError):
+        bench.go()
+    assert bench.sink.numbers == []
+
+
+def test_a_stop_drains_what_has_arrived(monkeypatch):
+    """SIGTERM stores and acknowledges what is in the queue, without waiting for its age."""
+    holder: list[Bench] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        for number in (1, 2, 3):
+            connection.events.put(message(number))
+        connection.on_turn = holder[0].stop.set
+
+    holder.append(Bench(monkeypatch, prepare))
+    bench = holder[0]
+    bench.go()
+    assert bench.sink.numbers == [1, 2, 3]
+    assert bench.broker.connections[0].acknowledged == [1, 2, 3]
+    assert bench.broker.connections[0].closed
+
+
+def test_a_stop_while_the_store_is_away_gives_the_messages_back(monkeypatch):
+    """Nothing is acknowledged that was not stored, and the stop is not held up."""
+    bench = started(monkeypatch, message(1))
+    bench.sink.away = 1_000_000
+    bench.sink.on_store = lambda: bench.stop.set() if bench.sink.away < 999_990 else None
+    bench.go()
+    assert bench.broker.connections[0].acknowledged == []
+    assert bench.counts()["given_back"] == 1
+
+
+def test_the_counters_balance(monkeypatch):
+    """Received = stored + duplicate + dead + given back + in flight."""
+    holder: list[Bench] = []
+
+    def first(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        connection.lose()
+
+    again = [message(1), message(2), message(2), Received(9, TOPIC, b"{"), message(3)]
+    holder.append(Bench(monkeypatch, first, bringing(holder, *again)))
+    holder[0].sink.poison = {3}
+    holder[0].go()
+    counts = holder[0].counts()
+    assert counts == {
+        "received": 6,
+        "stored": 2,
+        "duplicate": 1,
+        "dead": 2,
+        "given_back": 1,
+        "in_flight": 0,
+    }

@@ -1,0 +1,231 @@
+"""The publishing half against scripted connections."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ravenbus import publisher as module
+from ravenbus.errors import RetryableError
+from ravenbus.health import Health
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.mqtt import Received
+from ravenbus.publisher import Entry, Publisher
+from tenacity import wait_none
+
+from .fakes import Clock, FakeBroker, FakeConnection
+
+
+class MemoryOutbox:
+    def __init__(self, payloads: list[bytes], topic: str = "t") -> None:
+        self.entries = [Entry(key, topic, p) for key, p in enumerate(payloads, 1)]
+        self.full_disk = 0
+
+    def take(self, after: int, limit: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.key > after][:limit]
+
+    def remove(self, keys: list[int]) -> None:
+        if self.full_disk:
+            self.full_disk -= 1
+            raise RetryableError("full")
+        self.entries = [entry for entry in self.entries if entry.key not in keys]
+
+    def left(self) -> list[bytes]:
+        return [entry.payload for entry in self.entries]
+
+
+class Run:
+    """Runs a publisher until ``done`` says so at a turn of its loop."""
+
+    def __init__(self, outbox: MemoryOutbox, monkeypatch, window: int = 100) -> None:
+        monkeypatch.setattr(module, "RECONNECT_PAUSE_S", 0)
+        monkeypatch.setattr(module, "TAKEN_OVER_PAUSE_S", 0)
+        self.clock = Clock()
+        self.stop = threading.Event()
+        self.metrics = PublisherMetrics()
+        self.health = Health()
+        self.outbox = outbox
+        self._window = window
+        self.broker = FakeBroker()
+        self.publisher: Publisher
+
+    def over(self, *prepare: Callable[[FakeConnection], None]) -> FakeBroker:
+        self.broker = FakeBroker(*prepare)
+        self.publisher = Publisher(
+            self.broker,
+            self.outbox,
+            self.health,
+            self.metrics,
+            window=self._window,
+            wait=wait_none(),
+            clock=self.clock,
+        )
+        return self.broker
+
+    def go(self) -> None:
+        self.publisher.run(self.stop)
+
+
+def numbered(count: int) -> list[bytes]:
+    return [str(number).encode() for number in range(1, count + 1)]
+
+
+def test_only_a_puback_of_success_removes_an_entry(monkeypatch):
+    """Reasons 16 and 0x87 keep their entries; those behind them go on and are removed."""
+    run = Run(MemoryOutbox(numbered(5)), monkeypatch)
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.puback = lambda _, payload: {b"2": 0x10, b"4": 0x87}.get(payload, 0)
+        connection.on_turn = run.stop.set
+
+    run.over(prepare)
+    run.go()
+    assert run.outbox.left() == [b"2", b"4"]
+    assert "0x87" in run.health.problems()["publish"]
+
+
+def test_an_entry_without_an_answer_is_published_again_in_the_next_connection_only(monkeypatch):
+    """A connection publishes an entry once; what had no PUBACK comes again in the next one."""
+    run = Run(MemoryOutbox(numbered(4)), monkeypatch)
+
+    def first(connection: FakeConnection) -> None:
+        connection.puback = lambda _, payload: None if payload in (b"2", b"3") else 0
+        turns = iter(range(10))
+        connection.on_turn = lambda: connection.lose() if next(turns) == 5 else None
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+
+    broker = run.over(first, second)
+    run.go()
+    assert broker.connections[0].payloads() == numbered(4)
+    assert broker.connections[1].payloads() == [b"2", b"3"]
+    assert run.outbox.left() == []
+
+
+def test_the_window_bounds_what_is_under_way(monkeypatch):
+    """Neither our window nor the broker's Receive Maximum is ever exceeded, state included."""
+    for window, receive_maximum, bound in ((3, 100, 3), (100, 5, 5)):
+        run = Run(MemoryOutbox(numbered(50)), monkeypatch, window=window)
+
+        def prepare(connection: FakeConnection, run=run, maximum=receive_maximum) -> None:
+            connection.receive_maximum = maximum
+            connection.puback = lambda *_: None
+            answered = [0]
+
+            def turn() -> None:
+                if not run.outbox.entries:
+                    run.stop.set()
+                for mid in range(answered[0] + 1, len(connection.published) + 1):
+                    connection.answer(mid, 0)
+                    answered[0] = mid
+
+            connection.on_turn = turn
+
+        broker = run.over(prepare)
+        for number in range(10):
+            run.publisher.set_state(f"state/{number}", b"x")
+        run.go()
+        assert broker.connections[0].most_unanswered == bound
+        assert run.outbox.left() == []
+
+
+def test_kept_entries_are_published_again_soon_after_a_subscriber_came(monkeypatch):
+    """The first PUBACK 0 on a topic that nobody heard renews the connection for what was kept."""
+    run = Run(MemoryOutbox(numbered(3)), monkeypatch)
+    heard = [False]
+
+    def first(connection: FakeConnection) -> None:
+        connection.puback = lambda *_: 0 if heard[0] else 0x10
+        turns = iter(range(100))
+
+        def turn() -> None:
+            if next(turns) == 3:
+                heard[0] = True
+                run.outbox.entries.append(Entry(4, "t", b"4"))
+            run.clock.now += 1
+
+        connection.on_turn = turn
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+
+    broker = run.over(first, second)
+    run.go()
+    assert broker.connections[0].payloads() == numbered(4)
+    assert broker.connections[0].closed
+    assert broker.connections[1].payloads() == numbered(3)
+    assert run.clock.now < 1000 + module.FIRST_RETRY_S
+
+
+def test_while_nobody_subscribes_the_waits_between_attempts_double(monkeypatch):
+    """Kept entries are offered again after 15 s, then 30 s, 60 s: not in a busy loop."""
+    run = Run(MemoryOutbox(numbered(1)), monkeypatch)
+    opened: list[float] = []
+
+    def deaf(connection: FakeConnection) -> None:
+        opened.append(run.clock.now)
+        connection.puback = lambda *_: 0x10
+
+        def turn() -> None:
+            run.clock.now += 1
+            if len(opened) == 4:
+                run.stop.set()
+
+        connection.on_turn = turn
+
+    run.over(deaf, deaf, deaf, deaf)
+    run.go()
+    waits = [round(later - earlier) for earlier, later in zip(opened, opened[1:], strict=False)]
+    assert [wait // 15 for wait in waits] == [1, 2, 4]
+    assert run.outbox.left() == [b"1"]
+
+
+def test_state_is_retained_and_said_again_at_each_connection(monkeypatch):
+    """The last state of a topic, and only that, opens every connection."""
+    run = Run(MemoryOutbox([]), monkeypatch)
+
+    def first(connection: FakeConnection) -> None:
+        turns = iter(range(10))
+        connection.on_turn = lambda: connection.lose() if next(turns) == 2 else None
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = run.stop.set
+
+    broker = run.over(first, second)
+    run.publisher.set_state("status", b"old")
+    run.publisher.set_state("status", b"new")
+    run.publisher.send_once("reply", b"lost while away")
+    run.go()
+    assert [c.published for c in broker.connections] == [[("status", b"new", True)]] * 2
+
+
+def test_a_full_disk_does_not_lose_the_knowledge_of_what_was_taken(monkeypatch):
+    """An entry that cannot be removed now is removed later and never published twice."""
+    run = Run(MemoryOutbox(numbered(2)), monkeypatch)
+    run.outbox.full_disk = 2
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+
+    broker = run.over(prepare)
+    run.go()
+    assert broker.connections[0].payloads() == numbered(2)
+    assert run.outbox.left() == []
+
+
+def test_messages_on_subscribed_topics_are_handled_and_acknowledged(monkeypatch):
+    """A command reaches its handler on the main loop and is acknowledged after it."""
+    run = Run(MemoryOutbox([]), monkeypatch)
+    seen: list[bytes] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.events.put(Received(7, "command", b"hello"))
+        connection.on_turn = lambda: run.stop.set() if connection.acknowledged else None
+
+    broker = run.over(prepare)
+    run.publisher.subscribe("command", seen.append)
+    run.go()
+    assert seen == [b"hello"]
+    assert broker.connections[0].subscribed == ["command"]
+    assert broker.connections[0].acknowledged == [7]

@@ -1,0 +1,315 @@
+"""The demo: a stick, a broker, the reader, the recorder and MongoDB, in one terminal.
+
+It ends on Ctrl-C, or by itself after DURATION seconds, and then compares what the device sent
+with what is stored.  Whatever is killed meanwhile is started again, as a container would be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import stack
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from ravenbus.errors import BrokerAwayError
+from ravenbus.messages import Reading, decode_reading
+from ravenbus.mqtt import Broker as Connector
+from ravenbus.mqtt import Events, Received
+from ravenbus.notifications import KINDS, Notification
+from ravenbus.settings import MqttUrl
+from ravenbus.topics import Topics
+
+NODE = "demo"
+TOPICS = Topics()
+SPEED = "8"
+"""A RAVEn reports its demand every 8 s: so one comes every second."""
+SETTLE_S = 30.0
+KILLED_MARGIN = timedelta(seconds=1.5)
+"""What a stick says this long around the reader's end may be in no one's hands."""
+
+
+@dataclass
+class Demo:
+    """The parts that run, and what is known of them."""
+
+    folder: Path
+    simulator: stack.Process | None
+    reader: stack.Process
+    recorder: stack.Process
+    broker: stack.Broker
+    mongo: stack.Mongo | None
+    mongo_url: str
+    deaf: list[tuple[datetime, datetime]] = field(default_factory=list)
+
+    @property
+    def supervised(self) -> list[stack.Process]:
+        """What is started again when it ends."""
+        return [p for p in (self.broker, self.mongo, self.recorder, self.reader) if p]
+
+    def accepted(self) -> tuple[str, int]:
+        """Return the run's hash and how many readings the reader has accepted in it."""
+        spool = self.folder / f"state-{NODE}" / "spool.sqlite"
+        with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1").fetchone()
+        return row or ("", 0)
+
+    def stored(self) -> tuple[Counter[str], list[int]]:
+        """Return how many readings of the run are stored by kind, and every number of them."""
+        run, _ = self.accepted()
+        kinds: Counter[str] = Counter()
+        numbers: list[int] = []
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            self.mongo_url, serverSelectionTimeoutMS=5000
+        )
+        with client:
+            db = client.get_default_database("raven")
+            for kind in KINDS:
+                found = [one["seq"] for one in db[kind].find({"hash": run}, {"seq": 1})]
+                kinds[kind] += len(found)
+                numbers += found
+        return +kinds, sorted(numbers)
+
+
+def main() -> int:
+    """Run the demo; return 0 if everything agrees."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    text = os.environ.get("DURATION", "")
+    try:
+        duration_s = float(text) if text else float("inf")
+    except ValueError:
+        duration_s = 0.0
+    if not duration_s > 0:
+        print(f"DURATION: {text!r} cannot be used: allowed is a number of seconds", file=sys.stderr)
+        return 78
+    with _started(os.environ.get("RAVEN_DEVICE"), os.environ.get("MONGO_URL")) as demo:
+        _introduce(demo)
+        _watch(demo, stop, time.monotonic() + duration_s)
+        print("\nstopping the stick, waiting for what is on its way ...", flush=True)
+        if demo.simulator:
+            demo.simulator.stop()
+        _settle(demo)
+        return _compare(demo)
+
+
+@contextmanager
+def _started(device: str | None, mongo_url: str | None) -> Iterator[Demo]:
+    """Start every part and end it again."""
+    folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
+    broker = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"])
+    mongo = None if mongo_url else stack.Mongo(folder)
+    url = mongo_url or (mongo.url if mongo else "")
+    recorder = stack.recorder(folder, broker.url("mongo-recorder"), url)
+    simulator = None
+    if not device:
+        device = str(folder / "ttyRAVEN")
+        options = ["--pty", device, "--speed", SPEED, "--wait", "--ledger", str(folder / "ledger")]
+        simulator = stack.simulator(folder, *options)
+    reader = stack.reader(folder, device, broker.url(NODE), NODE)
+    demo = Demo(folder, simulator, reader, recorder, broker, mongo, url)
+    try:
+        for process in (broker, mongo, recorder, simulator, reader):
+            if process:
+                process.start()
+        yield demo
+    finally:
+        for process in (simulator, reader, recorder, mongo, broker):
+            if process:
+                process.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _introduce(demo: Demo) -> None:
+    print("python-raven demo")
+    print(f"  stick     {demo.reader.env['RAVEN_DEVICE']}", "" if demo.simulator else "(yours)")
+    print(f"  broker    mqtt://127.0.0.1:{demo.broker.port}  pid {demo.broker.pid}")
+    print(f"            mosquitto_sub -v -L '{demo.broker.url('watcher')}/raven/v1/+/latest/#'")
+    mongo = f"{demo.mongo_url}  pid {demo.mongo.pid}" if demo.mongo else "yours (MONGO_URL)"
+    print(f"  MongoDB   {mongo}")
+    print(f"  reader    pid {demo.reader.pid}")
+    print(f"  recorder  pid {demo.recorder.pid}")
+    print(f"  logs      {demo.folder}")
+    print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
+
+
+def _watch(demo: Demo, stop: threading.Event, end: float) -> None:
+    """Print readings as they pass the broker, and totals now and then, until the end."""
+    live = threading.Thread(target=_print_live, args=(demo, stop), daemon=True)
+    live.start()
+    totals_at = time.monotonic() + 5
+    while not stop.wait(0.1) and time.monotonic() < end:
+        _supervise(demo)
+        if time.monotonic() >= totals_at:
+            totals_at += 5
+            _print_totals(demo)
+
+
+def _supervise(demo: Demo) -> None:
+    """Start again what has ended."""
+    for process in demo.supervised:
+        if not process.running:
+            ended = datetime.now(UTC)
+            print(f"--- {process.name} ended ({process.status}): starting it again", flush=True)
+            process.start()
+            if process is demo.reader:
+                opened = ended + timedelta(seconds=3)
+                demo.deaf.append((ended - KILLED_MARGIN, opened + KILLED_MARGIN))
+    if demo.simulator and not demo.simulator.running:
+        raise RuntimeError(f"the simulator ended:\n{demo.simulator.text()}")
+
+
+def _print_live(demo: Demo, stop: threading.Event) -> None:
+    """Follow the last readings as a dashboard does.
+
+    It leaves the event stream to the stores: with another subscriber there, the broker could no
+    longer tell the reader that a store's session is missing.
+    """
+    shown: set[int] = set()
+    connector = Connector(MqttUrl(demo.broker.url("watcher")), "raven-demo-watcher")
+    while not stop.is_set():
+        events: Events = SimpleQueue()
+        try:
+            connection = connector(events)
+        except BrokerAwayError:
+            stop.wait(0.5)
+            continue
+        connection.subscribe([TOPICS.latest("+", "+")])
+        while not stop.is_set() and connection.alive():
+            try:
+                event = events.get(timeout=0.5)
+            except Empty:
+                continue
+            if isinstance(event, Received):
+                connection.acknowledge(event)
+                reading = decode_reading(event.payload)
+                if reading.envelope.seq not in shown:
+                    shown.add(reading.envelope.seq)
+                    print(_line(reading), flush=True)
+        connection.close()
+
+
+def _line(reading: Reading) -> str:
+    received = reading.envelope.received.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return (
+        f"{received}  #{reading.envelope.seq:<5} {reading.kind:28} {_value(reading.notification)}"
+    )
+
+
+def _value(notification: Notification) -> str:
+    """Return the fields that a person looks for first."""
+    units = {
+        "demand_kw": "kW",
+        "delivered_kwh": "kWh delivered",
+        "received_kwh": "kWh received",
+        "usage_kwh": "kWh",
+        "price_per_kwh": "per kWh",
+        "link_strength": "% link",
+        "status": "",
+        "text": "",
+        "model_id": "",
+        "fw_version": "",
+    }
+    found = ((getattr(notification, name, None), unit) for name, unit in units.items())
+    return ", ".join(f"{value} {unit}".strip() for value, unit in found if value is not None)
+
+
+def _print_totals(demo: Demo) -> None:
+    try:
+        kinds, _ = demo.stored()
+        stored = str(kinds.total())
+    except PyMongoError:
+        stored = "MongoDB is away"
+    _, accepted = demo.accepted()
+    sent = f"sent {len(_sent(demo))}, " if demo.simulator else ""
+    print(f"--- {sent}accepted {accepted}, stored {stored}", flush=True)
+
+
+def _sent(demo: Demo) -> list[dict[str, Any]]:
+    """Return the reports that a reader could hear whole, each once, as the stick's ledger has them."""
+    path = demo.folder / "ledger"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [r for r in records if r.get("whole") and r.get("heard") and not r.get("cached")]
+
+
+def _settle(demo: Demo) -> None:
+    """Wait until everything that was accepted is stored, as long as that is going on."""
+    end = time.monotonic() + SETTLE_S
+    while time.monotonic() < end:
+        for process in demo.supervised:
+            if not process.running:
+                process.start()
+        try:
+            _, numbers = demo.stored()
+        except PyMongoError:
+            numbers = []
+        _, accepted = demo.accepted()
+        expected = len(_sent(demo)) if demo.simulator and not demo.deaf else accepted
+        if len(numbers) == accepted >= expected:
+            return
+        time.sleep(0.2)  # the store cannot tell us when it is complete
+
+
+def _compare(demo: Demo) -> int:
+    """Print what the device sent beside what is stored; return 0 if they agree."""
+    stored, numbers = demo.stored()
+    run, accepted = demo.accepted()
+    gaps = accepted - len(set(numbers) & set(range(1, accepted + 1)))
+    sent = _sent(demo)
+    unheard = [r for r in sent if _is_deaf(demo, datetime.fromisoformat(r["at"]))]
+    sent_kinds = Counter(str(r["kind"]) for r in sent)
+    print(f"\nrun {run}\n")
+    if demo.simulator:
+        print(f"{'kind':30}{'sent':>8}{'stored':>8}")
+        for kind in sorted(sent_kinds | stored):
+            print(f"{kind:30}{sent_kinds[kind]:>8}{stored[kind]:>8}")
+        print(f"{'all':30}{sent_kinds.total():>8}{stored.total():>8}\n")
+    else:
+        for kind in sorted(stored):
+            print(f"{kind:30}{stored[kind]:>8}")
+    print(f"accepted by the reader   {accepted}")
+    print(f"stored in MongoDB        {len(numbers)}")
+    print(f"gaps in the numbering    {gaps}")
+    print(f"stored twice             {len(numbers) - len(set(numbers))}")
+    agree = gaps == 0 and len(numbers) == accepted > 0
+    if demo.simulator:
+        missed = sent_kinds - stored
+        excess = stored - sent_kinds
+        print(f"sent but not accepted    {missed.total()}")
+        if demo.deaf:
+            print(f"sent while the reader was down or starting: {len(unheard)}")
+        agree = agree and not excess and missed.total() <= len(unheard)
+    else:
+        print("A real stick keeps no list of what it sent, so only reader and store are compared.")
+    print("\nAGREE" if agree else "\nDISAGREE: see the logs above", flush=True)
+    if not agree:
+        for process in (*demo.supervised, demo.simulator):
+            if process:
+                print(f"\n--- {process.name}\n{process.text()[-1500:]}")
+    return 0 if agree else 1
+
+
+def _is_deaf(demo: Demo, at: datetime) -> bool:
+    return any(start <= at <= end for start, end in demo.deaf)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
