@@ -35,7 +35,7 @@ def run() -> list[Row]:
     """Measure and return the row."""
     rates: dict[str, list[float]] = defaultdict(list)
     with system.folder() as folder:
-        broker = Broker(folder, system.ACCOUNTS)
+        broker = system.broker(folder)
         listener = Process(
             "listener",
             system.client_command("listen", broker.url("watcher"), system.READINGS),

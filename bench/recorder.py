@@ -50,7 +50,7 @@ def run() -> list[Row]:
     """Measure and return the rows."""
     rates: dict[str, list[float]] = defaultdict(list)
     with system.folder() as folder:
-        broker = Broker(folder, system.ACCOUNTS)
+        broker = system.broker(folder)
         mongo = Mongo(folder)
         with system.started(broker, mongo), MongoClient[dict[str, Any]](mongo.url) as server:
             for number in range(ROUNDS):

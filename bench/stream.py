@@ -85,7 +85,7 @@ def pieces(data: bytes) -> list[bytes]:
 def notifications(count: int, seed: int = 1) -> list[Notification]:
     """Return so many notifications."""
     parser = Parser()
-    return [decode(f) for f in parser.feed(b"".join(fragments(count, seed)))]
+    return [decode(found) for data in fragments(count, seed) for found in parser.feed(data)]
 
 
 def readings(node: str, count: int, seed: int = 1) -> list[Reading]:

@@ -18,6 +18,7 @@ import stream
 from raven_reader.spool import Spool
 from ravenbus.messages import now
 from ravenbus.topics import Topics
+from stack import Broker
 
 NODE: Final = "bench"
 """Name of the reader whose readings the benches publish: its account at the broker."""
@@ -45,6 +46,17 @@ def started(*processes: Runs) -> Iterator[None]:
             stack.callback(process.stop)
             process.start()
         yield
+
+
+def broker(folder: Path) -> Broker:
+    """Return a broker that does not write its file at each change.
+
+    Mosquitto writes the whole queue anew each time: a long queue would measure the disk alone.
+    """
+    found = Broker(folder, ACCOUNTS)
+    config = folder / found.name / "mosquitto.conf"
+    config.write_text(config.read_text() + "autosave_on_changes false\nautosave_interval 1800\n")
+    return found
 
 
 @contextmanager

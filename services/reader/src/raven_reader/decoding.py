@@ -27,6 +27,7 @@ _OLDEST = 0x10000000
 _UNSET_TIMES = (0, 0xFFFFFFFF)
 _TEXT_MAX = 1024
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
+_EUI64 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{16})")
 
 Convert = Callable[[str], Any]
 """Converters of fields that hold few different texts are cached: a line repeats itself."""
@@ -42,7 +43,11 @@ def decode(fragment: Fragment) -> n.Notification:
         found = spec.fields.get(name)
         if found is None:
             if spec.repeated and (match := spec.repeated.fullmatch(name)):
-                values.setdefault(match[1], []).append(text)
+                texts = values.setdefault(match[1], [])
+                texts.append(text)
+                if match[2] and int(match[2]) != len(texts):
+                    detail = f"<{name}> is number {len(texts)} in <{fragment.root}>"
+                    raise PoisonError("missing-field", detail)
             continue
         attribute, convert = found
         if attribute in values:
@@ -54,8 +59,8 @@ def decode(fragment: Fragment) -> n.Notification:
     for attribute in spec.required:
         if attribute not in values:
             raise PoisonError("missing-field", f"<{fragment.root}> has no {attribute}")
-    values.setdefault("meter", None)
-    values.setdefault("time", None)
+    for attribute in ("device", "meter", "time"):
+        values.setdefault(attribute, None)
     try:
         return spec.build(values)
     except ValueError as error:
@@ -124,10 +129,10 @@ def _time(text: str) -> datetime | None:
 def _mac(text: str) -> str | None:
     if not text:
         return None
-    digits = text[2:] if text[:2] in ("0x", "0X") else text
-    if len(digits) != 16 or not _HEX.fullmatch(digits):  # noqa: PLR2004 - 64 bits
+    match = _EUI64.fullmatch(text)
+    if not match:
         raise ValueError(f"{text[:32]!r} is not an EUI-64 of 16 hexadecimal digits")
-    return None if digits == "0" * 16 else digits.lower()
+    return None if match[1] == "0" * 16 else match[1].lower()
 
 
 def _text(text: str) -> str | None:
@@ -206,6 +211,7 @@ class _Spec:
     fields: Mapping[str, tuple[str, Convert]]
     required: tuple[str, ...]
     repeated: re.Pattern[str] | None = None
+    """Name and number, if it has one, of children that come several times."""
 
 
 _DEVICE: dict[str, tuple[str, Convert]] = {
@@ -358,7 +364,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         enabled=("enabled", _flag),
     ),
     "meterlist": _Spec(
-        _meter_list, {"devicemacid": ("device", _mac)}, ("device",), re.compile("(metermacid)")
+        _meter_list, {"devicemacid": ("device", _mac)}, ("device",), re.compile("(metermacid)()")
     ),
     # Auth is a credential.
     "meterinfo": _spec(
@@ -427,7 +433,7 @@ _SPECS: Final[dict[str, _Spec]] = {
     "profiledata": _spec(
         _profile,
         "device end_time status profile_interval_period number_of_periods_delivered",
-        repeated=r"(intervaldata)\d*",
+        repeated=r"(intervaldata)(\d{0,3})",
         endtime=("end_time", _time),
         status=("status", _U8),
         profileintervalperiod=("profile_interval_period", _decimal(0, 7)),
@@ -435,8 +441,8 @@ _SPECS: Final[dict[str, _Spec]] = {
     ),
     "blockpricedetail": _spec(
         _blocks,
-        "device time number_of_blocks",
-        repeated=r"(threshold|price)\d+",
+        "device time number_of_blocks multiplier divisor trailing_digits",
+        repeated=r"(threshold|price)(\d{1,3})",
         timestamp=("time", _time),
         currentstart=("current_start", _time),
         currentduration=("current_duration", _unsigned(32, (4, 8))),

@@ -170,6 +170,8 @@ def _children(body: bytes) -> list[tuple[str, str]] | None:
     """Return names (lower case) and texts of the children, or None if there is anything else."""
     text = body.decode("cp1252", "replace")
     if "<![CDATA[" in text:
+        if _ROOT.search(body):  # one that was cut would reach to the end of another
+            return None
         text = _CDATA.sub(lambda match: html.escape(match[1]), text)
     parts = _PLAIN_CHILD.split(text)
     if "".join(parts[0::3]).strip():
@@ -179,7 +181,8 @@ def _children(body: bytes) -> list[tuple[str, str]] | None:
     texts = parts[2::3]
     if "&" in text:
         texts = [html.unescape(value or "") for value in texts]
-    return [
+    children = [
         (name.lower(), value.strip() if value else "")
         for name, value in zip(parts[1::3], texts, strict=True)
     ]
+    return None if any(name in ROOTS for name, _ in children) else children

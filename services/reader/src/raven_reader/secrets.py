@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from raven_reader.framing import ROOTS
+
 _SECRET: Final = (b"installcode", b"linkkey", b"auth")
 _SHOWN_IN_DEVICE_INFO: Final = (
     b"devicemacid",
@@ -15,7 +17,11 @@ _SHOWN_IN_DEVICE_INFO: Final = (
     b"modelid",
     b"datecode",
 )
-_TAG = re.compile(rb"<(/?)([^<>/]{0,64})/?>")
+# Not CDATA, which is a text; the rest may be anything, for tags get damaged.
+_TAG = re.compile(rb"<(/?)([^<>/!]{0,64})/?>")
+_CONTROL = bytes(range(32))
+"""Dropped by the framing, so that a name with one in it is still that name."""
+_ROOTS = frozenset(name.encode() for name in ROOTS)
 _LONG_HEX = re.compile(rb"[0-9A-Fa-f]{17,}")
 """Longer than an EUI-64 or a register: nothing but a key is."""
 _HELD_MAX = 4096
@@ -39,12 +45,14 @@ class Masker:
         shown = b""
         while match := _TAG.search(self._held):
             text, tag = self._held[: match.start()], match[0]
-            closing, name = match[1], match[2].strip().lower()
+            closing, name = match[1], match[2].translate(None, _CONTROL).strip().lower()
             shown += self._mask(text, name if closing else b"") + _masked_keys(tag)
             self._held = self._held[match.end() :]
             self._before = b"" if closing else name
             if name == b"deviceinfo":
                 self._in_device_info = not closing
+            elif name in _ROOTS:  # the DeviceInfo was cut
+                self._in_device_info = False
         if len(self._held) > _HELD_MAX:
             shown += self.flush()
         return shown
