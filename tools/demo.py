@@ -66,9 +66,12 @@ class Demo:
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and how many readings the reader has accepted in it."""
         spool = self.folder / f"state-{NODE}" / "spool.sqlite"
-        with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
-            row = db.execute("SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1").fetchone()
-        return row or ("", 0)
+        try:
+            with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
+                query = "SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1"
+                return db.execute(query).fetchone() or ("", 0)
+        except sqlite3.OperationalError:  # the reader has not made it yet
+            return "", 0
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         """Return how many readings of the run are stored by kind, and every number of them."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import stack
 from pymongo import MongoClient
+
 from ravenbus.mqtt import Broker, Connection, Events, Received
 from ravenbus.settings import MqttUrl
 
@@ -145,11 +146,12 @@ class System:
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and the number of readings that the reader accepted in it."""
         spool = self.folder / f"state-{NODE}" / "spool.sqlite"
-        if not spool.exists():
+        try:
+            with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
+                query = "SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1"
+                return db.execute(query).fetchone() or ("", 0)
+        except sqlite3.OperationalError:  # the reader has not made it yet
             return "", 0
-        with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
-            row = db.execute("SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1").fetchone()
-        return row or ("", 0)
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         """Return what is stored of the run: a count by kind, and every number."""

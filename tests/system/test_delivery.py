@@ -60,7 +60,7 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(system: System):
 
 
 def test_a_recorder_that_is_killed_in_mid_batch_loses_and_doubles_nothing(system: System):
-    """kill -9 of the recorder at any moment: the broker gives the batch to the next one."""
+    """Kill -9 of the recorder at any moment: the broker gives the batch to the next one."""
     system.start("--rate", "200", "--count", "2000")
     for count in range(100, 1600, 200):
         system.wait_until_stored(count)
@@ -70,7 +70,7 @@ def test_a_recorder_that_is_killed_in_mid_batch_loses_and_doubles_nothing(system
 
 
 def test_a_reader_that_is_killed_keeps_every_reading_that_it_accepted(system: System):
-    """kill -9 of the reader: the numbering goes on without a gap, and nothing comes twice."""
+    """Kill -9 of the reader: the numbering goes on without a gap, and nothing comes twice."""
     system.start("--rate", "200", "--count", "2000")
     for count in range(100, 1300, 300):
         wait_until(lambda c=count: system.accepted()[1] >= c, f"{count} are accepted")
@@ -178,7 +178,7 @@ def test_a_poison_message_is_a_dead_letter_and_the_next_is_stored(system: System
     home = system.client(NODE)
     for payload in poison:
         home.publish(topic, payload)
-    run, accepted = system.accepted()
+    accepted = system.accepted()[1]
     home.publish(topic, json.dumps({**good, "seq": accepted + 1}).encode())
     system.wait_until_stored(accepted + 1)
     letters = wait_until(
@@ -220,7 +220,7 @@ def test_what_is_impossible_is_a_dead_letter_of_the_reader(system: System):
 
 
 def test_the_demo_agrees_although_everything_is_killed(system: System):
-    """kill -9 of recorder and reader, and a broker that stops, in the middle of `make demo`."""
+    """Kill -9 of recorder and reader, and a broker that stops, in the middle of `make demo`."""
     command = [str(stack.BIN / "python"), "-u", str(stack.ROOT / "tools" / "demo.py")]
     demo = system.run_process(stack.Process("demo", command, system.folder, {"DURATION": "20"}))
 

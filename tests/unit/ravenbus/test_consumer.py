@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
-from ravenbus import consumer as module
+from tenacity import wait_none
+
+from ravenbus import retrying
 from ravenbus.consumer import Consumer, Item, Stored
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
@@ -16,7 +18,6 @@ from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.topics import Topics
-from tenacity import wait_none
 
 from .fakes import Clock, FakeBroker, FakeConnection
 
@@ -78,7 +79,7 @@ class MemorySink:
 
 class Bench:
     def __init__(self, monkeypatch, *prepare, batch_size: int = 100) -> None:
-        monkeypatch.setattr(module, "RECONNECT_PAUSE_S", 0)
+        monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0)
         self.clock = Clock()
         self.stop = threading.Event()
         self.sink = MemorySink()

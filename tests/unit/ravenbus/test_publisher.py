@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
+from tenacity import wait_none
+
 from ravenbus import publisher as module
+from ravenbus import retrying
 from ravenbus.errors import RetryableError
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.publisher import Entry, Publisher
-from tenacity import wait_none
 
 from .fakes import Clock, FakeBroker, FakeConnection
 
@@ -38,7 +41,7 @@ class Run:
     """Runs a publisher until ``done`` says so at a turn of its loop."""
 
     def __init__(self, outbox: MemoryOutbox, monkeypatch, window: int = 100) -> None:
-        monkeypatch.setattr(module, "RECONNECT_PAUSE_S", 0)
+        monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0)
         monkeypatch.setattr(module, "TAKEN_OVER_PAUSE_S", 0)
         self.clock = Clock()
         self.stop = threading.Event()
@@ -176,7 +179,7 @@ def test_while_nobody_subscribes_the_waits_between_attempts_double(monkeypatch):
 
     run.over(deaf, deaf, deaf, deaf)
     run.go()
-    waits = [round(later - earlier) for earlier, later in zip(opened, opened[1:], strict=False)]
+    waits = [round(later - earlier) for earlier, later in itertools.pairwise(opened)]
     assert [wait // 15 for wait in waits] == [1, 2, 4]
     assert run.outbox.left() == [b"1"]
 

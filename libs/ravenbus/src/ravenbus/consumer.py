@@ -30,14 +30,13 @@ from ravenbus.messages import (
     now,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Connect, Connection, Events, Lost, Received
-from ravenbus.retrying import DEFAULT_WAIT, retrying
+from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Event, Events, Lost, Received
+from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-RECONNECT_PAUSE_S = 0.5
 SESSION_EXPIRY_S = 30 * 24 * 3600
 """How long the broker keeps what a consumer that is away has not had."""
 
@@ -113,6 +112,7 @@ class Consumer:
     def run(self, stop: threading.Event) -> None:
         """Store until ``stop`` is set, then drain; raise FatalError if the session is taken over."""
         self._stop = stop
+        reconnecting = Reconnecting()
         try:
             retrying(stop, self._wait)(self._try, "store", self._sink.prepare)
         except RetryableError:
@@ -127,6 +127,7 @@ class Consumer:
                 return
             log.info("connected to the broker")
             self._metrics.connected.set(1)
+            opened_at = self._clock()
             try:
                 lost = self._serve(connection, events)
             finally:
@@ -134,8 +135,10 @@ class Consumer:
                 self._metrics.in_flight.set(0)
                 connection.close()
             if lost:
-                self._health.failing("broker", f"connection lost: {lost.detail}")
-                stop.wait(RECONNECT_PAUSE_S)
+                pause_s = reconnecting.pause_s(self._clock() - opened_at)
+                reason = f"connection lost{reconnecting.suspicion or ': ' + lost.detail}"
+                self._health.failing("broker", reason)
+                stop.wait(pause_s)
 
     def _serve(self, connection: Connection, events: Events) -> Lost | None:
         """Store what one connection brings; return why it was lost, or None after a stop.
@@ -149,16 +152,14 @@ class Consumer:
         while True:
             self._health.ok("broker")
             self._health.beat()
-            if not connection.alive():
-                self._give_back(pending)
-                return Lost("the network thread has ended", taken_over=False)
+            alive = connection.alive()
             if self._stop.is_set():
                 stop_at = min(stop_at, self._clock() + DRAIN_S)
             try:
                 wait_s = min(TICK_S, max(0.0, flush_at - self._clock()))
-                event = events.get(timeout=0 if stop_at < float("inf") else wait_s)
+                event: Event | None = events.get(timeout=0 if stop_at < float("inf") else wait_s)
             except Empty:
-                event = None
+                event = None if alive else NETWORK_ENDED
             match event:
                 case Received():
                     if not pending:

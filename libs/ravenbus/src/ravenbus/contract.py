@@ -308,9 +308,10 @@ def _portable(schema: Json) -> Json:
             found["pattern"] = _UTC
         case {"contentEncoding": "base64"}:
             found["pattern"] = _BASE64
-        # Go's regular expressions have no lookahead.
-        case {"pattern": str(pattern)} if ahead := re.match(r"\^\(\?!(\w+)\$\)", pattern):
-            found |= {"pattern": "^" + pattern[ahead.end() :], "not": {"const": ahead[1]}}
+        case {"pattern": str(pattern)}:
+            found |= _pattern(pattern)
+    if "propertyNames" in found:
+        found["propertyNames"] = _portable(found["propertyNames"])
     if "description" in found:
         found["description"] = cleandoc(found["description"]).replace("``", "`")
     for key in ("items", "additionalProperties"):
@@ -319,6 +320,15 @@ def _portable(schema: Json) -> Json:
     if "properties" in found:
         found["properties"] = {name: _portable(of) for name, of in found["properties"].items()}
     return found
+
+
+def _pattern(pattern: str) -> Json:
+    """Return a pattern of Python in what JavaScript, Go and the others have in common."""
+    # A $ of Python's also matches before a last newline; theirs does not, and they have no \Z.
+    pattern = pattern.replace(r"\Z", "$")
+    if ahead := re.match(r"\^\(\?!(\w+)\$\)", pattern):
+        return {"pattern": "^" + pattern[ahead.end() :], "not": {"const": ahead[1]}}
+    return {"pattern": pattern}
 
 
 _UTC: Final = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?Z$"

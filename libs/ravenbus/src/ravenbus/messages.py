@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -21,21 +22,21 @@ CONTRACT_VERSION: Final = 1
 Version = Annotated[Literal[1], Meta(description="version of this contract")]
 Node = Annotated[
     str,
-    Meta(pattern="^(?!dead$)[A-Za-z0-9_-]{1,64}$", description="name of a reader in a fleet"),
+    Meta(pattern=r"^(?!dead$)[A-Za-z0-9_-]{1,64}\Z", description="name of a reader in a fleet"),
 ]
 RunName = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
+        pattern=r"^[^\x00-\x1f\x7f]+\Z",
         description="what the operator calls the run",
     ),
 ]
 RunHash = Annotated[
     str,
     Meta(
-        pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z",
         description="UUID of the run",
     ),
 ]
@@ -50,7 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     run: RunName
     hash: RunHash
     seq: Seq
-    received: UtcTime
+    received: Annotated[UtcTime, Meta(description="the reader's clock, UTC, RFC 3339 with Z")]
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -97,15 +98,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     v: Version = CONTRACT_VERSION
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-    service: Annotated[str, Meta(pattern="^[a-z-]{1,32}$")]
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    service: Annotated[str, Meta(pattern=r"^[a-z-]{1,32}\Z")]
     node: Node | None = None
     at: UtcTime
-    reason: Annotated[str, Meta(pattern="^[a-z0-9-]{1,64}$", description="a code to count by")]
+    reason: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}\Z", description="a code to count by")]
     detail: Annotated[str, Meta(max_length=1024)]
     topic: str | None = None
     payload: bytes
-    size: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=0, le=2**63 - 1, description="bytes of the original")]
 
 
 DEAD_PAYLOAD_MAX = 8 * 2**20
@@ -116,9 +117,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A request to the device; ``id`` comes back in the reply."""
 
     id: Annotated[str, Meta(max_length=64)] | None = None
-    name: Annotated[str, Meta(pattern="^[a-z_]{1,64}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z_]{1,64}\Z")]
     parameters: dict[
-        Annotated[str, Meta(pattern="^[A-Za-z]{1,32}$")], Annotated[str, Meta(max_length=256)]
+        Annotated[str, Meta(pattern=r"^[A-Za-z]{1,32}\Z")], Annotated[str, Meta(max_length=256)]
     ] = {}
 
 
@@ -174,7 +175,7 @@ def decode_reading(payload: bytes) -> Reading:
 
 def decode(payload: bytes, message: type[T]) -> T:
     """Return the ``message`` in ``payload``; raise ContractError with the reason."""
-    decoded: T = _checked(msgspec.json.Decoder(message).decode, payload)
+    decoded: T = _checked(_decoder(message).decode, payload)
     for time in _times(decoded):
         _require_utc(time)
     return decoded
@@ -206,6 +207,11 @@ def dead_letter(
         payload=payload[:DEAD_PAYLOAD_MAX],
         size=len(payload),
     )
+
+
+@lru_cache
+def _decoder(message: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(message)
 
 
 def _times(message: Any) -> list[datetime]:

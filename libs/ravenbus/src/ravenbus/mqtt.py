@@ -56,6 +56,10 @@ class Lost(NamedTuple):
     taken_over: bool
 
 
+NETWORK_ENDED = Lost("the network thread has ended without a word", taken_over=False)
+"""For a connection that is not ``alive`` and whose events are all read."""
+
+
 class Wake(NamedTuple):
     """Something else than the broker wants attention."""
 

@@ -15,7 +15,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Eui64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="EUI-64, 16 hex digits")]
+Eui64 = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{16}\Z", description="EUI-64, 16 lower-case hex digits")
+]
 UtcTime = Annotated[datetime, Meta(tz=True, description="UTC, RFC 3339 with Z")]
 Uint8 = Annotated[int, Meta(ge=0, le=2**8 - 1)]
 Uint16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
@@ -45,9 +47,9 @@ class Notification(
     ``time`` is the device's clock, null where the fragment has none or the clock is not set.
     """
 
-    device: Eui64 | None
-    meter: Eui64 | None
-    time: UtcTime | None
+    device: Annotated[Eui64 | None, Meta(description="the stick, EUI-64, 16 lower-case hex digits")]
+    meter: Annotated[Eui64 | None, Meta(description="the meter, EUI-64, 16 lower-case hex digits")]
+    time: Annotated[UtcTime | None, Meta(description="the device's clock, UTC, RFC 3339 with Z")]
 
 
 class Scaled(Notification, frozen=True, kw_only=True):

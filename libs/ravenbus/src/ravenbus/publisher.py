@@ -22,6 +22,7 @@ from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import (
+    NETWORK_ENDED,
     NO_SUBSCRIBERS,
     REFUSED,
     Connect,
@@ -33,12 +34,11 @@ from ravenbus.mqtt import (
     Received,
     Wake,
 )
-from ravenbus.retrying import DEFAULT_WAIT, retrying
+from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-RECONNECT_PAUSE_S = 0.5
 TAKEN_OVER_PAUSE_S = 60.0
 """Two publishers with one client id would otherwise throw each other out without end."""
 FIRST_RETRY_S = 15.0
@@ -130,6 +130,7 @@ class Publisher:
 
     def run(self, stop: threading.Event) -> None:
         """Publish until ``stop`` is set, then drain what is in flight."""
+        reconnecting = Reconnecting()
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
@@ -141,13 +142,16 @@ class Publisher:
                 self._once.clear()
             log.info("connected to the broker")
             self._metrics.connected.set(1)
+            opened_at = self._clock()
             lost = self._serve(connection, stop)
             self._metrics.connected.set(0)
             self._metrics.in_flight.set(0)
             connection.close()
             if lost:
-                self._health.failing("broker", f"connection lost: {lost.detail}")
-                stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else RECONNECT_PAUSE_S)
+                pause_s = reconnecting.pause_s(self._clock() - opened_at)
+                reason = f"connection lost{reconnecting.suspicion or ': ' + lost.detail}"
+                self._health.failing("broker", reason)
+                stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else pause_s)
 
     def _open(self, events: Events) -> Connection:
         self._health.beat()
@@ -173,11 +177,11 @@ class Publisher:
             self._fill(epoch, draining=stop_at is not None)
             if stop_at is not None and (not epoch.in_flight or self._clock() > stop_at):
                 return None
-            lost = self._handle(epoch, _wait_for(self._events, TICK_S))
-            if lost:
-                return lost
-            if not connection.alive():
-                return Lost("the network thread has ended", taken_over=False)
+            alive = connection.alive()
+            events = _wait_for(self._events, TICK_S)
+            lost = self._handle(epoch, events)
+            if lost or (not alive and not events):
+                return lost or NETWORK_ENDED
 
     def _has_to_renew(self, epoch: _Epoch, renew_at: float, soon: float) -> bool:
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from threading import Event
 
 from tenacity import (
@@ -31,3 +32,33 @@ def retrying(stop: Event, wait: wait_base = DEFAULT_WAIT) -> Retrying:
         stop=stop_when_event_set(stop),
         reraise=True,
     )
+
+
+SHORT_LIVED_S = 10.0
+SHORTEST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+
+class Reconnecting:
+    """How long to pause after a connection was lost, and what to suspect.
+
+    A connection that is lost again soon after it was made doubles the pause.  Brokers before
+    Mosquitto 2.1 take a session over without a word, so two clients with one client id look just
+    like this; they must not throw each other out without end.
+    """
+
+    def __init__(self) -> None:
+        self._short_lived = 0
+
+    def pause_s(self, lived_s: float) -> float:
+        """Return the seconds to wait after a connection that lasted ``lived_s``."""
+        self._short_lived = self._short_lived + 1 if lived_s < SHORT_LIVED_S else 0
+        longest = min(SHORTEST_PAUSE_S * 2**self._short_lived, LONGEST_PAUSE_S)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter is no secret
+
+    @property
+    def suspicion(self) -> str:
+        """A hint for the log once it happens again and again, else nothing."""
+        if self._short_lived < 3:  # noqa: PLR2004 - a restart of the broker may cause two
+            return ""
+        return " again and again: does another client use the same client id?"

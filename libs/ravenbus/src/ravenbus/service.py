@@ -27,9 +27,9 @@ EXIT_SETTINGS = 78
 
 def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
     """Return the argument parser that every service starts from; settings are in its epilog."""
-    width = max(len(setting.name) for setting in settings_of(settings))
     lines = [
-        f"  {setting.name:{width}}  {setting.description}" for setting in settings_of(settings)
+        f"  {setting.name}\n      {setting.description}; {setting.allowed}"
+        for setting in settings_of(settings)
     ]
     found = argparse.ArgumentParser(
         prog=name,

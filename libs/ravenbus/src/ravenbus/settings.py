@@ -98,9 +98,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class MqttSettings(Settings, frozen=True, kw_only=True):
     """What a service that uses a broker can be told."""
 
-    mqtt_url: Annotated[
-        MqttUrl, Meta(description=f"the broker: `{MqttUrl.ALLOWED}`", extra=SECRET)
-    ] = MqttUrl("mqtt://localhost")
+    mqtt_url: Annotated[MqttUrl, Meta(description="the broker", extra=SECRET)] = MqttUrl(
+        "mqtt://localhost"
+    )
     mqtt_tls_ca: Annotated[
         Path | None,
         Meta(description="certificates to trust, PEM; default: the system's"),
@@ -111,7 +111,7 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
     mqtt_tls_key: Annotated[Path | None, Meta(description="its private key, PEM")] = None
     raven_topic_prefix: Annotated[
         str,
-        Meta(pattern="^[^/+#$\x00][^+#\x00]{0,63}$", description="first part of every topic"),
+        Meta(pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z", description="first part of every topic"),
     ] = "raven"
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -210,14 +210,17 @@ def _allowed(kind: inspect.Type) -> str:
     match kind:
         case inspect.IntType(ge=ge, le=le):
             return f"a whole number from {ge} to {le}"
-        case inspect.FloatType(ge=ge, le=le):
-            return f"a number from {ge} to {le}"
+        case inspect.FloatType(gt=None, ge=ge, le=le):
+            return f"a number from {ge:.12g} to {le:.12g}"
+        case inspect.FloatType(gt=gt, le=le):
+            return f"a number above {gt:.12g}, at most {le:.12g}"
         case inspect.BoolType():
             return "true or false"
         case inspect.LiteralType(values=values):
             return ", ".join(str(value) for value in values[:-1]) + f" or {values[-1]}"
-        case inspect.StrType(pattern=str(pattern)):
-            return f"text that matches {pattern}"
+        case inspect.StrType(pattern=str(pattern), max_length=longest):
+            most = f", at most {longest} characters" if longest else ""
+            return f"text that matches {pattern}{most}"
         case inspect.UnionType(types=types):
             return _allowed(next(t for t in types if not isinstance(t, inspect.NoneType)))
         case inspect.CustomType(cls=cls) if cls is Path:

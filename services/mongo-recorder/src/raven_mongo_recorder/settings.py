@@ -38,14 +38,14 @@ class RecorderSettings(MqttSettings, frozen=True, kw_only=True):
     mongo_url: Annotated[
         MongoUrl,
         Meta(
-            description=f"the database, `raven` if it names none: `{MongoUrl.ALLOWED}`",
+            description="the database, `raven` if it names none",
             extra=SECRET,
         ),
     ] = MongoUrl("mongodb://localhost:27017/raven")
     raven_client_id: Annotated[
         str,
         Meta(
-            pattern="^[A-Za-z0-9_-]{1,64}$",
+            pattern=r"^[A-Za-z0-9_-]{1,64}\Z",
             description="name of the recorder's session at the broker; one recorder each",
         ),
     ] = "raven-mongo-recorder"

@@ -16,10 +16,7 @@ from ravenbus.settings import MqttSettings, Settings
 
 Device = Annotated[
     DeviceLocation,
-    Meta(
-        description="the stick: `auto` finds it by USB identity; or a path, "
-        "`socket://host:port`, `rfc2217://host:port`"
-    ),
+    Meta(description="the stick: `auto` finds it by USB identity"),
 ]
 
 

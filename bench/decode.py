@@ -1,0 +1,189 @@
+"""Framing and decoding beside the peers' parsers and beside expat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from xml.parsers import expat
+
+import stream
+import system
+from raven_reader.decoding import decode
+from raven_reader.framing import ROOTS, Parser
+from ravenbus.errors import PoisonError
+from results import Row, count
+
+ROUNDS: Final = 5
+FRAGMENTS: Final = 20_000
+EXPAT_AIM: Final = 1 / 3
+ROOT: Final = Path(__file__).resolve().parent.parent
+LOCK: Final = ROOT / "bench" / "peers.txt"
+PEERS: Final = ROOT / ".peers"
+CAPTURE: Final = "emu2-capture.txt"
+
+TEXT: Final = f"""\
+## Decoding: fragments a second
+
+A stream of {FRAGMENTS:,} whole fragments, seven of ten of them demands, the rest summations,
+prices, times, messages and network states, in pieces of {stream.PIECE} bytes; best of {ROUNDS}
+rounds in which all take turns.
+
+- *Ours* is `raven_reader.framing.Parser.feed` and `raven_reader.decoding.decode`: from bytes to
+  typed, checked and scaled notifications.
+- *raven2mqtt* is `RAVEnXmlStreamParser.feed`, which its service calls; it yields each fragment's
+  fields as text.
+- *aioraven* is `RAVEnReaderProtocol.data_received` with a `RAVEnReader` that nobody waits for,
+  which is its cheapest case; it makes each fragment's fields as text.
+- *expat, no handlers* is `xml.parsers.expat` over the same pieces inside one root element: it
+  checks that they are well formed and hands out nothing.
+- *expat, empty handlers* has a Python function that does nothing for each start, end and text:
+  no Python program gets at the content without them.
+
+Both peers do less than ours: what turns their text into numbers and times is not counted.
+Reading with an XML parser is not a choice on a real line, where damage to a fragment must not
+cost the next one.
+The last rows count what each finds in 16 hours of a real EMU-2's bytes, of which about a quarter
+of the fragments are damaged, where that file is at hand (folder `RAVEN_DATA`).
+raven2mqtt does not know ConnectionStatus, so the row counts the kinds that all three know.
+Whole is what the parser makes of it: only ours goes on to check each value.
+"""
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    _install_peers()
+    data = b"".join(stream.fragments(FRAGMENTS))
+    pieces = stream.pieces(data)
+    best: dict[str, float] = {}
+    with system.folder() as folder:
+        file = folder / "stream"
+        file.write_bytes(data)
+        for _ in range(ROUNDS):
+            times = {
+                "ours": _ours(pieces),
+                "bare": _expat(pieces, handlers=False),
+                "handlers": _expat(pieces, handlers=True),
+                **_peers(file),
+            }
+            best = {name: min(best.get(name, s), s) for name, s in times.items()}
+        found = _peers(file, "count")
+        for peer in ("raven2mqtt", "aioraven"):
+            if sum(found[peer].values()) != FRAGMENTS:
+                raise RuntimeError(f"{peer} does not find all fragments")
+    rates = {name: FRAGMENTS / seconds for name, seconds in best.items()}
+    besides = {
+        "raven2mqtt": ("raven2mqtt", 1.0),
+        "aioraven": ("aioraven", 1.0),
+        "handlers": ("expat, empty handlers", EXPAT_AIM),
+        "bare": ("expat, no handlers", EXPAT_AIM),
+    }
+    rows = [
+        Row(
+            "decoding, fragments/s",
+            count(rates["ours"]),
+            f"{label}: {count(rates[name])}",
+            rates["ours"] / rates[name],
+            aim,
+        )
+        for name, (label, aim) in besides.items()
+    ]
+    return rows + _capture_rows()
+
+
+def _ours(pieces: list[bytes]) -> float:
+    parser = Parser()
+    start = time.perf_counter()
+    for piece in pieces:
+        for fragment in parser.feed(piece):
+            decode(fragment)
+    seconds = time.perf_counter() - start
+    if parser.counts.whole != FRAGMENTS:
+        raise RuntimeError(f"only {parser.counts.whole} fragments are found")
+    return seconds
+
+
+def _expat(pieces: list[bytes], *, handlers: bool) -> float:
+    parser = expat.ParserCreate()
+    if handlers:
+        parser.buffer_text = True
+        parser.StartElementHandler = _nothing
+        parser.EndElementHandler = _nothing
+        parser.CharacterDataHandler = _nothing
+    start = time.perf_counter()
+    parser.Parse(b"<stream>")
+    for piece in pieces:
+        parser.Parse(piece)
+    parser.Parse(b"</stream>", True)
+    return time.perf_counter() - start
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _peers(file: Path, *what: str) -> Any:
+    command = [str(PEERS / "bin" / "python"), str(ROOT / "bench" / "peers.py"), str(file), *what]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=system.LIMIT_S)
+    return json.loads(done.stdout)
+
+
+def _install_peers() -> None:
+    """Make the peers' environment, unless it is that of the lock file already."""
+    stamp = PEERS / "lock.sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    uv = Path(sys.executable).parent / "uv"
+    if PEERS.exists():
+        shutil.rmtree(PEERS)
+    for command in (
+        ["venv", "--quiet", "--python", sys.executable, str(PEERS)],
+        ["pip", "install", "--quiet", "--python", str(PEERS), "--require-hashes", "-r", str(LOCK)],
+    ):
+        subprocess.run([str(uv), *command], check=True)
+    stamp.write_text(wanted)
+
+
+def _capture_rows() -> list[Row]:
+    folder = Path(os.environ.get("RAVEN_DATA", ROOT.parent / "shared" / "data"))
+    file = folder / CAPTURE
+    if not file.exists():
+        return []
+    parser = Parser()
+    ours: Counter[str] = Counter()
+    rejected = 0
+    for piece in stream.pieces(file.read_bytes()):
+        for fragment in parser.feed(piece):
+            ours[ROOTS.get(fragment.root, fragment.root)] += 1
+            rejected += not _can_decode(decode, fragment)
+    found = _peers(file, "count")
+    known = set(found["known to raven2mqtt"])
+    mine = sum(n for root, n in ours.items() if root in known)
+    return [
+        Row(
+            "whole fragments in a real capture",
+            f"{mine:,}, of all kinds {ours.total():,}, {rejected} of them then rejected",
+            f"{peer}: {theirs:,}",
+            mine / theirs,
+            1.0,
+        )
+        for peer in ("raven2mqtt", "aioraven")
+        if (theirs := sum(n for root, n in found[peer].items() if root in known))
+    ]
+
+
+def _can_decode(call: Callable[[Any], Any], fragment: Any) -> bool:
+    try:
+        call(fragment)
+    except PoisonError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Measures, prints one table, and after a whole run writes docs/performance.md.
+
+``PYTHONPATH=tools:bench .venv/bin/python bench/run.py [decode|recorder|publisher|memory ...]``
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import psutil
+
+import decode
+import memory
+import publisher
+import recorder
+from results import Row, table
+from stack import _tool
+
+BENCHES: Final[dict[str, ModuleType]] = {
+    "decode": decode,
+    "recorder": recorder,
+    "publisher": publisher,
+    "memory": memory,
+}
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+PACKAGES: Final = ("paho-mqtt", "pymongo", "msgspec", "SecantusDB")
+
+HEAD: Final = """\
+# Performance
+
+Written by `bench/run.py`; run it on your machine rather than believe another's numbers.
+Each number stands beside a ceiling or a peer that was measured in the same run on the same
+machine: the ratio is what carries over, the absolute number is not.
+A real stick sends one reading in 8 seconds, so one reader or recorder has far more than it needs;
+the numbers matter when a queue has to be emptied after an outage.
+"""
+
+TAIL: Final = """\
+## Not measured
+
+- Real serial hardware, a network between the parts, TLS.
+- MongoDB itself: SecantusDB stands in for it, and another database moves the recorder's ceiling.
+- A broker that writes its file at each change: the benches leave that off, because Mosquitto
+  writes its whole queue anew each time and a long queue would measure the disk alone.
+- Memory over days.
+- How long a single reading takes from the stick to the store.
+- More than one reader or recorder at a time.
+"""
+
+
+def main() -> int:
+    chosen = sys.argv[1:] or list(BENCHES)
+    if unknown := set(chosen) - set(BENCHES):
+        print(f"{', '.join(sorted(unknown))}: allowed is {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    for name in chosen:
+        start = time.monotonic()
+        rows += BENCHES[name].run()
+        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+    text = table(rows)
+    print(text)
+    if set(chosen) == set(BENCHES):
+        parts = [HEAD, machine(), text + "\n", *(b.TEXT for b in BENCHES.values()), TAIL]
+        PAGE.write_text("\n".join(parts))
+    return 0
+
+
+def machine() -> str:
+    """Return the machine and the versions as a list."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    gib = psutil.virtual_memory().total / 2**30
+    lines = [
+        f"- {datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB, "
+        f"{_system()}, Linux {platform.release().split('-')[0]}",
+        f"- Python {platform.python_version()}, {packages}",
+        f"- {_mosquitto()}, SQLite {sqlite3.sqlite_version}",
+        f"- beside them: {', '.join(_peers())}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _system() -> str:
+    return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+
+
+def _mosquitto() -> str:
+    shown = subprocess.run([_tool("mosquitto"), "-h"], capture_output=True, text=True, check=False)
+    return "Mosquitto" + shown.stdout.partition("version")[2].splitlines()[0]
+
+
+def _peers() -> list[str]:
+    lines = decode.LOCK.read_text().splitlines()
+    pins = [line.split()[0] for line in lines if line.startswith(("aioraven==", "raven2mqtt=="))]
+    return [pin.replace("==", " ") for pin in pins]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

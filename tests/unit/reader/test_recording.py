@@ -1,0 +1,56 @@
+"""Captures: what is written is what is read back, and a damaged file says where."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raven_reader.recording import line, pieces
+
+from .examples import demand
+from .strategies import steady
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
+
+
+@steady
+@given(st.lists(st.binary(max_size=80), min_size=1))
+def test_a_capture_keeps_every_byte(data):
+    """Any bytes come back from a capture in the pieces in which they came."""
+    file = io.BytesIO(b"".join(line(NOON, piece) for piece in data))
+    assert list(pieces(file)) == data
+
+
+@steady
+@given(st.binary(max_size=200).filter(lambda data: not data.startswith(b'{"at":')))
+def test_raw_bytes_are_read_as_they_are(data):
+    """A file that is no capture is taken for a line's own bytes, however short."""
+    assert b"".join(pieces(io.BytesIO(data))) == data
+
+
+def test_a_capture_can_be_read_by_eye():
+    """A line of a capture is a time and a text."""
+    assert line(NOON, b"<a>\xff\r\n") == (
+        b'{"at":"2026-03-01T12:00:00.123Z","data":"<a>' + "ÿ".encode() + b'\\r\\n"}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b'{"at":"2026-03-01T12:00:00Z","data":"<De',
+        b'{"at":"2026-03-01T12:00:00Z"}',
+        b'{"at":"2026-03-01T12:00:00Z","data":"\xe2\x82\xac"}',
+        b'{"at":"2026-03-01T12:00:00Z","data":"\xff"}',
+    ],
+)
+def test_a_damaged_capture_is_refused_with_its_line(damaged):
+    """What was read before the damage is kept, and the error names the line."""
+    reading = pieces(io.BytesIO(line(NOON, demand()) + damaged + b"\n" + line(NOON, b"x")))
+    assert next(reading) == demand()
+    with pytest.raises(ValueError, match="line 2: "):
+        next(reading)
