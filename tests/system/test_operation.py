@@ -35,9 +35,12 @@ def test_everything_that_is_published_keeps_the_contract(system: System):
     wait_until(
         lambda: sum(system.stored()[0].values()) == system.accepted()[1] > 0, "all is stored"
     )
-    wait_until(
-        lambda: system.db["dead_letter"].find_one({"service": "mongo-recorder"}), "poison is buried"
-    )
+    for service in ("mongo-recorder", "reader"):
+        wait_until(
+            lambda s=service: system.db["dead_letter"].find_one({"service": s}),
+            f"a dead letter of the {service} is stored",
+        )
+    assert system.reader.text().count("fragment rejected") == 1, "one line, not one a fragment"
     system.reader.stop()
     seen: set[str] = set()
     for message in bus.messages():

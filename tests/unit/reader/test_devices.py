@@ -87,11 +87,12 @@ def test_a_port_that_is_away_may_come_back(tmp_path):
 
 
 def test_a_line_is_read_and_written(terminal):
-    """Bytes pass both ways as they are, without waiting for more than there is."""
+    """Bytes pass both ways as they are: no line end is translated, none is waited for."""
     path, stick = terminal
     with closing(Port(DeviceLocation(path))) as line:
         os.write(stick, b"<a>\x00\xff\r\n")
-        assert line.read() == b"<a>\x00\xff\r\n"
+        found = line.read()
+        assert found + (b"" if len(found) == 7 else line.read()) == b"<a>\x00\xff\r\n"
         line.write(b"<Command>\r\n")
         assert os.read(stick, 100) == b"<Command>\r\n"
 

@@ -34,7 +34,7 @@ def test_raw_bytes_are_read_as_they_are(data):
 def test_a_capture_can_be_read_by_eye():
     """A line of a capture is a time and a text."""
     assert line(NOON, b"<a>\xff\r\n") == (
-        b'{"at":"2026-03-01T12:00:00.123Z","data":"<a>' + "ÿ".encode() + b'\\r\\n"}\n'
+        b'{"at":"2026-03-01T12:00:00.123000Z","data":"<a>' + "ÿ".encode() + b'\\r\\n"}\n'
     )
 
 

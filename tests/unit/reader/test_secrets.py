@@ -63,7 +63,6 @@ def test_the_layout_does_not_matter(layout):
     assert leaks(mask(layout(LINE))) == []
 
 
-# A tag of something that is no secret, set in front of one, is not damage but a lie.
 _damage = st.one_of(
     st.binary(max_size=30),
     st.sampled_from([b"<", b">", b"</", b"</x>", b"<a>", b"\0", demand(), b"<DeviceMacId>"]),

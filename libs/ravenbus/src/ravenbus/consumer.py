@@ -19,6 +19,7 @@ from tenacity.wait import wait_base
 
 from ravenbus.errors import BrokerAwayError, ContractError, FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
+from ravenbus.logs import Sparse
 from ravenbus.messages import (
     DeadLetter,
     Reading,
@@ -107,6 +108,7 @@ class Consumer:
         self._wait = wait
         self._clock = clock
         self._utc = utc
+        self._sparse = Sparse(log)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -276,5 +278,5 @@ class Consumer:
             raise ContractError("not-contract", detail)
 
     def _letter(self, message: Received, error: PoisonError) -> DeadLetter:
-        log.warning("dead letter", extra={"topic": message.topic, "reason": error.reason})
+        self._sparse.warning("dead letter", error.reason, topic=message.topic, detail=error.detail)
         return dead_letter(self._service, message.topic, message.payload, self._utc(), error)

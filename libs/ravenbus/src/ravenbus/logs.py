@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,6 +18,28 @@ def configure(service: str, level: str, style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(service) if style == "json" else _Text(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class Sparse:
+    """Logs what may come a thousand times a minute: the first of a kind, then a count an hour."""
+
+    EVERY_S = 3600.0
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def warning(self, event: str, kind: str, **extra: object) -> None:
+        """Log a warning unless one of the same event and kind was logged in the last hour."""
+        now = self._clock()
+        logged_at, unlogged = self._last.get((event, kind), (float("-inf"), 0))
+        if now - logged_at < self.EVERY_S:
+            self._last[event, kind] = logged_at, unlogged + 1
+            return
+        self._last[event, kind] = now, 0
+        more = {"not_logged_since": unlogged} if unlogged else {}
+        self._log.warning(event, extra={"reason": kind, **extra, **more})
 
 
 class _Text(logging.Formatter):

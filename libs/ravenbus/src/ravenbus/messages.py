@@ -175,7 +175,7 @@ def decode_reading(payload: bytes) -> Reading:
 
 def decode(payload: bytes, message: type[T]) -> T:
     """Return the ``message`` in ``payload``; raise ContractError with the reason."""
-    decoded: T = _checked(_decoder(message).decode, payload)
+    decoded: T = _checked(_decoder(message).decode, payload)  # type: ignore[arg-type] # classes are hashable
     for time in _times(decoded):
         _require_utc(time)
     return decoded

@@ -18,6 +18,7 @@ from raven_reader.settings import ReaderSettings
 from raven_reader.spool import Spool
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.health import Health
+from ravenbus.logs import Sparse
 from ravenbus.messages import (
     DEAD_PAYLOAD_MAX,
     Command,
@@ -95,6 +96,7 @@ class Reader:
         self._health = health
         self._metrics = metrics
         self._clock = clock
+        self._sparse = Sparse(log)
         self._node = spool.node
         self._topics = Topics(settings.raven_topic_prefix)
         self._intake = Intake(settings.limits)
@@ -174,7 +176,7 @@ class Reader:
             sent, detail = True, "sent to the device; its answer is a reading"
         except PoisonError as error:
             sent, detail = False, error.detail
-            log.warning("command refused", extra={"command": name, "reason": detail})
+            self._sparse.warning("command refused", error.reason, detail=detail)
         reply = Reply(node=self._node, id=request_id, name=name, sent=sent, detail=detail)
         self._publisher.send_once(self._topics.of_node(self._node, "reply"), encode(reply))
 
@@ -210,7 +212,7 @@ class Reader:
 
     def _reject(self, error: PoisonError, raw: bytes) -> None:
         self._metrics.rejected.labels(reason=error.reason).inc()
-        log.warning("fragment rejected", extra={"reason": error.reason, "detail": error.detail})
+        self._sparse.warning("fragment rejected", error.reason, detail=error.detail)
         if error.reason == "unknown-kind":
             return
         self._letters.append(
