@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from stack import Mongo, Process, free_port, reader, recorder, simulator
 
 import system
 from results import Row
-from stack import Mongo, Process, free_port, reader, recorder, simulator
 
 IDLE_S: Final = 10.0
 LOAD_S: Final = 20.0

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from stack import Broker, Process
+
 import system
 from results import Row, count
-from stack import Broker, Process
 
 ROUNDS: Final = 5
 MESSAGES: Final = 20_000

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
+from stack import Broker, Mongo, Process, free_port, recorder
 
 import system
 from raven_mongo_recorder.sink import DEAD_LETTER
@@ -18,7 +19,6 @@ from raven_reader.spool import SpoolOutbox
 from ravenbus.messages import decode_reading
 from ravenbus.notifications import KINDS
 from results import Row, count
-from stack import Broker, Mongo, Process, free_port, recorder
 
 ROUNDS: Final = 5
 MESSAGES: Final = 20_000

@@ -18,13 +18,13 @@ from types import ModuleType
 from typing import Final
 
 import psutil
+from stack import _tool
 
 import decode
 import memory
 import publisher
 import recorder
 from results import Row, table
-from stack import _tool
 
 BENCHES: Final[dict[str, ModuleType]] = {
     "decode": decode,

@@ -14,11 +14,12 @@ from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from stack import Broker
+
 import stream
 from raven_reader.spool import Spool
 from ravenbus.messages import now
 from ravenbus.topics import Topics
-from stack import Broker
 
 NODE: Final = "bench"
 """Name of the reader whose readings the benches publish: its account at the broker."""
@@ -90,7 +91,7 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
 def metric(port: int, name: str) -> float | None:
     """Return a service's counter or gauge, None while it does not answer."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:  # noqa: S310
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     except (URLError, OSError):
         return None

@@ -40,9 +40,9 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.events: Events = SimpleQueue()
-        self.connection: Connection = Broker(MqttUrl(url), f"test-{uuid.uuid4().hex[:8]}")(
-            self.events
-        )
+        self.connection: Connection = Broker(
+            MqttUrl(url), f"test-{uuid.uuid4().hex[:8]}", receive_maximum=65535
+        )(self.events)
 
     def publish(self, topic: str, payload: bytes) -> None:
         self.connection.publish(topic, payload)

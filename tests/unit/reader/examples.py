@@ -288,7 +288,9 @@ EXAMPLES = [
         n.MeterList(**NO_METER, meters=[METER[2:], OTHER_METER[2:]]),
     ),
     Example(
-        "no meter", fragment("MeterList", {"DeviceMacId": DEVICE}), n.MeterList(**NO_METER, meters=[])
+        "no meter",
+        fragment("MeterList", {"DeviceMacId": DEVICE}),
+        n.MeterList(**NO_METER, meters=[]),
     ),
     Example(
         "meter",
@@ -427,9 +429,7 @@ EXAMPLES = [
     Example(
         "demand of an exporting EMU-2",
         demand("0xfffffa36", TimeStamp="0x3136e6cf"),
-        n.InstantaneousDemand(
-            **{**EMU, "time": at(15)}, **_SCALED, demand=-1482, demand_kw=-1.482
-        ),
+        n.InstantaneousDemand(**{**EMU, "time": at(15)}, **_SCALED, demand=-1482, demand_kw=-1.482),
     ),
     Example(
         "demand of an exporting RAVEn that names no meter",
@@ -474,7 +474,11 @@ EXAMPLES = [
     Example(
         "registers of a RAVEn",
         summation(
-            "0x00586914", "0x00000000", DigitsRight="0x03", DigitsLeft="0x0f", SuppressLeadingZero="N"
+            "0x00586914",
+            "0x00000000",
+            DigitsRight="0x03",
+            DigitsLeft="0x0f",
+            SuppressLeadingZero="N",
         ),
         n.CurrentSummationDelivered(
             **EMU,

@@ -8,6 +8,8 @@ from itertools import cycle
 
 from hypothesis import settings
 from hypothesis import strategies as st
+
+from raven_reader.framing import ROOTS
 from raven_simulator import reports as printed
 from ravenbus import notifications as n
 
@@ -235,7 +237,10 @@ def _device_info(draw):
 
 
 def _schedule(draw):
-    of, event = Ids(draw), draw(st.sampled_from(["demand", "price", "profile_data", "block_period"]))
+    of, event = (
+        Ids(draw),
+        draw(st.sampled_from(["demand", "price", "profile_data", "block_period"])),
+    )
     every, mode = draw(up_to(32, but=(UNSET,))), draw(st.sampled_from([None, "default", "rest"]))
     every = draw(st.sampled_from([every, None]))
     xml = printed.schedule_info(**of.printed, event=event, frequency_s=every, mode=mode)
@@ -394,3 +399,30 @@ def damaged(draw, xml):
     start = draw(st.integers(0, len(xml)))
     length = draw(st.one_of(st.just(0), st.integers(0, 12), st.integers(0, len(xml))))
     return xml[:start] + draw(_noise) + xml[start + length :]
+
+
+_TOKENS = [
+    *(f"<{root}>".encode() for root in ROOTS.values()),
+    *(f"</{root}>".encode() for root in ROOTS.values()),
+    b"<Foo><DeviceMacId>",
+    b"</Foo>",
+    b"<DeviceMacId>0xd8d5b90000001234</DeviceMacId>",
+    b"<TimeStamp>0x3136e6c0</TimeStamp>",
+    b"<Text>x</Text>",
+    b"<Text>",
+    b"</Text>",
+    b"<Text />",
+    b"<![CDATA[",
+    b"]]>",
+    b"&amp;",
+    b"&#x110000;",
+    b"<",
+    b">",
+    b"\r\n  ",
+    b"\0",
+    b"\xff",
+]
+noise = st.lists(st.one_of(st.sampled_from(_TOKENS), st.binary(max_size=8)), max_size=60).map(
+    b"".join
+)
+"""Any bytes, among which the parts of notifications are frequent."""

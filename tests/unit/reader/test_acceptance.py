@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raven_reader.acceptance import SETTLES_AFTER, Acceptance, Limits
 from ravenbus import notifications as n
 from ravenbus.errors import PoisonError

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
+
 from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake, Rejected
 from ravenbus.notifications import kind_of

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raven_reader.commands import GETTERS, SETTERS, write
 from ravenbus.errors import PoisonError
 

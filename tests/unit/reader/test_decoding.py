@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raven_reader.decoding import decode
 from raven_reader.framing import Parser
 from ravenbus.errors import PoisonError
@@ -243,7 +244,10 @@ def test_a_value_that_is_none_of_its_fields_is_rejected(xml):
         (demand(DeviceMacId=""), "missing-field"),
         (demand(Demand=["0x000001", "0x000002"]), "duplicate-field"),
         (demand(DEMAND="0x000002"), "duplicate-field"),
-        (of_example("intervals").replace(b"  <IntervalData>0x000155</IntervalData>", b""), "bad-value"),
+        (
+            of_example("intervals").replace(b"  <IntervalData>0x000155</IntervalData>", b""),
+            "bad-value",
+        ),
         (of_example("block prices of an EMU-2").replace(b"Threshold1", b"T"), "missing-field"),
         (of_example("block prices of an EMU-2").replace(b"Price2", b"P"), "bad-value"),
         (of_example("block prices of an EMU-2").replace(b"Price2", b"Price1"), "missing-field"),

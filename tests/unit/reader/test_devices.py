@@ -8,6 +8,7 @@ from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
+
 from raven_reader.serial_port import DeviceLocation, Port, PortError, find_sticks
 from ravenbus.errors import RetryableError
 
@@ -20,7 +21,9 @@ def port(device, vid, pid, product=None, manufacturer=None):
 
 
 RAVEN = port("/dev/ttyUSB7", 0x0403, 0x8A28, "RFA-Z106-RA-PC RAVEn v2.3.21", "Rainforest")
-EMU = port("/dev/ttyACM7", 0x04B4, 0x0003, "RFA-Z105-2 HW2.7.3 EMU-2", "Rainforest Automation, Inc.")
+EMU = port(
+    "/dev/ttyACM7", 0x04B4, 0x0003, "RFA-Z105-2 HW2.7.3 EMU-2", "Rainforest Automation, Inc."
+)
 NAMELESS_EMU = port("/dev/ttyACM8", 0x04B4, 0x0003)
 OTHERS = [
     port("/dev/ttyS0", None, None),

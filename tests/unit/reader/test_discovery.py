@@ -6,6 +6,7 @@ import re
 
 import msgspec
 import pytest
+
 from raven_reader.discovery import payload
 from ravenbus.notifications import KINDS, DeviceInfo
 from ravenbus.topics import Topics

@@ -9,9 +9,12 @@ import random
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+
 from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake, Rejected, Repeated
 from raven_simulator import faults
+from ravenbus.messages import Envelope, Reading, decode_reading, encode
 
 from .examples import (
     EXAMPLES,
@@ -26,6 +29,7 @@ from .examples import (
     summation,
     with_line_feeds,
 )
+from .strategies import cut_into, noise, sizes, steady
 
 
 def of_example(name):
@@ -278,3 +282,16 @@ def test_a_rejected_report_leaves_no_trace():
     bad = demand("0x70059d", TimeStamp="0x3136e6cf")
     line.feed(bad, bad, at=NOON + timedelta(seconds=15))
     assert [type(outcome) for outcome in line.outcomes] == [Accepted, Rejected, Rejected]
+
+
+@steady
+@given(noise, sizes)
+def test_arbitrary_bytes_are_accepted_as_the_contract_says_or_rejected(noise, sizes):
+    """Whatever comes, nothing raises, and what is accepted can be read by every store."""
+    line = Line().feed(*cut_into(noise, sizes))
+    run_hash = "00000000-0000-4000-8000-000000000000"
+    for seq, notification in enumerate(line.accepted, 1):
+        envelope = Envelope(node="n", run="r", hash=run_hash, seq=seq, received=NOON)
+        reading = Reading(envelope, notification)
+        assert decode_reading(encode(reading)) == reading
+    assert line.intake.outcomes.total() == line.intake.counts.whole

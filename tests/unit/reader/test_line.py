@@ -7,10 +7,11 @@ import threading
 from queue import SimpleQueue
 
 import pytest
+from tenacity import wait_none
+
 from raven_reader import line as module
 from raven_reader.line import COMMAND_PAUSE_S, OPENING_COMMANDS, Line
 from raven_reader.serial_port import PortError
-from tenacity import wait_none
 
 REPORT = b"whole"
 
@@ -135,7 +136,7 @@ def test_a_silent_device_is_asked_once_then_reopened():
     silent = [event for event in world.told if event[0] == "silent"]
     assert silent == [("silent", 120.0), ("silent", 120.0)]
     asked = [at for at, name in world.sent if name == "get_instantaneous_demand"]
-    assert asked == [220.5, 520.5]
+    assert asked == [220.5, 521.0]
     assert world.closed == ["/dev/ttyACM1", "/dev/ttyACM2"]
     lost = [event for event in world.told if event[0] == "lost"]
     assert lost[0] == ("lost", "/dev/ttyACM1: silent for 300 s, reopening")

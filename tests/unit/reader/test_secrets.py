@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raven_reader.secrets import Masker, mask
 
 from .examples import (
@@ -19,11 +20,13 @@ from .examples import (
 )
 from .strategies import cut_into, sizes, steady
 
-INSTALL_CODE, LINK_KEY, AUTH = b"1f2e3d4c5b6a7988", b"00ff11ee22dd33cc44bb55aa66997788", b"sesame-0pen"
-SECRETS = (INSTALL_CODE, LINK_KEY, AUTH)
-INFO = device_info(
-    InstallCode="0x" + INSTALL_CODE.decode(), LinkKey="0x" + LINK_KEY.decode()
+INSTALL_CODE, LINK_KEY, AUTH = (
+    b"1f2e3d4c5b6a7988",
+    b"00ff11ee22dd33cc44bb55aa66997788",
+    b"sesame-0pen",
 )
+SECRETS = (INSTALL_CODE, LINK_KEY, AUTH)
+INFO = device_info(InstallCode="0x" + INSTALL_CODE.decode(), LinkKey="0x" + LINK_KEY.decode())
 METER_INFO = fragment(
     "MeterInfo",
     {"DeviceMacId": DEVICE, "MeterMacId": METER, "NickName": "House", "Auth": AUTH.decode()},

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+
 from raven_reader import service as module
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import ReaderSettings
