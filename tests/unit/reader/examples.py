@@ -42,11 +42,12 @@ class Example(NamedTuple):
 
 def fragment(root, children):
     """Return a fragment as a stick prints it; a list is repeated, None is empty and self-closed."""
-    lines = [f"<{root}>"]
-    for name, value in children.items():
-        for text in value if isinstance(value, list) else [value]:
-            lines.append(f"  <{name} />" if text is None else f"  <{name}>{text}</{name}>")
-    return "\r\n".join([*lines, f"</{root}>", ""]).encode("cp1252")
+    lines = [
+        f"  <{name} />" if text is None else f"  <{name}>{text}</{name}>"
+        for name, value in children.items()
+        for text in (value if isinstance(value, list) else [value])
+    ]
+    return "\r\n".join([f"<{root}>", *lines, f"</{root}>", ""]).encode("cp1252")
 
 
 def demand(demand="0x00059d", **changed):

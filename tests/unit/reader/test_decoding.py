@@ -307,11 +307,10 @@ def test_a_fragment_without_some_children_is_decoded_or_rejected(example):
         for instead in ([], [(name, "")], [(name, text), (name, text)]):
             try:
                 found = decode(whole._replace(children=before + instead + after))
-            except PoisonError as error:
-                assert len(error.detail) <= 1024
-            else:
-                reading = Reading(ENVELOPE, found)
-                assert decode_reading(encode(reading)) == reading
+            except PoisonError:
+                continue
+            reading = Reading(ENVELOPE, found)
+            assert decode_reading(encode(reading)) == reading
 
 
 @steady

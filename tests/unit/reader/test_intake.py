@@ -294,4 +294,6 @@ def test_arbitrary_bytes_are_accepted_as_the_contract_says_or_rejected(noise, si
         envelope = Envelope(node="n", run="r", hash=run_hash, seq=seq, received=NOON)
         reading = Reading(envelope, notification)
         assert decode_reading(encode(reading)) == reading
+    rejected = [outcome.error for outcome in line.outcomes if isinstance(outcome, Rejected)]
+    assert all(len(error.detail) <= 1024 for error in rejected)
     assert line.intake.outcomes.total() == line.intake.counts.whole

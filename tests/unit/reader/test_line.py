@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from itertools import pairwise
 from queue import SimpleQueue
 
 import pytest
@@ -115,7 +116,7 @@ def test_the_opening_commands_are_paced():
     assert world.written[0] == (100.0, b"\r\n")
     assert tuple(name for _, name in world.sent) == OPENING_COMMANDS
     times = [at for at, _ in world.sent]
-    assert all(b - a >= COMMAND_PAUSE_S for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= COMMAND_PAUSE_S for a, b in pairwise(times))
     assert times[-1] - times[0] < 2 * COMMAND_PAUSE_S * len(times)
 
 
@@ -127,7 +128,7 @@ def test_commands_from_the_bus_are_paced_too():
     world.run()
     assert [name for _, name in world.sent if name[4:].isdigit()] == [f"get_{n}" for n in range(5)]
     times = [at for at, _ in world.sent]
-    assert all(b - a >= COMMAND_PAUSE_S for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= COMMAND_PAUSE_S for a, b in pairwise(times))
 
 
 def test_a_silent_device_is_asked_once_then_reopened():
