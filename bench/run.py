@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -59,6 +60,8 @@ TAIL: Final = """\
 
 
 def main() -> int:
+    # Ends as with Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     chosen = sys.argv[1:] or list(BENCHES)
     if unknown := set(chosen) - set(BENCHES):
         print(f"{', '.join(sorted(unknown))}: allowed is {', '.join(BENCHES)}", file=sys.stderr)
@@ -81,8 +84,8 @@ def machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     gib = psutil.virtual_memory().total / 2**30
     lines = [
-        f"- {datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB, "
-        f"{_system()}, Linux {platform.release().split('-')[0]}",
+        f"- {datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB",
+        f"- {_system()}, Linux {platform.release().split('-')[0]}",
         f"- Python {platform.python_version()}, {packages}",
         f"- {_mosquitto()}, SQLite {sqlite3.sqlite_version}",
         f"- beside them: {', '.join(_peers())}",

@@ -31,7 +31,8 @@ class MqttUrl:
     def __init__(self, text: str) -> None:
         """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
         url = urlsplit(text)
-        if url.scheme not in ("mqtt", "mqtts") or not url.hostname or url.path.strip("/"):
+        known = url.scheme in ("mqtt", "mqtts") and not url.path.strip("/")
+        if not known or not url.hostname or url.port == 0:
             raise ValueError(self.ALLOWED)
         self.tls: Final = url.scheme == "mqtts"
         self.host: Final = url.hostname

@@ -1,0 +1,149 @@
+"""Documents, and what each error of the driver means; no database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import BSON, Int64
+from pymongo import errors
+
+from raven_mongo_recorder import sink as module
+from raven_mongo_recorder.sink import MongoSink
+from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.messages import DeadLetter, Envelope, Reading
+from ravenbus.notifications import BlockPriceDetail, InstantaneousDemand, PriceBlock, ProfileData
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
+RUN = "11111111-2222-4333-8444-555555555555"
+METER = "0013500100abcdef"
+
+
+def reading(notification, seq: int = 1) -> Reading:
+    return Reading(Envelope(node="home", run="r", hash=RUN, seq=seq, received=NOW), notification)
+
+
+DEMAND = InstantaneousDemand(
+    device=None, meter=METER, time=NOW, multiplier=1, divisor=1000, demand=-5, demand_kw=-0.005
+)
+
+
+class Collection:
+    """Takes inserts as MongoDB does, or raises what a test wants."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, dict[str, Any]] = {}
+        self.error: Exception | None = None
+
+    def insert_many(self, documents, *, ordered: bool) -> None:
+        assert not ordered, "one duplicate must not hold up the others"
+        if self.error:
+            raise self.error
+        failures = []
+        for index, document in enumerate(documents):
+            if document["_id"] in self.documents:
+                failures.append({"index": index, "code": 11000, "errmsg": "duplicate"})
+            else:
+                self.documents[document["_id"]] = document
+        if failures:
+            raise errors.BulkWriteError({"writeErrors": failures, "writeConcernErrors": []})
+
+    def find(self, query, _projection):
+        return [self.documents[one] for one in query["_id"]["$in"] if one in self.documents]
+
+
+@pytest.fixture
+def sink(monkeypatch):
+    database: dict[str, Collection] = {name: Collection() for name in module.KINDS}
+    built = MongoSink("mongodb://127.0.0.1:1/?connect=false")
+    built.close()
+    monkeypatch.setattr(built, "_db", database)
+    return built
+
+
+def test_a_reading_is_a_flat_document_of_bson_types():
+    """_id of hash and number, dates, 64-bit integers however small, doubles, nested blocks."""
+    document = module._reading(reading(DEMAND, 7))
+    assert document["_id"] == f"{RUN}/7"
+    assert (document["kind"], document["meter"]) == ("instantaneous_demand", METER)
+    decoded = BSON.encode(document).decode()
+    assert isinstance(decoded["demand"], Int64)
+    assert isinstance(decoded["seq"], Int64)
+    assert isinstance(decoded["demand_kw"], float)
+    assert decoded["time"] == NOW.replace(tzinfo=None)
+    assert decoded["device"] is None
+    blocks = BlockPriceDetail(
+        device=None,
+        meter=None,
+        time=None,
+        blocks=[PriceBlock(threshold=4140, price=14764, price_per_kwh=0.14764)],
+    )
+    assert isinstance(module._reading(reading(blocks))["blocks"][0]["threshold"], Int64)
+    profile = ProfileData(device=None, meter=None, time=None, intervals=[362, None])
+    assert module._reading(reading(profile))["intervals"] == [362, None]
+
+
+def test_only_a_duplicate_counts_as_stored_already(sink):
+    """A batch with old and new readings stores the new ones and counts both."""
+    assert sink.store([reading(DEMAND, 1), reading(DEMAND, 2)]) == (2, 0)
+    assert sink.store([reading(DEMAND, 2), reading(DEMAND, 3)]) == (1, 1)
+
+
+def test_another_reading_of_the_same_identity_is_poison(sink):
+    """A reader whose state was put back uses numbers again: that reading is not passed over."""
+    sink.store([reading(DEMAND, 1)])
+    envelope = Envelope(node="home", run="r", hash=RUN, seq=1, received=datetime.now(UTC))
+    with pytest.raises(PoisonError, match="identity-conflict"):
+        sink.store([Reading(envelope, DEMAND)])
+
+
+def bulk(*codes: int, concern: bool = False) -> errors.BulkWriteError:
+    failures = [{"index": 0, "code": code, "errmsg": f"code {code}"} for code in codes]
+    concerns = [{"code": 64, "errmsg": "waiting for replication timed out"}] if concern else []
+    return errors.BulkWriteError({"writeErrors": failures, "writeConcernErrors": concerns})
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.AutoReconnect("connection closed"), RetryableError),
+        (errors.NetworkTimeout("timed out"), RetryableError),
+        (errors.ServerSelectionTimeoutError("no servers"), RetryableError),
+        (errors.NotPrimaryError("stepped down"), RetryableError),
+        (errors.OperationFailure("Authentication failed.", 18), RetryableError),
+        (errors.OperationFailure("not authorized", 13), RetryableError),
+        (errors.ExecutionTimeout("operation exceeded time limit", 50), RetryableError),
+        (errors.WTimeoutError("waiting for replication timed out", 64), RetryableError),
+        (errors.OperationFailure("interrupted at shutdown", 11600), RetryableError),
+        (bulk(11000, 14031), RetryableError),
+        (bulk(concern=True), RetryableError),
+        (bulk(11000, concern=True), RetryableError),
+        (bulk(11000, 121), PoisonError),
+        (bulk(10334), PoisonError),
+        (errors.DocumentTooLarge("too large"), PoisonError),
+        (errors.InvalidDocument("cannot encode object"), PoisonError),
+        (OverflowError("MongoDB can only handle up to 8-byte ints"), PoisonError),
+    ],
+)
+def test_each_error_of_the_driver_is_retried_or_blamed_on_the_message(sink, error, expected):
+    """What the server suffers from is retried; what the document is guilty of is poison."""
+    sink._db["instantaneous_demand"].error = error
+    with pytest.raises(expected) as caught:
+        sink.store([reading(DEMAND)])
+    assert caught.value.__cause__ is error
+
+
+def test_a_dead_letter_keeps_its_bytes():
+    """Its id is the document's, its payload binary."""
+    letter = DeadLetter(
+        id="a" * 32,
+        service="reader",
+        at=NOW,
+        reason="bad-value",
+        detail="d",
+        payload=b"\x00<",
+        size=2,
+    )
+    document = module._dead_letter(letter)
+    assert (document["_id"], document["payload"], document["size"]) == ("a" * 32, b"\x00<", 2)

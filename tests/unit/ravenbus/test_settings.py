@@ -1,0 +1,106 @@
+"""Settings: all problems at once, secrets never shown, files for secrets."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ravenbus.errors import SettingsError
+from ravenbus.settings import MqttSettings, MqttUrl
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        MqttSettings.load(environ)
+    return caught.value.problems
+
+
+def test_every_problem_is_said_at_once():
+    """Each line names the variable, what it held and what is allowed."""
+    found = problems(
+        {
+            "RAVEN_LOG_LEVEL": "loud",
+            "RAVEN_METRICS_PORT": "70000",
+            "RAVEN_TOPIC_PREFIX": "a/#",
+            "MQTT_TLS_KEY": "/nowhere/key.pem",
+        }
+    )
+    assert [one.split(":")[0].split(" ")[0] for one in found] == [
+        "RAVEN_LOG_LEVEL",
+        "RAVEN_METRICS_PORT",
+        "RAVEN_TOPIC_PREFIX",
+        "MQTT_TLS_KEY",
+    ]
+    assert found[1] == (
+        "RAVEN_METRICS_PORT: '70000' cannot be used: allowed is a whole number from 0 to 65535"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:hunter2@h",
+        "mqtt://",
+        "mqtt://h:0x1",
+        "mqtt://h:99999",
+        "mqtt://h:0",
+        "mqtt://h/topic",
+        "h",
+    ],
+)
+def test_a_wrong_url_is_refused_without_showing_it(url):
+    """A URL may hold a password, so the message says only what is allowed."""
+    (problem,) = problems({"MQTT_URL": url})
+    assert "MQTT_URL" in problem
+    assert "mqtts://[user:password@]host" in problem
+    assert "hunter2" not in problem
+
+
+def test_a_url_is_read_whole_and_prints_without_its_password():
+    """Percent-encoding, default ports, TLS and IPv6 work; str() has no password."""
+    url = MqttUrl("mqtts://me:p%40ss%3A@broker")
+    assert (url.host, url.port, url.tls, url.username, url.password) == (
+        "broker",
+        8883,
+        True,
+        "me",
+        "p@ss:",
+    )
+    assert str(url) == repr(url) == "mqtts://me@broker:8883"
+    assert MqttUrl("mqtt://[::1]:1884").host == "::1"
+
+
+def test_a_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path):
+    """NAME_FILE works for secrets; an unreadable file is a problem with its name."""
+    secret = tmp_path / "url"
+    secret.write_text("mqtt://me:pw@filed\n")
+    assert MqttSettings.load({"MQTT_URL_FILE": str(secret)}).mqtt_url.host == "filed"
+    (problem,) = problems({"MQTT_URL_FILE": str(tmp_path / "missing")})
+    assert problem.startswith("MQTT_URL_FILE")
+
+
+def test_an_empty_variable_counts_as_not_set():
+    """Compose files pass empty variables for what is not set."""
+    assert MqttSettings.load({"MQTT_URL": "", "RAVEN_LOG_LEVEL": ""}) == MqttSettings.load({})
+
+
+def test_a_certificate_that_does_not_match_its_key_stops_the_start(tmp_path: Path):
+    """A wrong client certificate is an error at the start, not a log line."""
+    for name in ("one", "two"):
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ]
+        command += ["-nodes", "-keyout", f"{tmp_path}/{name}.key", "-out", f"{tmp_path}/{name}.pem"]
+        subprocess.run([*command, "-subj", "/CN=x"], check=True, capture_output=True)
+    environ = {"MQTT_URL": "mqtts://h", "MQTT_TLS_CERT": f"{tmp_path}/one.pem"}
+    (problem,) = problems(environ | {"MQTT_TLS_KEY": f"{tmp_path}/two.key"})
+    assert "MQTT_TLS_KEY" in problem
+    assert MqttSettings.load(environ | {"MQTT_TLS_KEY": f"{tmp_path}/one.key"}).tls_context()
