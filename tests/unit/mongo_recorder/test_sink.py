@@ -77,6 +77,9 @@ def test_a_reading_is_a_flat_document_of_bson_types():
         device=None,
         meter=None,
         time=None,
+        multiplier=1,
+        divisor=10,
+        trailing_digits=5,
         blocks=[PriceBlock(threshold=4140, price=14764, price_per_kwh=0.14764)],
     )
     assert isinstance(module._reading(reading(blocks))["blocks"][0]["threshold"], Int64)
