@@ -29,6 +29,7 @@ OTHERS = [
     port("/dev/ttyS0", None, None),
     port("/dev/ttyUSB1", 0x0403, 0x6001, "FT232R USB UART", "FTDI"),
     port("/dev/ttyACM1", 0x04B4, 0x0003, "USB-Serial (Single Channel)", "Cypress"),
+    port("/dev/ttyACM3", 0x04B4, 0x0003, "USB-UART LP"),
     port("/dev/ttyACM2", 0x04B4, 0xF13B, "EMU-2"),
 ]
 

@@ -178,11 +178,10 @@ def test_an_open_text_does_not_swallow_what_follows():
 
 @pytest.mark.parametrize("size", [7, 4096])
 def test_a_root_inside_a_root_is_never_its_child(size):
-    """A short notification inside an unfinished one is a new start, in pieces or at once."""
-    data = demand()[: -len("</InstantaneousDemand>\r\n")] + b"<Warning>x</Warning>" + demand()
-    parser = Parser()
-    found = [whole for piece in cut_into(data, [size]) for whole in parser.feed(piece)]
-    assert raws(found) == [demand().strip()]
+    """A notification that looks like a child is a new start, in pieces or at once."""
+    inner, end = b"<Warning>x</Warning>", b"</InstantaneousDemand>"
+    data = demand().replace(end, inner + end) + demand()
+    assert raws(fed(data, [size])) == [inner, demand().strip()]
 
 
 def test_skipped_bytes_are_counted():

@@ -159,6 +159,16 @@ def test_a_full_disk_keeps_nothing_of_a_call(files):
     assert numbers(outbox) == [(number, number) for number in range(1, 500)]
 
 
+def test_an_error_keeps_nothing_of_a_call(files):
+    """A call that fails halfway leaves no entry, no number and no transaction behind."""
+    spool = files.spool()
+    with pytest.raises(AttributeError):
+        spool.accept([reading(1), (None, NOON)], [])
+    assert spool.latest() == []
+    spool.accept([reading(2)], [])
+    assert numbers(files.outbox()) == [(1, 2)]
+
+
 def test_a_full_spool_still_lets_entries_go(files):
     """Entries can be removed from a full disk, which makes room for new ones."""
     spool, outbox = files.spool(max_mb=1), files.outbox()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Final
-from xml.sax.saxutils import escape
 
 from ravenbus.errors import PoisonError
 
@@ -64,7 +64,9 @@ def write(name: str, parameters: Mapping[str, str], *, allow_setters: bool) -> b
         if parameter not in allowed[name]:
             takes = ", ".join(allowed[name]) or "no parameters"
             raise PoisonError("command-refused", f"{name} has no {parameter}: it takes {takes}")
-    texts = "".join(f"<{key}>{escape(text)}</{key}>" for key, text in parameters.items())
+    texts = "".join(
+        f"<{key}>{escape(text, quote=False)}</{key}>" for key, text in parameters.items()
+    )
     command = f"<Command><Name>{name}</Name>{texts}</Command>\r\n"
     if not command.isascii() or not command[:-2].isprintable():
         raise PoisonError("command-refused", "only printable ASCII can be sent")
