@@ -23,7 +23,7 @@ TEXT: Final = f"""\
 
 A spool of {MESSAGES:,} readings, accepted through `Spool.accept`, is emptied by our `Publisher`
 and `SpoolOutbox` in a process of their own, from the first entry taken to the last one removed
-from the file.
+from the file; median of {ROUNDS} rounds.
 Beside it *bare paho*: a process that publishes the same payloads to the same topics from memory
 with QoS 1 and the same window ({WINDOW}), from the first publish to the last PUBACK.
 A third process subscribes, because a broker without one answers reason 16 and nothing would be

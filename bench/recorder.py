@@ -31,6 +31,7 @@ TEXT: Final = f"""\
 ## Recorder: from a full queue to stored documents
 
 {MESSAGES:,} readings wait at the broker in the recorder's session.
+Median of {ROUNDS} rounds.
 The recorder's process is started and its own metrics are read every {POLL_S * 1000:.0f} ms;
 the rate is that between the first look that finds something stored and the one that finds all.
 
@@ -75,14 +76,13 @@ def run() -> list[Row]:
 def _round(
     folder: Path, broker: Broker, mongo: Mongo, server: MongoClient[dict[str, Any]], number: int
 ) -> dict[str, float]:
-    for name in ("raven", "ceiling"):
-        server.drop_database(name)
     port = free_port()
     url = broker.url("mongo-recorder")
+    stored, ceiling = server[f"raven{number}"], server[f"ceiling{number}"]
     ours = recorder(
         folder,
         url,
-        mongo.url,
+        mongo.url.removesuffix("raven") + stored.name,
         RAVEN_METRICS_PORT=str(port),
         RAVEN_BATCH_SIZE=str(BATCH),
     )
@@ -101,15 +101,15 @@ def _round(
 
     ceilings = {
         "paho": lambda: _paho(url),
-        "pymongo": lambda: _insert_many(server["ceiling"], spool),
+        "pymongo": lambda: _insert_many(ceiling, spool),
         "ours": lambda: _ours(ours, port),
     }
     order = list(ceilings)
     order = order[number % len(order) :] + order[: number % len(order)]
     found = {name: ceilings[name]() for name in order}
-    stored = sum(server["raven"][kind].count_documents({}) for kind in KINDS)
-    if stored != MESSAGES:
-        raise RuntimeError(f"{stored} of {MESSAGES} readings are stored")
+    documents = sum(stored[kind].count_documents({}) for kind in KINDS)
+    if documents != MESSAGES:
+        raise RuntimeError(f"{documents} of {MESSAGES} readings are stored")
     return found
 
 

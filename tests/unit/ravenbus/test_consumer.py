@@ -15,7 +15,7 @@ from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Received
+from ravenbus.mqtt import Denied, Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.topics import Topics
 
@@ -226,6 +226,19 @@ def test_messages_of_a_lost_connection_are_neither_stored_late_nor_acknowledged(
     assert bench.broker.connections[0].acknowledged == []
     assert bench.broker.connections[1].acknowledged == [2, 1]
     assert bench.sink.numbers == [2, 1]
+
+
+def test_a_refused_subscription_is_a_problem_and_tried_again(monkeypatch):
+    """A recorder that may not subscribe says so instead of waiting for nothing."""
+    holder: list[Bench] = []
+    denied = Denied("the broker refuses a subscription: Not authorized")
+    again = bringing(holder, message(1))
+    holder.append(Bench(monkeypatch, lambda c: c.events.put(denied), again))
+    said: list[str] = []
+    monkeypatch.setattr(holder[0].health, "failing", lambda _check, reason: said.append(reason))
+    holder[0].go()
+    assert "Not authorized" in said[0]
+    assert holder[0].sink.numbers == [1]
 
 
 def test_a_session_takeover_ends_the_consumer(monkeypatch):

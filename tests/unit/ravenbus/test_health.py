@@ -38,6 +38,9 @@ def test_a_check_that_makes_no_progress_in_time_is_a_problem():
     assert "line" in health.problems()
     health.ok("line", for_s=60)
     assert health.problems() == {}
+    clock.now += 100
+    health.beat()
+    assert health.overdue_s() == 40, "what hangs beside the main loop counts too"
 
 
 def report(path: Path) -> tuple[int, str]:

@@ -178,10 +178,10 @@ def test_an_open_text_does_not_swallow_what_follows():
 
 @pytest.mark.parametrize("size", [7, 4096])
 def test_a_root_inside_a_root_is_never_its_child(size):
-    """A notification that looks like a child is a new start, in pieces or at once."""
-    inner, end = b"<Warning>x</Warning>", b"</InstantaneousDemand>"
-    data = demand().replace(end, inner + end) + demand()
-    assert raws(fed(data, [size])) == [inner, demand().strip()]
+    """A notification's name on a child is a new start that damages both, in pieces or at once."""
+    end = b"</InstantaneousDemand>"
+    data = demand().replace(end, b"<Warning>x</Warning>" + end) + summation()
+    assert raws(fed(data, [size])) == [summation().strip()]
 
 
 def test_skipped_bytes_are_counted():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from itertools import pairwise
-from queue import SimpleQueue
+from queue import Queue
 
 import pytest
 from tenacity import wait_none
@@ -33,10 +33,11 @@ class World:
         self.told = []
         self.written = []
         self.closed = []
-        self.commands = SimpleQueue()
+        self.commands = Queue()
         self._scripts = list(scripts)
         self._until = self.now + until_s
         self.opens = 0
+        self.pauses = []
 
     def open(self):
         self.opens += 1
@@ -47,6 +48,10 @@ class World:
         if isinstance(script, str):
             raise PortError(script)
         return FakePort(self, f"/dev/ttyACM{self.opens}", list(script))
+
+    def pause(self, lived_s):
+        self.pauses.append(lived_s)
+        return 0.0
 
     # The listener.
 
@@ -72,6 +77,7 @@ class World:
             ask_after_s=ask_after_s,
             reopen_after_s=reopen_after_s,
             clock=lambda: self.now,
+            pause_s=self.pause,
         )
         line.run(self.stop)
         return self
@@ -196,20 +202,13 @@ def test_a_stop_closes_the_port():
     assert len(world.told) <= 1 + 6
 
 
-@pytest.mark.xfail(
-    reason="each opening queues its commands behind those that the last one did not send"
-)
 def test_a_port_that_opens_and_fails_does_not_pile_up_commands():
     """However often a port opens and fails at once, the commands that wait stay few."""
     world = World(*[[Gone]] * 50).run()
     assert world.commands.qsize() <= len(OPENING_COMMANDS)
 
 
-@pytest.mark.xfail(reason="the wait between tries begins anew with each port that opens")
 def test_a_port_that_opens_and_fails_is_not_tried_without_a_pause():
-    """Between a port that failed as soon as it was open and the next try there is a wait."""
-    waits = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PORT_WAIT", lambda _state: waits.append(1) or 0)
-        World(*[[Gone]] * 50).run()
-    assert len(waits) >= 49
+    """A port that fails before anything was heard counts as short-lived, one that spoke does not."""
+    world = World([Gone], [REPORT, Gone], [Gone]).run()
+    assert world.pauses[:3] == [0.0, float("inf"), 0.0]

@@ -31,7 +31,7 @@ from ravenbus.messages import (
     now,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Event, Events, Lost, Received
+from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Denied, Event, Events, Lost, Received
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.topics import Topics
 
@@ -169,6 +169,9 @@ class Consumer:
                     pending.append(event)
                     self._metrics.received.inc()
                     self._metrics.in_flight.set(len(pending))
+                case Denied(detail):
+                    self._give_back(pending)
+                    return Lost(detail, taken_over=False)
                 case Lost():
                     self._give_back(pending)
                     if event.taken_over:

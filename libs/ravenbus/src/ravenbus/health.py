@@ -41,7 +41,7 @@ class Health:
         self._problems: dict[str, tuple[str, float]] = {}
         self._expires: dict[str, float] = {}
         self._written = float("-inf")
-        self.last_beat = clock()
+        self._beat_at = clock()
 
     def ok(self, check: str, for_s: float | None = None) -> None:
         """Say that a check passes, for ``for_s`` seconds if that is given."""
@@ -77,16 +77,22 @@ class Health:
 
     def beat(self) -> None:
         """Say that the main loop turns; write the file now and then."""
-        self.last_beat = self._clock()
-        if self._path and self.last_beat - self._written >= WRITE_EVERY_S:
-            self._written = self.last_beat
+        self._beat_at = self._clock()
+        if self._path and self._beat_at - self._written >= WRITE_EVERY_S:
+            self._written = self._beat_at
             new = self._path.with_suffix(".new")
             new.write_text(json.dumps({"at": time.time(), "problems": self.problems()}))
             new.replace(self._path)
 
+    def overdue_s(self) -> float:
+        """Return for how long the main loop, or a check with a time of its own, has hung."""
+        with self._lock:
+            now = self._clock()
+            return max(now - at for at in (self._beat_at, *self._expires.values()))
+
 
 class Watchdog:
-    """Ends the process when the main loop has not turned for ``stall_s`` seconds.
+    """Ends the process when something that has to turn has hung for ``stall_s`` seconds.
 
     Docker restarts a process that ended, never one that only hangs.
     """
@@ -96,7 +102,6 @@ class Watchdog:
     def __init__(self, health: Health, stall_s: float) -> None:
         self._health = health
         self._stall_s = stall_s
-        self._clock = health._clock  # noqa: SLF001 - the two share one clock
 
     def start(self) -> None:
         """Watch from a thread of its own, which ends with the process."""
@@ -104,7 +109,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         pause = threading.Event()
-        while self._clock() - self._health.last_beat < self._stall_s:
+        while self._health.overdue_s() < self._stall_s:
             pause.wait(self._stall_s / 10)
         log.critical("no progress, ending the process", extra={"for_s": self._stall_s})
         faulthandler.dump_traceback()

@@ -60,11 +60,17 @@ NETWORK_ENDED = Lost("the network thread has ended without a word", taken_over=F
 """For a connection that is not ``alive`` and whose events are all read."""
 
 
+class Denied(NamedTuple):
+    """The broker refuses a subscription: nothing will come from it."""
+
+    detail: str
+
+
 class Wake(NamedTuple):
     """Something else than the broker wants attention."""
 
 
-Event = Received | Published | Lost | Wake
+Event = Received | Published | Lost | Denied | Wake
 Events = SimpleQueue[Event]
 
 
@@ -160,6 +166,7 @@ class _PahoConnection:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
         self._client = client
 
     def open(self) -> None:
@@ -233,3 +240,10 @@ class _PahoConnection:
         self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any
     ) -> None:
         self._events.put(Published(mid, reason.value))
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        refused = {str(reason) for reason in reasons if reason.is_failure}
+        if refused:
+            self._events.put(Denied(f"the broker refuses a subscription: {', '.join(refused)}"))

@@ -27,6 +27,7 @@ from ravenbus.mqtt import (
     REFUSED,
     Connect,
     Connection,
+    Denied,
     Event,
     Events,
     Lost,
@@ -62,7 +63,10 @@ class Outbox(Protocol):
     """Where entries wait until a subscriber took them; it survives the process."""
 
     def take(self, after: int, limit: int) -> list[Entry]:
-        """Return at most ``limit`` entries with a key above ``after``, in order of their keys."""
+        """Return at most ``limit`` entries with a key above ``after``, in order of their keys.
+
+        Raise RetryableError if that is not possible now.
+        """
 
     def remove(self, keys: list[int]) -> None:
         """Forget entries for good: each was taken by a subscriber.
@@ -199,16 +203,22 @@ class Publisher:
             topic, payload, retain = state
             epoch.publish(topic, payload, retain=retain)
         while epoch.has_room() and not draining:
-            if not epoch.ready:
-                epoch.ready.extend(self._outbox.take(epoch.cursor, PREFETCH))
-                epoch.exhausted = not epoch.ready
-                if epoch.exhausted:
-                    break
+            if not epoch.ready and not self._take_more(epoch):
+                break
             entry = epoch.ready.popleft()
             epoch.cursor = entry.key
             epoch.publish(entry.topic, entry.payload, entry=entry)
             self._metrics.published.inc()
         self._metrics.in_flight.set(len(epoch.in_flight))
+
+    def _take_more(self, epoch: _Epoch) -> bool:
+        try:
+            epoch.ready.extend(self._outbox.take(epoch.cursor, PREFETCH))
+        except RetryableError as error:
+            self._health.failing("outbox", str(error))
+            return False
+        epoch.exhausted = not epoch.ready
+        return not epoch.exhausted
 
     def _next_state(self) -> tuple[str, bytes, bool] | None:
         with self._lock:
@@ -231,6 +241,8 @@ class Publisher:
                 case Received():
                     self._subscriptions[event.topic](event.payload)
                     epoch.connection.acknowledge(event)
+                case Denied(detail):
+                    log.warning("commands will not come", extra={"reason": detail})
                 case Lost():
                     lost = event
         self._remove_taken()

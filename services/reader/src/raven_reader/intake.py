@@ -24,6 +24,7 @@ class Repeated(NamedTuple):
     """A cached report that the device sent again unchanged."""
 
     notification: Notification
+    raw: bytes
 
 
 class Rejected(NamedTuple):
@@ -69,7 +70,7 @@ class Intake:
         try:
             notification = decode(fragment)
             if received and self.acceptance.is_repeat(notification):
-                return Repeated(notification)
+                return Repeated(notification, fragment.raw)
             self.acceptance.judge(notification, received)
         except PoisonError as error:
             self.reasons[error.reason] += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Final, Protocol
 
 from tenacity import wait_random_exponential
@@ -14,7 +15,7 @@ from tenacity import wait_random_exponential
 from raven_reader.commands import write
 from raven_reader.serial_port import PortError
 from raven_reader.silence import Silence, Step
-from ravenbus.retrying import retrying
+from ravenbus.retrying import Reconnecting, retrying
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,12 @@ class Line:
         self,
         open_port: Callable[[], OpenPort],
         listener: Listener,
-        commands: SimpleQueue[bytes],
+        commands: Queue[bytes],
         *,
         ask_after_s: float,
         reopen_after_s: float,
         clock: Callable[[], float] = time.monotonic,
+        pause_s: Callable[[float], float] | None = None,
     ) -> None:
         self._open_port = open_port
         self._listener = listener
@@ -81,6 +83,7 @@ class Line:
         self._reopen_after_s = reopen_after_s
         self._clock = clock
         self._commands = commands
+        self._pause_s = pause_s or Reconnecting().pause_s
 
     def run(self, stop: threading.Event) -> None:
         """Keep the line open and pass on what it says."""
@@ -89,13 +92,17 @@ class Line:
                 port = retrying(stop, PORT_WAIT)(self._open)
             except PortError:
                 return
+            opened_at = self._clock()
+            silence = Silence(self._ask_after_s, self._reopen_after_s, heard_at=opened_at)
             try:
-                self._listen(port, stop)
+                self._listen(port, silence, stop)
             except PortError as error:
-                log.debug("line lost", extra={"reason": str(error)})
                 self._listener.lost(str(error))
             finally:
                 _close(port)
+            # A port that opens and fails at once must not be tried again without a pause.
+            heard = silence.heard_at > opened_at
+            stop.wait(self._pause_s(float("inf") if heard else 0.0))
 
     def _open(self) -> OpenPort:
         try:
@@ -104,37 +111,38 @@ class Line:
             self._listener.lost(str(error))
             raise
 
-    def _listen(self, port: OpenPort, stop: threading.Event) -> None:
-        now = self._clock()
-        silence = Silence(self._ask_after_s, self._reopen_after_s, heard_at=now)
-        send_at = now
+    def _listen(self, port: OpenPort, silence: Silence, stop: threading.Event) -> None:
         self._listener.opened(port.name)
         port.write(b"\r\n")  # ends whatever noise the device took for a command
-        for name in OPENING_COMMANDS:
-            self._commands.put(write(name, {}, allow_setters=False))
+        own = deque(write(name, {}, allow_setters=False) for name in OPENING_COMMANDS)
+        send_at = silence.heard_at
         while not stop.is_set():
             data = port.read()
             now = self._clock()
             if self._listener.bytes_came(data):
                 silence.heard(now)
+            silent_s = now - silence.heard_at
             match silence.step(now):
                 case Step.ASK:
-                    self._listener.silent(now - silence.heard_at)
-                    self._commands.put(
+                    self._listener.silent(silent_s)
+                    own.append(
                         write("get_instantaneous_demand", {"Refresh": "Y"}, allow_setters=False)
                     )
                 case Step.REOPEN:
-                    raise PortError(
-                        f"{port.name}: silent for {now - silence.heard_at:.0f} s, reopening"
-                    )
+                    raise PortError(f"{port.name}: silent for {silent_s:.0f} s, reopening")
                 case Step.LISTEN:
                     pass
-            if now >= send_at:
-                try:
-                    port.write(self._commands.get_nowait())
-                    send_at = now + COMMAND_PAUSE_S
-                except Empty:
-                    pass
+            if now >= send_at and (command := self._next_command(own)):
+                port.write(command)
+                send_at = now + COMMAND_PAUSE_S
+
+    def _next_command(self, own: deque[bytes]) -> bytes | None:
+        if own:
+            return own.popleft()
+        try:
+            return self._commands.get_nowait()
+        except Empty:
+            return None
 
 
 def _close(port: OpenPort) -> None:

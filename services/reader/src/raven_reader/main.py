@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 
 import msgspec
 
@@ -34,6 +34,8 @@ from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
 
 NAME = "raven-reader"
 STALL_S = 120.0
+COMMANDS_MAX = 20
+"""Commands that wait for their turn; one a second is sent."""
 
 
 def main() -> int:
@@ -83,8 +85,8 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         will=Will(topics.of_node(node, "status"), encode(gone)),
     )
     publisher = Publisher(broker, outbox, health, metrics, window=settings.raven_window)
-    commands: SimpleQueue[bytes] = SimpleQueue()
-    reader = Reader(settings, spool, publisher, commands.put, health, metrics)
+    commands: Queue[bytes] = Queue(COMMANDS_MAX)
+    reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)

@@ -7,6 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from queue import Full
 from typing import Final, Literal
 
 from prometheus_client import Counter, Gauge
@@ -112,6 +113,7 @@ class Reader:
     def begin(self) -> None:
         """Publish what is known from before: the run, and the last reading of each kind."""
         for reading in self._spool.latest():
+            self._note(reading.notification)
             self._intake.acceptance.resume(reading.notification, reading.envelope.received)
             self._publish_latest(reading)
         self._publish_run()
@@ -136,9 +138,11 @@ class Reader:
         outcomes = self._intake.feed(data, self._clock()) if data else []
         for outcome in outcomes:
             self._metrics.fragments.labels(outcome=type(outcome).__name__.lower()).inc()
+            if self._settings.raven_publish_raw:
+                self._publish_raw(outcome.raw)
             match outcome:
-                case Accepted(notification, raw):
-                    self._take(notification, raw)
+                case Accepted(notification):
+                    self._take(notification)
                 case Repeated(notification):
                     self._repeat(notification)
                 case Rejected(error, raw):
@@ -160,6 +164,7 @@ class Reader:
 
     def lost(self, reason: str) -> None:
         """Say that there is no device."""
+        self._health.ok("line", for_s=LINE_STALL_S)
         self._set_status("disconnected", None, reason)
         self._health.failing("device", reason)
 
@@ -172,8 +177,14 @@ class Reader:
             request = decode(payload, Command)
             name, request_id = request.name, request.id
             setters = self._settings.raven_allow_setters
-            self._ask(commands.write(name, request.parameters, allow_setters=setters))
-            sent, detail = True, "sent to the device; its answer is a reading"
+            command = commands.write(name, request.parameters, allow_setters=setters)
+            if self._status and self._status.device != "disconnected":
+                self._ask(command)
+                sent, detail = True, "sent to the device; its answer is a reading"
+            else:
+                sent, detail = False, "no stick is connected"
+        except Full:
+            sent, detail = False, "too many commands wait already"
         except PoisonError as error:
             sent, detail = False, error.detail
             self._sparse.warning("command refused", error.reason, detail=detail)
@@ -187,22 +198,27 @@ class Reader:
 
     # Helpers of the line's side.
 
-    def _take(self, notification: Notification, raw: bytes) -> None:
+    def _take(self, notification: Notification) -> None:
         if len(self._pending) == PENDING_MAX:
             self._metrics.refused.inc()
         self._pending.append((notification, self._clock()))
-        if self._settings.raven_publish_raw:
-            fragment = Raw(
-                node=self._node,
-                received=self._clock(),
-                fragment=mask(raw).decode("cp1252", "replace"),
-            )
-            self._publisher.send_once(self._topics.of_node(self._node, "raw"), encode(fragment))
+        self._note(notification)
+        self._describe(notification)
+
+    def _note(self, notification: Notification) -> None:
+        """Take up what describes the stick."""
         if isinstance(notification, DeviceInfo):
             self._info = notification
         if isinstance(notification, PriceCluster):
             self._currency = notification.currency
-        self._describe(notification)
+
+    def _publish_raw(self, raw: bytes) -> None:
+        fragment = Raw(
+            node=self._node,
+            received=self._clock(),
+            fragment=mask(raw).decode("cp1252", "replace"),
+        )
+        self._publisher.send_once(self._topics.of_node(self._node, "raw"), encode(fragment))
 
     def _repeat(self, notification: Notification) -> None:
         """Publish the last reading again, so that nobody takes it for out of date."""
@@ -215,6 +231,8 @@ class Reader:
         self._sparse.warning("fragment rejected", error.reason, detail=error.detail)
         if error.reason == "unknown-kind":
             return
+        if len(self._letters) == PENDING_MAX:
+            self._metrics.refused.inc()
         self._letters.append(
             DeadLetter(
                 id=uuid.uuid4().hex,

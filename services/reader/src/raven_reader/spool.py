@@ -168,12 +168,10 @@ class SpoolOutbox:
         self._db = _open(path, max_mb, synchronous="NORMAL")
 
     def take(self, after: int, limit: int) -> list[Entry]:
-        """Return the next entries in order."""
-        rows = self._db.execute(
-            "SELECT key, topic, payload FROM outbox WHERE key > ? ORDER BY key LIMIT ?",
-            (after, limit),
-        )
-        return [Entry(*row) for row in rows]
+        """Return the next entries in order; raise RetryableError when the disk fails."""
+        query = "SELECT key, topic, payload FROM outbox WHERE key > ? ORDER BY key LIMIT ?"
+        with _disk_errors():
+            return [Entry(*row) for row in self._db.execute(query, (after, limit))]
 
     def remove(self, keys: list[int]) -> None:
         """Forget entries for good; raise RetryableError when the disk is full or busy."""
@@ -216,14 +214,21 @@ def _open(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
-        db.execute("BEGIN IMMEDIATE")
         yield
-        db.execute("COMMIT")
-    except BaseException as error:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
-            raise RetryableError(f"the spool cannot be written: {error}") from error
-        raise
+    except sqlite3.OperationalError as error:
+        raise RetryableError(f"the spool cannot be used: {error}") from error
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    with _disk_errors():
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
