@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +31,7 @@ from ravenbus.errors import BrokerAwayError
 from ravenbus.messages import Reading, decode_reading
 from ravenbus.mqtt import Broker as Connector
 from ravenbus.mqtt import Events, Received
-from ravenbus.notifications import KINDS, Notification
+from ravenbus.notifications import Notification
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
 
@@ -65,29 +64,15 @@ class Demo:
 
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and how many readings the reader has accepted in it."""
-        spool = self.folder / f"state-{NODE}" / "spool.sqlite"
-        try:
-            with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
-                query = "SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1"
-                return db.execute(query).fetchone() or ("", 0)
-        except sqlite3.OperationalError:  # the reader has not made it yet
-            return "", 0
+        return stack.accepted(self.folder, NODE)
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         """Return how many readings of the run are stored by kind, and every number of them."""
-        run, _ = self.accepted()
-        kinds: Counter[str] = Counter()
-        numbers: list[int] = []
         client: MongoClient[dict[str, Any]] = MongoClient(
             self.mongo_url, serverSelectionTimeoutMS=5000
         )
         with client:
-            db = client.get_default_database("raven")
-            for kind in KINDS:
-                found = [one["seq"] for one in db[kind].find({"hash": run}, {"seq": 1})]
-                kinds[kind] += len(found)
-                numbers += found
-        return +kinds, sorted(numbers)
+            return stack.stored(client.get_default_database("raven"), self.accepted()[0])
 
 
 def main() -> int:

@@ -7,11 +7,19 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from ravenbus.notifications import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -207,6 +215,28 @@ def recorder(folder: Path, mqtt_url: str, mongo_url: str, **settings: str) -> Pr
     """Return a recorder."""
     env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
     return Process("recorder", [str(BIN / "raven-mongo-recorder")], folder, env)
+
+
+def accepted(folder: Path, node: str) -> tuple[str, int]:
+    """Return the hash of a reader's run, and how many readings it has accepted in it."""
+    spool = folder / f"state-{node}" / "spool.sqlite"
+    try:
+        with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
+            query = "SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1"
+            return db.execute(query).fetchone() or ("", 0)
+    except sqlite3.OperationalError:  # the reader has not made it yet
+        return "", 0
+
+
+def stored(db: Database[dict[str, Any]], run: str) -> tuple[Counter[str], list[int]]:
+    """Return what MongoDB has of a run: a count by kind, and every number in order."""
+    kinds: Counter[str] = Counter()
+    numbers: list[int] = []
+    for kind in KINDS:
+        found = [one["seq"] for one in db[kind].find({"hash": run}, {"seq": 1})]
+        kinds[kind] += len(found)
+        numbers += found
+    return +kinds, sorted(numbers)
 
 
 def _tool(name: str) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -145,25 +143,11 @@ class System:
 
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and the number of readings that the reader accepted in it."""
-        spool = self.folder / f"state-{NODE}" / "spool.sqlite"
-        try:
-            with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db:
-                query = "SELECT hash, seq FROM run ORDER BY number DESC LIMIT 1"
-                return db.execute(query).fetchone() or ("", 0)
-        except sqlite3.OperationalError:  # the reader has not made it yet
-            return "", 0
+        return stack.accepted(self.folder, NODE)
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         """Return what is stored of the run: a count by kind, and every number."""
-        run, _ = self.accepted()
-        kinds: Counter[str] = Counter()
-        numbers: list[int] = []
-        for name in self.db.list_collection_names():
-            if name not in ("runs", "dead_letter"):
-                found = [one["seq"] for one in self.db[name].find({"hash": run}, {"seq": 1})]
-                kinds[name] += len(found)
-                numbers += found
-        return +kinds, sorted(numbers)
+        return stack.stored(self.db, self.accepted()[0])
 
     def wait_until_stored(self, count: int) -> list[int]:
         """Return the stored numbers once there are ``count`` of them."""
