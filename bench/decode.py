@@ -180,7 +180,6 @@ def _capture_rows() -> list[Row]:
             f"{mine:,}, of all kinds {ours.total():,}, {rejected} of them then rejected",
             f"{peer}: {theirs:,}",
             mine / theirs,
-            1.0,
         )
         for peer in ("raven2mqtt", "aioraven")
         if (theirs := sum(n for root, n in found[peer].items() if root in known))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from stack import Broker, Process
 
 import system
-from results import Row, count
+from results import Row, compared
 
 ROUNDS: Final = 5
 MESSAGES: Final = 20_000
@@ -50,16 +49,8 @@ def run() -> list[Row]:
                 roles = ["publisher", "load"]
                 for role in roles if number % 2 else reversed(roles):
                     rates[role].append(_rate(role, broker, full, folder / "spool.sqlite"))
-    ours, bare = median(rates["publisher"]), median(rates["load"])
-    return [
-        Row(
-            "publisher, spool to PUBACK, readings/s",
-            count(ours),
-            f"bare paho from memory: {count(bare)}",
-            ours / bare,
-            AIM,
-        )
-    ]
+    what = "publisher, spool to PUBACK, readings/s"
+    return [compared(what, rates["publisher"], "bare paho from memory", rates["load"], AIM)]
 
 
 def _rate(role: str, broker: Broker, full: Path, spool: Path) -> float:

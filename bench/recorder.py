@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
@@ -18,7 +17,7 @@ from raven_mongo_recorder.sink import _reading as document_of
 from raven_reader.spool import SpoolOutbox
 from ravenbus.messages import decode_reading
 from ravenbus.notifications import KINDS
-from results import Row, count
+from results import Row, compared
 
 ROUNDS: Final = 5
 MESSAGES: Final = 20_000
@@ -57,19 +56,12 @@ def run() -> list[Row]:
             for number in range(ROUNDS):
                 for name, rate in _round(folder, broker, mongo, server, number).items():
                     rates[name].append(rate)
-    ours, paho, pymongo = (median(rates[name]) for name in ("ours", "paho", "pymongo"))
-    slower = min(paho, pymongo)
-    name = "bare paho" if slower == paho else "bare pymongo"
+    rates["slower"] = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
+    what = "recorder, messages/s"
     return [
-        Row(
-            "recorder, messages/s",
-            count(ours),
-            f"{name}, the slower: {count(slower)}",
-            ours / slower,
-            AIM,
-        ),
-        Row("recorder, messages/s", count(ours), f"bare paho: {count(paho)}", ours / paho),
-        Row("recorder, messages/s", count(ours), f"bare pymongo: {count(pymongo)}", ours / pymongo),
+        compared(what, rates["ours"], "the slower of the two", rates["slower"], AIM),
+        compared(what, rates["ours"], "bare paho", rates["paho"]),
+        compared(what, rates["ours"], "bare pymongo", rates["pymongo"]),
     ]
 
 

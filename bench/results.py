@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 HEAD = ("what", "ours", "beside it", "ratio", "aim", "met")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement; ``aim`` bounds ``ratio`` from below, or from above with ``at_most``."""
+    """One measurement; ``aim`` bounds ``ratio`` from below, or from above with ``at_most``.
+
+    ``spread`` is the lowest and highest ratio of a round.
+    """
 
     what: str
     ours: str
@@ -18,24 +22,43 @@ class Row:
     ratio: float | None = None
     aim: float | None = None
     at_most: bool = False
+    spread: tuple[float, float] | None = None
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
         if self.ratio is None:
             return (self.what, self.ours, self.beside, "", "", "")
+        ratio = f"{self.ratio:.2f}"
+        if self.spread:
+            ratio += " ({:.2f} to {:.2f})".format(*self.spread)
         if self.aim is None:
-            return (self.what, self.ours, self.beside, f"{self.ratio:.2f}", "", "")
+            return (self.what, self.ours, self.beside, ratio, "", "")
         met = self.ratio <= self.aim if self.at_most else self.ratio >= self.aim
         sign = "at most" if self.at_most else "at least"
         return (
             self.what,
             self.ours,
             self.beside,
-            f"{self.ratio:.2f}",
+            ratio,
             f"{sign} {self.aim:.2f}",
             "yes" if met else "**missed**",
         )
+
+
+def compared(
+    what: str, ours: Sequence[float], label: str, beside: Sequence[float], aim: float | None = None
+) -> Row:
+    """Return the row of two rates measured in the same rounds: medians, and that of the ratios."""
+    ratios = [mine / other for mine, other in zip(ours, beside, strict=True)]
+    return Row(
+        what,
+        count(median(ours)),
+        f"{label}: {count(median(beside))}",
+        median(ratios),
+        aim,
+        spread=(min(ratios), max(ratios)),
+    )
 
 
 def table(rows: Sequence[Row]) -> str:

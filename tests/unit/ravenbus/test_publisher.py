@@ -232,3 +232,16 @@ def test_messages_on_subscribed_topics_are_handled_and_acknowledged(monkeypatch)
     assert seen == [b"hello"]
     assert broker.connections[0].subscribed == ["command"]
     assert broker.connections[0].acknowledged == [7]
+
+
+def test_a_broker_that_is_away_for_days_costs_no_memory(monkeypatch):
+    """Whatever happens meanwhile, one event waits, one message a topic, and few replies."""
+    run = Run(MemoryOutbox([]), monkeypatch)
+    run.over()
+    for number in range(10_000):
+        run.publisher.wake()
+        run.publisher.set_state("latest", str(number).encode())
+        run.publisher.send_once("raw", b"x")
+    assert run.publisher._events.qsize() == 1
+    assert len(run.publisher._state) == 1
+    assert len(run.publisher._once) == module.ONCE_MAX

@@ -117,7 +117,9 @@ class Publisher:
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
-        self._events.put(Wake())
+        # An event that still waits wakes the loop too; while the broker is away nobody takes any.
+        if self._events.empty():
+            self._events.put(Wake())
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Retain ``payload`` at ``topic``, and again after each reconnect until the next one."""
