@@ -146,7 +146,7 @@ class Consumer:
         """Store what one connection brings; return why it was lost, or None after a stop.
 
         Everything that belongs to the connection is a local of this call: a message of an older
-        connection can be neither stored late nor acknowledged.
+        connection cannot be acknowledged.
         """
         connection.subscribe(self._topics.stored())
         pending: list[Received] = []
@@ -170,19 +170,19 @@ class Consumer:
                     self._metrics.received.inc()
                     self._metrics.in_flight.set(len(pending))
                 case Denied(detail):
+                    event = Lost(detail, taken_over=False)
+            if isinstance(event, Lost):
+                if event.taken_over:
                     self._give_back(pending)
-                    return Lost(detail, taken_over=False)
-                case Lost():
-                    self._give_back(pending)
-                    if event.taken_over:
-                        raise FatalError(TAKEN_OVER)
-                    return event
+                    raise FatalError(TAKEN_OVER)
+                # A broker that crashed may have forgotten them: ours can be the only copy.
+                self._flush(connection, pending, acknowledge=False)
+                return event
             drained = self._clock() >= stop_at or (stop_at < float("inf") and event is None)
             if pending and (
                 drained or len(pending) >= self._batch_size or self._clock() >= flush_at
             ):
                 if not self._flush(connection, pending):
-                    self._give_back(pending)
                     return None
                 pending = []
                 flush_at = float("inf")
@@ -193,7 +193,9 @@ class Consumer:
         """Count what the broker will deliver again, because it was never acknowledged."""
         self._metrics.given_back.inc(len(pending))
 
-    def _flush(self, connection: Connection, batch: list[Received]) -> bool:
+    def _flush(
+        self, connection: Connection, batch: list[Received], *, acknowledge: bool = True
+    ) -> bool:
         """Store a batch and acknowledge it in order; return False if a stop came first."""
         items: list[tuple[Received, Item]] = []
         letters: list[DeadLetter] = []
@@ -207,11 +209,12 @@ class Consumer:
             if letters:
                 self._commit(connection, letters)
         except RetryableError:
+            self._give_back(batch)
             return False
         for letter in letters:
             connection.publish(self._topics.dead(self._service), encode(letter))
             self._metrics.dead.labels(reason=letter.reason).inc()
-        for message in batch:
+        for message in batch if acknowledge else ():
             connection.acknowledge(message)
         self._metrics.in_flight.set(0)
         return True
