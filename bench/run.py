@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -34,6 +35,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "memory": memory,
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+BUSY_LOOK_S: Final = 3.0
 PACKAGES: Final = ("paho-mqtt", "pymongo", "msgspec", "SecantusDB")
 
 HEAD: Final = """\
@@ -63,6 +65,7 @@ TAIL: Final = """\
 def main() -> int:
     # Ends as with Ctrl-C: what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    busy = psutil.cpu_percent(interval=BUSY_LOOK_S)
     chosen = sys.argv[1:] or list(BENCHES)
     if unknown := set(chosen) - set(BENCHES):
         print(f"{', '.join(sorted(unknown))}: allowed is {', '.join(BENCHES)}", file=sys.stderr)
@@ -75,13 +78,13 @@ def main() -> int:
     text = table(rows)
     print(text)
     if set(chosen) == set(BENCHES):
-        parts = [HEAD, machine(), text + "\n", *(b.TEXT for b in BENCHES.values()), TAIL]
+        parts = [HEAD, machine(busy), text + "\n", *(b.TEXT for b in BENCHES.values()), TAIL]
         PAGE.write_text("\n".join(parts))
     return 0
 
 
-def machine() -> str:
-    """Return the machine and the versions as a list."""
+def machine(busy: float) -> str:
+    """Return the machine, how busy it was in percent, and the versions as a list."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     gib = psutil.virtual_memory().total / 2**30
     lines = [
@@ -90,7 +93,10 @@ def machine() -> str:
         f"- Python {platform.python_version()}, {packages}",
         f"- {_mosquitto()}, SQLite {sqlite3.sqlite_version}",
         f"- beside them: {', '.join(_peers())}",
+        f"- other processes took {busy:.0f} % of the cores just before",
     ]
+    if find_spec("cryptography"):
+        lines.append("- `cryptography` is installed, see Memory")
     return "\n".join(lines) + "\n"
 
 

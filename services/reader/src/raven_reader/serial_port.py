@@ -14,10 +14,8 @@ from ravenbus.errors import RetryableError
 BAUD: Final = 115200
 """8 data bits, no parity, 1 stop bit, no flow control (RAVEn XML API r127 p.5)."""
 READ_TIMEOUT_S: Final = 0.5
-NETWORK_TIMEOUT_S: Final = 0.1
-"""A read over the network waits this long for more, so it is what a report is late."""
 WRITE_TIMEOUT_S: Final = 2.0
-_NETWORK_READ: Final = 4096
+_SOCKET_READ: Final = 4096
 
 
 class DeviceLocation:
@@ -79,21 +77,35 @@ class Port:
             self._serial = serial.serial_for_url(
                 self.name,
                 BAUD,
-                timeout=NETWORK_TIMEOUT_S if url else READ_TIMEOUT_S,
+                timeout=READ_TIMEOUT_S,
                 write_timeout=WRITE_TIMEOUT_S,
                 exclusive=None if url else True,
             )
         except (OSError, ValueError) as error:
             raise PortError(f"{self.name} cannot be opened: {_explain(error)}") from error
-        self._size = _NETWORK_READ if url else 0
+        self._is_socket = self.name.startswith("socket://")
 
     def read(self) -> bytes:
         """Return what has come, after at most ``READ_TIMEOUT_S``; nothing is b""."""
         try:
-            return bytes(self._serial.read(self._size or self._serial.in_waiting or 1))
+            data = bytes(self._serial.read(self._serial.in_waiting or 1))
         except (OSError, TypeError) as error:
             # pyserial reads from a closed descriptor when the line goes away meanwhile.
             raise PortError(f"{self.name} is gone: {error}") from error
+        return data + self._rest() if data and self._is_socket else data
+
+    def _rest(self) -> bytes:
+        """Return what else has come over a socket, of which pyserial counts one byte at most.
+
+        A read that waits for more would throw away what it has when the other side closes.
+        """
+        self._serial.timeout = 0
+        try:
+            return bytes(self._serial.read(_SOCKET_READ))
+        except OSError:
+            return b""  # the next read says so
+        finally:
+            self._serial.timeout = READ_TIMEOUT_S
 
     def write(self, data: bytes) -> None:
         """Send bytes to the device."""
