@@ -26,10 +26,11 @@ check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mypy tools bench
 
 .PHONY: bench
 bench: $(VENV)/.dev system  ## Measure what it costs, and rewrite docs/performance.md
-	$(BIN)/python bench/run.py
+	PYTHONPATH=tools $(BIN)/python bench/run.py
 
 .PHONY: docs
 docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code
@@ -37,9 +38,9 @@ docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the co
 
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
-	for name in demo dev; do \
+	for name in requirements/demo requirements/dev bench/peers; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
-	    --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
 
 .PHONY: clean

@@ -51,7 +51,7 @@ rounds in which all take turns.
   no Python program gets at the content without them.
 
 Even with its values raven2mqtt does less than ours: it makes no times, checks nothing and leaves
-most kinds as text; in the rows named *text* both peers do about half of the work.
+most kinds as text; in the rows named *text* both peers stop where our decoding begins.
 Reading with an XML parser is not a choice on a real line, where damage to a fragment must not
 cost the next one.
 The last rows count what each finds in 16 hours of a real EMU-2's bytes, of which about a quarter

@@ -44,7 +44,7 @@ HEAD: Final = """\
 Written by `bench/run.py`; run it on your machine rather than believe another's numbers.
 Each number stands beside a ceiling or a peer that was measured in the same run on the same
 machine: the ratio is what carries over, the absolute number is not.
-In brackets after a ratio: its lowest and highest in a single round.
+Where brackets follow a ratio it is the median of the rounds, in brackets the lowest and highest.
 A real stick sends one reading in 8 seconds, so one reader or recorder has far more than it needs;
 the numbers matter when a queue has to be emptied after an outage.
 """

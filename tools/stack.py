@@ -156,8 +156,6 @@ class Broker(Server):
                     f"password_file {passwords}",
                     f"acl_file {ACL}",
                     "persistence true",
-                    "autosave_on_changes true",
-                    "autosave_interval 1",
                     f"persistence_location {data}/",
                     "max_queued_messages 200000",
                     "max_inflight_messages 200",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -157,13 +156,13 @@ def _typed(fields: dict[str, Any]) -> Document:
 
 
 def _value(value: Any) -> Any:
-    if value is None or isinstance(value, str | float | bool | datetime | bytes):
-        return value
-    if isinstance(value, int):
+    if type(value) is int:
         return Int64(value)
-    if isinstance(value, list):
+    if type(value) is list:
         return [_value(item) for item in value]
-    return _typed(msgspec.structs.asdict(value))
+    if isinstance(value, msgspec.Struct):
+        return _typed(msgspec.structs.asdict(value))
+    return value
 
 
 @contextmanager
