@@ -78,7 +78,7 @@ class Demo:
 def main() -> int:
     """Run the demo; return 0 if everything agrees."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     text = os.environ.get("DURATION", "")
     try:
@@ -88,9 +88,17 @@ def main() -> int:
     if not duration_s > 0:
         print(f"DURATION: {text!r} cannot be used: allowed is a number of seconds", file=sys.stderr)
         return 78
-    with _started(os.environ.get("RAVEN_DEVICE"), os.environ.get("MONGO_URL")) as demo:
+    mongo_url = os.environ.get("MONGO_URL")
+    if mongo_url and (problem := _problem(mongo_url)):
+        print(f"MONGO_URL cannot be used: {problem}", file=sys.stderr)
+        return 78
+    with _started(os.environ.get("RAVEN_DEVICE"), mongo_url, stop) as demo:
         _introduce(demo)
         _watch(demo, stop, time.monotonic() + duration_s)
+        if not demo.accepted()[1]:
+            print("\nstopped before the stick had said anything; the reader's last words:")
+            print(demo.reader.text()[-1000:] or "none")
+            return 0 if stop.is_set() else 1
         print("\nstopping the stick, waiting for what is on its way ...", flush=True)
         if demo.simulator:
             demo.simulator.stop()
@@ -98,8 +106,18 @@ def main() -> int:
         return _compare(demo)
 
 
+def _problem(mongo_url: str) -> str | None:
+    """Say what keeps the database that the user named away, if anything does."""
+    try:
+        with MongoClient[dict[str, Any]](mongo_url, serverSelectionTimeoutMS=5000) as client:
+            client.admin.command("ping")
+    except (PyMongoError, ValueError) as error:
+        return str(error).partition(" (configured timeouts")[0]
+    return None
+
+
 @contextmanager
-def _started(device: str | None, mongo_url: str | None) -> Iterator[Demo]:
+def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -> Iterator[Demo]:
     """Start every part and end it again."""
     folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
     broker = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"])
@@ -112,11 +130,16 @@ def _started(device: str | None, mongo_url: str | None) -> Iterator[Demo]:
         options = ["--pty", device, "--speed", SPEED, "--wait", "--ledger", str(folder / "ledger")]
         simulator = stack.simulator(folder, *options)
     reader = stack.reader(folder, device, broker.url(NODE), NODE)
+    reader.name = "reader"
     demo = Demo(folder, simulator, reader, recorder, broker, mongo, url)
     try:
-        for process in (broker, mongo, recorder, simulator, reader):
+        for process in (broker, mongo, recorder, simulator):
             if process:
                 process.start()
+        # A store has what is published from the moment its session exists.
+        while "connected to the broker" not in recorder.text() and not stop.wait(0.1):
+            pass
+        reader.start()
         yield demo
     finally:
         for process in (simulator, reader, recorder, mongo, broker):
@@ -129,7 +152,7 @@ def _introduce(demo: Demo) -> None:
     print("python-raven demo")
     print(f"  stick     {demo.reader.env['RAVEN_DEVICE']}", "" if demo.simulator else "(yours)")
     print(f"  broker    mqtt://127.0.0.1:{demo.broker.port}  pid {demo.broker.pid}")
-    print(f"            mosquitto_sub -v -L '{demo.broker.url('watcher')}/raven/v1/+/latest/#'")
+    print(f"  listen    mosquitto_sub -v -L {demo.broker.url('watcher')}/raven/v1/+/latest/+")
     mongo = f"{demo.mongo_url}  pid {demo.mongo.pid}" if demo.mongo else "yours (MONGO_URL)"
     print(f"  MongoDB   {mongo}")
     print(f"  reader    pid {demo.reader.pid}")
@@ -155,8 +178,11 @@ def _supervise(demo: Demo) -> None:
     for process in demo.supervised:
         if not process.running:
             ended = datetime.now(UTC)
-            print(f"--- {process.name} ended ({process.status}): starting it again", flush=True)
+            status = process.status
             process.start()
+            print(
+                f"--- {process.name} ended ({status}): started again, pid {process.pid}", flush=True
+            )
             if process is demo.reader:
                 opened = ended + timedelta(seconds=3)
                 demo.deaf.append((ended - KILLED_MARGIN, opened + KILLED_MARGIN))
@@ -212,6 +238,7 @@ def _value(notification: Notification) -> str:
         "link_strength": "% link",
         "status": "",
         "text": "",
+        "queue": "",
         "model_id": "",
         "fw_version": "",
     }
@@ -287,7 +314,7 @@ def _compare(demo: Demo) -> int:
         agree = agree and not excess and missed.total() <= len(unheard)
     else:
         print("A real stick keeps no list of what it sent, so only reader and store are compared.")
-    print("\nAGREE" if agree else "\nDISAGREE: see the logs above", flush=True)
+    print("\nAGREE" if agree else "\nDISAGREE: see the logs below", flush=True)
     if not agree:
         for process in (*demo.supervised, demo.simulator):
             if process:

@@ -42,8 +42,11 @@ class Client:
             MqttUrl(url), f"test-{uuid.uuid4().hex[:8]}", receive_maximum=65535
         )(self.events)
 
-    def publish(self, topic: str, payload: bytes) -> None:
-        self.connection.publish(topic, payload)
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        if qos:
+            self.connection.publish(topic, payload)
+        else:
+            self.connection._client.publish(topic, payload, qos=0)
 
     def messages(self) -> Iterator[Received]:
         """Yield what has come so far."""

@@ -64,7 +64,7 @@ def test_wrong_settings_stop_the_start_with_every_problem(system: System):
     ):
         process.env |= {
             "RAVEN_MAX_DEMAND_KW": "lots",
-            "RAVEN_STATE": "/proc/nowhere",
+            "RAVEN_STATE": "/dev/null/nowhere",
             "RAVEN_DEVICE": "COM3",
             "RAVEN_BATCH_SIZE": "0",
             "MQTT_URL": "http://me:hunter2@host",
@@ -128,6 +128,34 @@ def test_a_stick_belongs_to_one_reader(system: System):
     system.run_process(second)
     system.wait_for_log(second, "another program uses it")
     system.assert_complete()
+
+
+def test_a_state_folder_belongs_to_one_reader(system: System):
+    """A second reader with the same RAVEN_STATE ends and says why; the first goes on."""
+    system.start("--rate", "50", "--count", "100")
+    system.wait_until_stored(10)
+    second = stack.Process("second", system.reader.command, system.folder, system.reader.env)
+    system.run_process(second)
+    assert second.wait() == 1
+    assert "another reader uses" in second.text()
+    system.assert_complete()
+
+
+def test_messages_without_acknowledgement_are_welcome_too(system: System):
+    """QoS 0, which mosquitto_pub and Home Assistant use, disturbs neither reader nor recorder."""
+    system.start("--rate", "50", "--count", "300")
+    replies = system.watch(f"raven/v1/{NODE}/reply")
+    system.wait_until_stored(10)
+    asker = system.client("watcher")
+    command = b'{"id": "7", "name": "get_time"}'
+    asker.publish(f"raven/v1/{NODE}/command", command, qos=0)
+    asker.publish("homeassistant/status", b"online", qos=0)
+    system.client(NODE).publish(f"raven/v1/{NODE}/reading/warning", b"poison", qos=0)
+    wait_until(lambda: any(b'"7"' in m.payload for m in replies.messages()), "the reply comes")
+    wait_until(lambda: system.db["dead_letter"].count_documents({}) == 1, "the poison is buried")
+    system.assert_complete()
+    for process in (system.reader, system.recorder):
+        assert process.text().count("connected to the broker") == 1, process.text()
 
 
 def test_status_says_what_is_connected(system: System):

@@ -32,7 +32,7 @@ class Recorder:
         self.woken = 0
 
     def set_state(self, topic, payload):
-        self.states[topic].append(msgspec.json.decode(payload))
+        self.states[topic].append(msgspec.json.decode(payload) if payload else None)
 
     def send_once(self, topic, payload):
         self.sent[topic].append(msgspec.json.decode(payload))

@@ -398,10 +398,10 @@ def test_the_stick_is_described_once_for_what_is_known(home):
 
 
 def test_the_description_can_be_turned_off(make):
-    """Without the setting Home Assistant hears nothing."""
+    """Without the setting Home Assistant is told to forget what it was told before."""
     home = make(raven_homeassistant=False).hear(demand())
     home.reader.homeassistant_status(b"online")
-    assert TOPICS.discovery("home") not in home.bus.states
+    assert home.bus.states[TOPICS.discovery("home")] == [None]
 
 
 def test_the_description_is_the_same_after_a_restart(home):

@@ -50,6 +50,8 @@ class Health:
             if for_s is not None:
                 self._expires[check] = now + for_s
             ended = self._problems.pop(check, None)
+            if ended:
+                self._write()
         if ended:
             reason, since = ended
             log.info(
@@ -61,28 +63,39 @@ class Health:
         with self._lock:
             known, since = self._problems.get(check, ("", self._clock()))
             self._problems[check] = (reason, since)
+            if known != reason:
+                self._write()
         if known != reason:
             log.warning("problem", extra={"check": check, "reason": reason})
 
     def problems(self) -> dict[str, str]:
         """Return what is wrong now, by check."""
         with self._lock:
-            now = self._clock()
-            late = {
-                c: f"no progress for {now - t:.0f} s too long"
-                for c, t in self._expires.items()
-                if t < now
-            }
-            return late | {check: reason for check, (reason, _) in self._problems.items()}
+            return self._now_wrong()
 
     def beat(self) -> None:
         """Say that the main loop turns; write the file now and then."""
         self._beat_at = self._clock()
-        if self._path and self._beat_at - self._written >= WRITE_EVERY_S:
+        if self._beat_at - self._written >= WRITE_EVERY_S:
             self._written = self._beat_at
+            with self._lock:
+                self._write()
+
+    def _write(self) -> None:
+        """Write the file; the caller holds the lock."""
+        if self._path:
             new = self._path.with_suffix(".new")
-            new.write_text(json.dumps({"at": time.time(), "problems": self.problems()}))
+            new.write_text(json.dumps({"at": time.time(), "problems": self._now_wrong()}))
             new.replace(self._path)
+
+    def _now_wrong(self) -> dict[str, str]:
+        now = self._clock()
+        late = {
+            check: f"no progress for {now - at:.0f} s too long"
+            for check, at in self._expires.items()
+            if at < now
+        }
+        return late | {check: reason for check, (reason, _) in self._problems.items()}
 
     def overdue_s(self) -> float:
         """Return for how long the main loop, or a check with a time of its own, has hung."""
@@ -119,7 +132,7 @@ class Watchdog:
 def main() -> int:
     """Read a health file and say whether the service is well."""
     path = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("RAVEN_HEALTH_FILE")
-    if not path:
+    if not path or path.startswith("-"):
         print("usage: python -m ravenbus.health FILE (or set RAVEN_HEALTH_FILE)", file=sys.stderr)  # noqa: T201
         return 2
     try:

@@ -22,7 +22,11 @@ CONTRACT_VERSION: Final = 1
 Version = Annotated[Literal[1], Meta(description="version of this contract")]
 Node = Annotated[
     str,
-    Meta(pattern=r"^(?!dead$)[A-Za-z0-9_-]{1,64}\Z", description="name of a reader in a fleet"),
+    Meta(
+        pattern=r"^(?!dead$)[A-Za-z0-9_-]{1,64}\Z",
+        description="name of a reader in a fleet",
+        extra={"allowed": "1 to 64 letters, digits, _ or -, but not dead"},
+    ),
 ]
 RunName = Annotated[
     str,
@@ -31,6 +35,7 @@ RunName = Annotated[
         max_length=100,
         pattern=r"^[^\x00-\x1f\x7f]+\Z",
         description="what the operator calls the run",
+        extra={"allowed": "1 to 100 characters, none of them a control character"},
     ),
 ]
 RunHash = Annotated[

@@ -11,6 +11,8 @@ from prometheus_client import (
     start_http_server,
 )
 
+from ravenbus.errors import FatalError
+
 
 class Metrics:
     """Base of a service's metrics; subclasses add counters to ``registry``."""
@@ -23,10 +25,13 @@ class Metrics:
     def serve(self, port: int) -> None:
         """Serve ``/metrics`` on every address; port 0 serves nothing.
 
-        Raise OSError if the port is taken.
+        Raise FatalError if the port cannot be used.
         """
         if port:
-            start_http_server(port, registry=self.registry)
+            try:
+                start_http_server(port, registry=self.registry)
+            except OSError as error:
+                raise FatalError(f"RAVEN_METRICS_PORT: {port} cannot be used: {error}") from error
 
 
 class PublisherMetrics(Metrics):

@@ -17,6 +17,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ravenbus.errors import BrokerAwayError
@@ -31,7 +32,7 @@ REFUSED = 0x80
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """What a CONNACK without the property means (MQTT 5.0, 3.2.2.3.3)."""
 KEEPALIVE_S = 30
-OPEN_TIMEOUT_S = 10.0
+OPEN_TIMEOUT_S = 5.0
 
 
 class Received(NamedTuple):
@@ -40,6 +41,8 @@ class Received(NamedTuple):
     mid: int
     topic: str
     payload: bytes
+    qos: int = 1
+    retained: bool = False
 
 
 class Published(NamedTuple):
@@ -87,7 +90,7 @@ class Connection(Protocol):
         """Subscribe with QoS 1; messages come as ``Received``."""
 
     def acknowledge(self, message: Received) -> None:
-        """Send the PUBACK of a message."""
+        """Send the PUBACK of a message that asks for one."""
 
     def alive(self) -> bool:
         """Say whether anything still reads from the network."""
@@ -101,6 +104,11 @@ class Connect(Protocol):
 
     def __call__(self, events: Events) -> Connection:
         """Return the open connection; raise BrokerAwayError with the reason."""
+
+
+def puback_name(reason: int) -> str:
+    """Return what the standard calls a PUBACK's reason, as in ``Not authorized``."""
+    return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
 
 
 class Will(NamedTuple):
@@ -201,7 +209,9 @@ class _PahoConnection:
         self._client.subscribe([(topic, options) for topic in topics])
 
     def acknowledge(self, message: Received) -> None:
-        self._client.ack(message.mid, 1)
+        # To acknowledge what was sent with QoS 0 is a protocol error, and ends the connection.
+        if message.qos:
+            self._client.ack(message.mid, message.qos)
 
     def alive(self) -> bool:
         # paho's own is_connected() stays true when its thread has died.
@@ -234,7 +244,10 @@ class _PahoConnection:
         self._events.put(Lost(str(reason), self.taken_over))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._events.put(Received(message.mid, message.topic, bytes(message.payload)))
+        received = Received(
+            message.mid, message.topic, bytes(message.payload), message.qos, message.retain
+        )
+        self._events.put(received)
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any

@@ -34,6 +34,7 @@ from ravenbus.mqtt import (
     Published,
     Received,
     Wake,
+    puback_name,
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 
@@ -112,7 +113,10 @@ class Publisher:
         self._taken: list[int] = []
 
     def subscribe(self, topic: str, handle: Callable[[bytes], None]) -> None:
-        """Have the payloads of a topic handled on the main loop; called before ``run``."""
+        """Have what is sent to a topic handled on the main loop; called before ``run``.
+
+        Retained messages are passed over.
+        """
         self._subscriptions[topic] = handle
 
     def wake(self) -> None:
@@ -241,7 +245,9 @@ class Publisher:
                     if entry and self._is_taken(epoch, entry, reason):
                         self._taken.append(entry.key)
                 case Received():
-                    self._subscriptions[event.topic](event.payload)
+                    # A retained message would be obeyed again at each connection.
+                    if not event.retained:
+                        self._subscriptions[event.topic](event.payload)
                     epoch.connection.acknowledge(event)
                 case Denied(detail):
                     log.warning("commands will not come", extra={"reason": detail})
@@ -272,7 +278,8 @@ class Publisher:
                 log.warning("nobody subscribes, entries are kept", extra={"topic": entry.topic})
         elif reason >= REFUSED:
             epoch.refused += 1
-            self._health.failing("publish", f"the broker refuses {entry.topic}: reason {reason:#x}")
+            why = f"the broker refuses what we publish: {puback_name(reason)} ({reason:#x})"
+            self._health.failing("publish", why)
         else:
             if entry.topic in epoch.unheard:
                 epoch.subscriber_came = True

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ravenbus import logs
 from ravenbus.errors import RavenError, SettingsError
-from ravenbus.settings import Settings, settings_of
+from ravenbus.settings import Setting, Settings, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ EXIT_SETTINGS = 78
 def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
     """Return the argument parser that every service starts from; settings are in its epilog."""
     lines = [
-        f"  {setting.name}\n      {setting.description}; {setting.allowed}"
+        f"  {setting.name}\n      {setting.description}\n      {setting.allowed}{_default(setting)}"
         for setting in settings_of(settings)
     ]
     found = argparse.ArgumentParser(
@@ -44,6 +44,11 @@ def parser(name: str, description: str, settings: type[Settings]) -> argparse.Ar
         help="check the settings and exit (status 78 if wrong)",
     )
     return found
+
+
+def _default(setting: Setting) -> str:
+    shown = setting.default is not None and setting.default != ""
+    return f"; default {setting.default}" if shown else ""
 
 
 def main(

@@ -7,6 +7,7 @@ Its ``Meta`` carries the description and the limits, from which both the error m
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ SECRET = {"secret": True}
 class MqttUrl:
     """Where a broker is, as in ``mqtts://user:password@host:8883``; prints without its password."""
 
-    ALLOWED = "mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883]"
+    ALLOWED = (
+        "mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883], "
+        "user and password percent-encoded"
+    )
 
     def __init__(self, text: str) -> None:
         """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
@@ -92,8 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong between settings that are right one by one."""
-        yield from ()
+        """Yield what is wrong between settings, or with what they name."""
+        if self.raven_health_file and not usable_folder(self.raven_health_file.parent):
+            path = str(self.raven_health_file)
+            yield f"RAVEN_HEALTH_FILE: {path!r} cannot be used: its folder cannot be written to"
 
 
 class MqttSettings(Settings, frozen=True, kw_only=True):
@@ -112,7 +118,11 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
     mqtt_tls_key: Annotated[Path | None, Meta(description="its private key, PEM")] = None
     raven_topic_prefix: Annotated[
         str,
-        Meta(pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z", description="first part of every topic"),
+        Meta(
+            pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z",
+            description="first part of every topic",
+            extra={"allowed": "1 to 64 characters without + and #, not starting with / or $"},
+        ),
     ] = "raven"
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -148,11 +158,8 @@ class Setting:
     default: Any
     required: bool
     secret: bool
-
-    @property
-    def allowed(self) -> str:
-        """Say what the variable may hold."""
-        return _allowed(self.type)
+    allowed: str
+    """What the variable may hold, in words."""
 
     def read(self, environ: Mapping[str, str]) -> str | None:
         """Return the variable's text, or its file's; raise ValueError if that cannot be read."""
@@ -179,6 +186,12 @@ class Setting:
             ) from None
 
 
+def usable_folder(path: Path) -> bool:
+    """Say whether a folder can be written to, or made."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
 def settings_of(cls: type[Settings]) -> list[Setting]:
     """Return a settings class's variables, in the order of their definition."""
     found = []
@@ -198,6 +211,7 @@ def settings_of(cls: type[Settings]) -> list[Setting]:
                 default=None if item.required else item.default,
                 required=item.required,
                 secret=bool(meta.get("secret")),
+                allowed=meta.get("allowed") or _allowed(kind),
             )
         )
     return found
@@ -228,6 +242,6 @@ def _allowed(kind: inspect.Type) -> str:
             return "a path"
         case inspect.CustomType(cls=cls):
             return str(getattr(cls, "ALLOWED", cls.__name__))
-        case inspect.Metadata(type=inner):
-            return _allowed(inner)
+        case inspect.Metadata(type=inner, extra=extra):
+            return (extra or {}).get("allowed") or _allowed(inner)
     return "text"

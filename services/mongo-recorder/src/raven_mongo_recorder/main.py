@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_mongo_recorder.sink import MongoSink
-from ravenbus import service
+from ravenbus import __version__, service
 from ravenbus.consumer import SESSION_EXPIRY_S, Consumer
 from ravenbus.health import Health, Watchdog
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker
 from ravenbus.topics import Topics
+
+log = logging.getLogger(__name__)
 
 NAME = "raven-mongo-recorder"
 STALL_S = 120.0
@@ -34,6 +37,15 @@ def run(settings: RecorderSettings, stop: threading.Event) -> None:
         client_id=settings.raven_client_id,
         session_expiry_s=SESSION_EXPIRY_S,
         receive_maximum=2 * settings.raven_batch_size,
+    )
+    log.info(
+        "started",
+        extra={
+            "version": __version__,
+            "client_id": settings.raven_client_id,
+            "broker": settings.mqtt_url,
+            "database": settings.mongo_url,
+        },
     )
     sink = MongoSink(settings.mongo_url.text)
     consumer = Consumer(

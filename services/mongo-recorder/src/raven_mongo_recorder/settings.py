@@ -14,7 +14,10 @@ from ravenbus.settings import SECRET, MqttSettings
 class MongoUrl:
     """A MongoDB connection string; prints without its account."""
 
-    ALLOWED = "mongodb://[user:password@]host[:27017]/[database] or mongodb+srv://…"
+    ALLOWED = (
+        "mongodb://[user:password@]host[:27017]/[database][?options] or mongodb+srv://…, "
+        "user and password percent-encoded"
+    )
 
     def __init__(self, text: str) -> None:
         """Read a connection string; raise ValueError if it is none."""
@@ -47,6 +50,7 @@ class RecorderSettings(MqttSettings, frozen=True, kw_only=True):
         Meta(
             pattern=r"^[A-Za-z0-9_-]{1,64}\Z",
             description="name of the recorder's session at the broker; one recorder each",
+            extra={"allowed": "1 to 64 letters, digits, _ or -"},
         ),
     ] = "raven-mongo-recorder"
     raven_batch_size: Annotated[

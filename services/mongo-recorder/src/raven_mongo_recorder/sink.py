@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 from bson import Int64
 from bson.errors import BSONError, InvalidDocument
 from pymongo import ASCENDING, MongoClient, UpdateOne, WriteConcern
+from pymongo.database import Database
 from pymongo.errors import (
     BulkWriteError,
     DocumentTooLarge,
@@ -44,7 +46,8 @@ POISON_CODES: Final = frozenset(
 )
 """Codes that blame the document; every other failure is the server's state and is retried."""
 
-SELECTION_TIMEOUT_MS: Final = 5_000
+SELECTION_TIMEOUT_MS: Final = 2_000
+"""Short, so that a stop is not held up; who waits longer is our own retrying."""
 SOCKET_TIMEOUT_MS: Final = 30_000
 """A peer that vanished without a word would otherwise hold the recorder for ever."""
 
@@ -57,17 +60,25 @@ class MongoSink:
     """
 
     def __init__(self, url: str) -> None:
-        self._client: MongoClient[Document] = MongoClient(
-            url,
+        self._url = url
+
+    @cached_property
+    def _client(self) -> MongoClient[Document]:
+        # Looking up mongodb+srv needs the network, so it belongs where errors are retried.
+        return MongoClient(
+            self._url,
             serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
             connectTimeoutMS=SELECTION_TIMEOUT_MS,
             socketTimeoutMS=SOCKET_TIMEOUT_MS,
+            retryWrites=False,
             tz_aware=True,
             appname="raven-mongo-recorder",
         )
-        self._db = self._client.get_default_database(
-            DATABASE, write_concern=WriteConcern("majority", j=True, wtimeout=SOCKET_TIMEOUT_MS)
-        )
+
+    @cached_property
+    def _db(self) -> Database[Document]:
+        concern = WriteConcern("majority", j=True, wtimeout=SOCKET_TIMEOUT_MS)
+        return self._client.get_default_database(DATABASE, write_concern=concern)
 
     def prepare(self) -> None:
         """Create the indexes, and with them the collections; raise RetryableError."""
@@ -94,8 +105,9 @@ class MongoSink:
         return Stored(new, len(items) - new)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections, if there are any."""
+        if "_client" in self.__dict__:
+            self._client.close()
 
     def _insert(self, name: str, documents: list[Document]) -> int:
         """Insert what is new and return how many those were."""
@@ -186,7 +198,10 @@ def _errors_sorted() -> Iterator[None]:
 
 def _explain(error: PyMongoError) -> str:
     """Say in a line what keeps the store away, without the driver's topology dump."""
-    text = str(error).partition(", Timeout:")[0].partition(", full error:")[0]
-    if isinstance(error, OperationFailure) and error.code in (13, 18):
+    text = str(error)
+    for noise in (", Timeout:", ", full error:", " (configured timeouts:"):
+        text = text.partition(noise)[0]
+    refused = isinstance(error, OperationFailure) and error.code in (13, 18)
+    if refused or "authentication failed" in text.lower():
         return f"MongoDB refuses the account: {text} (see MONGO_URL)"
     return f"MongoDB is away: {text}"

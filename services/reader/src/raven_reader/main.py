@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -23,14 +24,16 @@ from raven_reader.secrets import Masker
 from raven_reader.serial_port import Port, PortError, find_sticks
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import DeviceSettings, ReaderSettings
-from raven_reader.spool import Spool, SpoolOutbox
-from ravenbus import service
+from raven_reader.spool import Spool, SpoolOutbox, locked
+from ravenbus import __version__, service
 from ravenbus.health import Health, Watchdog
 from ravenbus.messages import Status, encode, now
 from ravenbus.mqtt import Broker, Will
 from ravenbus.notifications import kind_of
 from ravenbus.publisher import Publisher
 from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
+
+log = logging.getLogger(__name__)
 
 NAME = "raven-reader"
 STALL_S = 120.0
@@ -52,12 +55,12 @@ def main() -> int:
             _parser().print_help(sys.stderr)
             return 2
     new_run = getattr(arguments, "new_run", False)
-    return service.main(
-        NAME,
-        ReaderSettings,
-        lambda settings, stop: run(settings, stop, new_run=new_run),
-        check=arguments.check_config,
-    )
+
+    def locked_run(settings: ReaderSettings, stop: threading.Event) -> None:
+        with locked(settings.raven_state):
+            run(settings, stop, new_run=new_run)
+
+    return service.main(NAME, ReaderSettings, locked_run, check=arguments.check_config)
 
 
 def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = False) -> None:
@@ -71,6 +74,17 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     outbox = SpoolOutbox(settings.spool_file, max_mb=settings.raven_spool_max_mb)
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     node = spool.node
+    log.info(
+        "started",
+        extra={
+            "version": __version__,
+            "node": node,
+            "run": spool.run.run,
+            "device": settings.raven_device,
+            "broker": settings.mqtt_url,
+            "state": settings.raven_state,
+        },
+    )
 
     gone = Status(
         node=node,
@@ -148,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--new-run", action="store_true", help="begin a new run of the same name")
     sub.add_parser("devices", help="list the sticks that are plugged in")
     command = sub.add_parser(
-        "decode", help="read raw bytes, print one JSON reading a line, a summary on standard error"
+        "decode",
+        help="read raw bytes or a capture, print one JSON reading a line, "
+        "a summary on standard error",
     )
     command.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="raw bytes or a capture; - for stdin"
@@ -173,7 +189,7 @@ def _devices() -> int:
 
 def _decode(name: str) -> int:
     intake = Intake(Limits())
-    size = 0
+    size = status = 0
     kinds: Counter[str] = Counter()
     try:
         with ExitStack() as stack:
@@ -187,18 +203,25 @@ def _decode(name: str) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
-        print(f"{NAME}: {name} cannot be read: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"{NAME}: {name} cannot be read: {error.strerror}", file=sys.stderr)
         return 2
+    except ValueError as error:
+        print(
+            f"{NAME}: {name} is a capture that cannot be read to its end: {error}", file=sys.stderr
+        )
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
     counts = intake.counts
     lines = [
         f"read {size} bytes: {counts.whole} whole fragments, {counts.damaged} damaged",
         f"printed {kinds.total()}: {_listed(kinds)}",
         f"rejected {intake.reasons.total()}: {_listed(intake.reasons)}",
-        f"skipped {counts.skipped_bytes} bytes that belong to no whole fragment",
+        f"skipped {counts.skipped_bytes} bytes, white space not counted, of no whole fragment",
     ]
     print("\n".join(lines), file=sys.stderr)
-    return 0
+    return status
 
 
 def _listed(counter: Counter[str]) -> str:
@@ -217,8 +240,8 @@ def _capture(name: str, seconds: float | None) -> int:
     size = 0
     try:
         with ExitStack() as stack:
-            file = sys.stdout.buffer if name == "-" else stack.enter_context(Path(name).open("wb"))
             port = stack.enter_context(closing(Port(settings.raven_device)))
+            file = sys.stdout.buffer if name == "-" else stack.enter_context(Path(name).open("xb"))
             print(f"capturing {port.name}; end with Ctrl-C", file=sys.stderr)
             while not stop.is_set() and time.monotonic() < end:
                 data = masker.feed(port.read())
@@ -229,6 +252,9 @@ def _capture(name: str, seconds: float | None) -> int:
             if data := masker.flush():
                 size += len(data)
                 file.write(recording.line(now(), data))
+    except FileExistsError:
+        print(f"{NAME}: {name} exists already; name another file", file=sys.stderr)
+        return 2
     except (PortError, OSError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 1

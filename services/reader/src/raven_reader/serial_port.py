@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -91,7 +92,7 @@ class Port:
             data = bytes(self._serial.read(self._serial.in_waiting or 1))
         except (OSError, TypeError) as error:
             # pyserial reads from a closed descriptor when the line goes away meanwhile.
-            raise PortError(f"{self.name} is gone: {error}") from error
+            raise PortError(f"{self.name} is gone: {_explain(error)}") from error
         return data + self._rest() if data and self._is_socket else data
 
     def _rest(self) -> bytes:
@@ -112,14 +113,14 @@ class Port:
         try:
             self._serial.write(data)
         except OSError as error:
-            raise PortError(f"{self.name} is gone: {error}") from error
+            raise PortError(f"{self.name} is gone: {_explain(error)}") from error
 
     def close(self) -> None:
         """Give the line back."""
         try:
             self._serial.close()
         except OSError as error:
-            raise PortError(f"{self.name} is gone: {error}") from error
+            raise PortError(f"{self.name} is gone: {_explain(error)}") from error
 
 
 def _link(path: str) -> str:
@@ -145,9 +146,17 @@ def _resolve(location: DeviceLocation, ports: Callable[[], Iterable[Any]]) -> st
 
 
 def _explain(error: Exception) -> str:
+    """Return what an error means for the person who plugged in the stick."""
     text = str(error)
     if "exclusively lock" in text or "temporarily unavailable" in text:
         return "another program uses it; two readers cannot share a stick"
-    if "Permission denied" in text:
-        return f"{text}; the user has to be in the group that owns it (dialout on Debian)"
+    if "returned no data" in text:
+        return "unplugged"
+    match getattr(error, "errno", None):
+        case errno.ENOENT:
+            return "there is no such port; `raven-reader devices` lists the sticks that are there"
+        case errno.EACCES:
+            return "the user has to be in the group that owns it (dialout on Debian)"
+        case errno.ENOTTY:
+            return "it is no serial port"
     return text

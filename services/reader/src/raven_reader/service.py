@@ -118,6 +118,9 @@ class Reader:
             self._publish_latest(reading)
         self._publish_run()
         self._set_status("disconnected", None, "starting")
+        if not self._settings.raven_homeassistant:
+            # An empty payload takes away what Home Assistant was told before.
+            self._publisher.set_state(self._topics.discovery(self._node), b"")
 
     def end(self) -> None:
         """Say goodbye: a will is not sent when the connection is closed properly."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from msgspec import Meta
 from raven_reader.acceptance import Limits
 from raven_reader.serial_port import DeviceLocation
 from ravenbus.messages import Node, RunName
-from ravenbus.settings import MqttSettings, Settings
+from ravenbus.settings import MqttSettings, Settings, usable_folder
 
 Device = Annotated[
     DeviceLocation,
@@ -98,9 +97,6 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
                 f"RAVEN_SILENCE_REOPEN_S: {self.raven_silence_reopen_s:g} cannot be used: "
                 f"allowed is more than RAVEN_SILENCE_ASK_S ({self.raven_silence_ask_s:g})"
             )
-        try:
-            self.raven_state.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.raven_state, os.W_OK | os.X_OK):
-                raise PermissionError("it cannot be written to")
-        except OSError as error:
-            yield f"RAVEN_STATE: {str(self.raven_state)!r} cannot be used: {error}"
+        if not usable_folder(self.raven_state):
+            path = str(self.raven_state)
+            yield f"RAVEN_STATE: {path!r} cannot be used: allowed is a folder that can be written to"

@@ -6,6 +6,7 @@ before anything leaves the process, and a number is never used for two readings.
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -49,10 +50,28 @@ CREATE TABLE outbox (
 """
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have the state's folder, made if there is none, to oneself; raise FatalError if another has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise FatalError(f"RAVEN_STATE: {folder} cannot be used: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FatalError(
+                f"RAVEN_STATE: another reader uses {folder}: each needs a folder of its own"
+            ) from error
+        yield
+
+
 class Spool:
     """The reader's side: accepts readings and dead letters under the run that goes on.
 
-    Used by one thread.  Raises RetryableError when the disk is full or busy; nothing of that
+    Used by one thread, in the process that has the state locked.  Raises RetryableError when the disk is full or busy; nothing of that
     call is then kept.
     """
 
