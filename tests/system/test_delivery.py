@@ -236,4 +236,4 @@ def test_the_demo_agrees_although_everything_is_killed(system: System):
     os.kill(pid("reader"), signal.SIGKILL)
     assert demo.wait(120) == 0, demo.text()
     assert "AGREE" in demo.text()
-    assert demo.text().count("started again") == 3
+    assert demo.text().count(": started again, pid") == 3

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 import stack
@@ -88,6 +89,36 @@ def test_a_secret_can_come_from_a_file(system: System):
                 process.env[f"{name}_FILE"] = str(path)
     system.start("--rate", "50", "--count", "20")
     system.assert_complete()
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 that signs itself, and its key."""
+    made = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-out", str(made[0]), "-keyout", str(made[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+def test_a_broker_is_trusted_by_its_certificate_only(system: System):
+    """mqtts:// works with the right certificate; with another the log says why it does not."""
+    right, key = certificate(system.folder, "right")
+    wrong, _ = certificate(system.folder, "wrong")
+    with Path(system.broker.command[-1]).open("a") as config:
+        config.write(f"certfile {right}\nkeyfile {key}\n")
+    for process in (system.reader, system.recorder):
+        process.env["MQTT_URL"] = process.env["MQTT_URL"].replace("mqtt://", "mqtts://")
+        process.env["MQTT_TLS_CA"] = str(right)
+    system.reader.env["MQTT_TLS_CA"] = str(wrong)
+    system.start("--rate", "50", "--count", "150")
+    assert "certificate verify failed" in system.wait_for_log(system.reader, "problem check=broker")
+    assert system.stored()[1] == []
+    system.simulator.wait()
+    system.reader.stop()
+    system.reader.env["MQTT_TLS_CA"] = str(right)
+    system.reader.start()
+    wait_until(lambda: len(system.stored()[1]) == system.accepted()[1] > 50, "all is stored")
 
 
 def test_a_wrong_password_is_said_and_nothing_is_lost_meanwhile(system: System):
