@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES := libs/ravenbus services/reader services/simulator services/mongo-recorder
+PACKAGES := libs/ravenbus services/reader services/simulator services/mongo-recorder services/sql-writer
 PROJECTS := $(PACKAGES:%=%/pyproject.toml)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tests tools bench
@@ -18,7 +18,7 @@ demo: $(VENV)/.demo system  ## See readings travel from a stick (simulated, or R
 	@$(BIN)/python tools/demo.py
 
 .PHONY: test
-test: $(VENV)/.dev system  ## Run every test, against a real broker and a MongoDB-speaking server
+test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
 	$(BIN)/pytest
 
 .PHONY: check
@@ -53,6 +53,14 @@ system:
 	@PATH="$$PATH:/usr/sbin" command -v mosquitto_passwd >/dev/null || { \
 	  echo "installing Debian's package mosquitto"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq mosquitto >/dev/null; }
+
+# MariaDB's programs alone: no server of the system's own is started.
+.PHONY: system-sql
+system-sql:
+	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null || { \
+	  echo "installing Debian's packages mariadb-server-core and mariadb-client-core"; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) apt-get install -y -qq --no-install-recommends mariadb-server-core mariadb-client-core >/dev/null; }
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'

@@ -14,7 +14,6 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -95,8 +94,6 @@ def machine(busy: float) -> str:
         f"- beside them: {', '.join(_peers())}",
         f"- other processes took {busy:.0f} % of the cores just before",
     ]
-    if find_spec("cryptography"):
-        lines.append("- `cryptography` is installed, see Memory")
     return "\n".join(lines) + "\n"
 
 

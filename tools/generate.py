@@ -17,6 +17,7 @@ import msgspec
 
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
+from raven_sql_writer.settings import WriterSettings
 from ravenbus import contract
 from ravenbus.messages import (
     Command,
@@ -41,6 +42,7 @@ CONFIGURATION: Final = DOCS / "configuration.md"
 SERVICES: Final[dict[str, type[Settings]]] = {
     "reader": ReaderSettings,
     "mongo-recorder": RecorderSettings,
+    "sql-writer": WriterSettings,
 }
 """The services in the order of the page, with their settings."""
 

@@ -50,7 +50,9 @@ class Process:
     def start(self) -> None:
         """Start it; the log goes on where it was."""
         clean = {
-            k: v for k, v in os.environ.items() if not k.startswith(("RAVEN_", "MQTT_", "MONGO_"))
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("RAVEN_", "MQTT_", "MONGO_", "MYSQL_"))
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

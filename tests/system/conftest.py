@@ -65,7 +65,9 @@ class System:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.broker = stack.Broker(folder, [NODE, "mongo-recorder", "watcher", "intruder"])
+        self.broker = stack.Broker(
+            folder, [NODE, "mongo-recorder", "sql-writer", "watcher", "intruder"]
+        )
         self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
         self.database = f"raven_test_{uuid.uuid4().hex[:12]}"
         self.device = str(folder / "ttyRAVEN")

@@ -1,0 +1,151 @@
+"""Demand and registers by 5 minutes, hour and day, counted in the transaction of their rows.
+
+A row is counted when it is inserted and never again, so a late one is added to its period and one
+that is delivered again is not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from raven_sql_writer import rows
+from raven_sql_writer.database import Cursor
+from ravenbus.messages import Reading
+from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand
+
+PERIODS_S: Final = (300, 3600, 86400)
+"""Each a multiple of the first."""
+FOREIGN_AT_ONCE: Final = 2000
+
+PUT_DEMAND: Final = (
+    "INSERT INTO demand_rollup (period_s, node, meter, start, readings, sum_kw, min_kw, max_kw) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
+    "readings = readings + VALUES(readings), sum_kw = sum_kw + VALUES(sum_kw), "
+    "min_kw = LEAST(min_kw, VALUES(min_kw)), max_kw = GREATEST(max_kw, VALUES(max_kw))"
+)
+_EXTREMES: Final = ", ".join(
+    f"{name}_{end} = COALESCE({pick}({name}_{end}, VALUES({name}_{end})), {name}_{end}, "
+    f"VALUES({name}_{end}))"
+    for name in ("delivered_kwh", "received_kwh")
+    for end, pick in (("min", "LEAST"), ("max", "GREATEST"))
+)
+PUT_ENERGY: Final = (
+    "INSERT INTO energy_rollup (period_s, node, meter, start, readings, delivered_kwh_min, "
+    "delivered_kwh_max, received_kwh_min, received_kwh_max) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
+    "readings = readings + VALUES(readings), " + _EXTREMES
+)
+FOREIGN: Final = (
+    "SELECT d.id, d.time, d.demand, d.multiplier, d.divisor, "
+    "(SELECT MAX(r.meter_id) FROM run_info AS r WHERE r.hash = d.hash) "
+    "FROM instantaneous_demand AS d WHERE d.rolled_up IS NULL ORDER BY d.id LIMIT %s "
+    "FOR UPDATE SKIP LOCKED"
+)
+ROLLED: Final = (
+    "UPDATE instantaneous_demand SET rolled_up = TRUE WHERE id IN %s AND time BETWEEN %s AND %s"
+)
+"""The times only spare the server the other months."""
+
+
+class Sample(NamedTuple):
+    """What a row adds to its periods: one value, or one of each register."""
+
+    node: str
+    meter: str
+    time: datetime
+    values: tuple[Decimal | None, ...]
+
+
+Key = tuple[int, str, str, datetime]
+
+
+def of_demand(readings: Iterable[Reading]) -> list[Sample]:
+    """Return the demands among the readings that have a value."""
+    return [
+        _sample(reading, rows.scaled(found.demand, found.multiplier, found.divisor))
+        for reading in readings
+        if isinstance(found := reading.notification, InstantaneousDemand)
+        and None not in (found.demand, found.multiplier, found.divisor)
+    ]
+
+
+def of_energy(readings: Iterable[Reading]) -> list[Sample]:
+    """Return the registers among the readings."""
+    return [
+        _sample(
+            reading,
+            rows.scaled(found.summation_delivered, found.multiplier, found.divisor),
+            rows.scaled(found.summation_received, found.multiplier, found.divisor),
+        )
+        for reading in readings
+        if isinstance(found := reading.notification, CurrentSummationDelivered)
+    ]
+
+
+def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[tuple[Decimal | None, ...]]]]:
+    """Return the values by period, in the order in which every writer locks the periods."""
+    shortest: dict[tuple[str, str, int], list[tuple[Decimal | None, ...]]] = defaultdict(list)
+    for node, meter, time, values in samples:
+        seconds = int(time.replace(tzinfo=UTC).timestamp())
+        shortest[node, meter, seconds // PERIODS_S[0]].append(values)
+    found: dict[Key, list[tuple[Decimal | None, ...]]] = defaultdict(list)
+    for (node, meter, number), group in shortest.items():
+        for period in PERIODS_S:
+            seconds = number * PERIODS_S[0] // period * period
+            start = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+            found[period, node, meter, start] += group
+    return sorted(found.items(), key=itemgetter(0))
+
+
+def count(cursor: Cursor, demand: Sequence[Sample], energy: Sequence[Sample]) -> None:
+    """Add the samples to their periods."""
+    demand_rows = []
+    for key, values in grouped(demand):
+        kw = [value for (value,) in values if value is not None]
+        demand_rows.append((*key, len(kw), sum(kw), min(kw), max(kw)))
+    if demand_rows:
+        cursor.executemany(PUT_DEMAND, demand_rows)
+    energy_rows = []
+    for key, values in grouped(energy):
+        extremes: list[Decimal | None] = []
+        for column in zip(*values, strict=True):
+            kwh = [value for value in column if value is not None]
+            extremes += [min(kwh, default=None), max(kwh, default=None)]
+        energy_rows.append((*key, len(values), *extremes))
+    if energy_rows:
+        cursor.executemany(PUT_ENERGY, energy_rows)
+
+
+def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
+    """Count the rows that were there before us or come from another program; return how many.
+
+    Each is marked in the transaction that counts it, so the order in which others commit and a
+    crash of ours do not matter.  Rows that were made up are marked and not counted.
+    """
+    done = 0
+    while True:
+        beat()
+        cursor.execute(FOREIGN, (FOREIGN_AT_ONCE,))
+        found = cursor.fetchall()
+        if not found:
+            return done
+        samples = []
+        for _, time, demand, multiplier, divisor, meter in found:
+            kw = rows.scaled(demand, multiplier, divisor)
+            if kw is not None:
+                samples.append(Sample("", meter or "", time, (kw,)))
+        count(cursor, samples, [])
+        times = [row[1] for row in found]
+        cursor.execute(ROLLED, ([row[0] for row in found], min(times), max(times)))
+        cursor.execute("COMMIT")
+        done += len(found)
+
+
+def _sample(reading: Reading, *values: Decimal | None) -> Sample:
+    time = reading.notification.time or reading.envelope.received
+    return Sample(reading.envelope.node, reading.notification.meter or "", time, values)

@@ -1,0 +1,153 @@
+"""What a message looks like as a row: pure, and exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ravenbus.errors import PoisonError
+from ravenbus.messages import DeadLetter, Reading
+from ravenbus.notifications import (
+    CurrentSummationDelivered,
+    InstantaneousDemand,
+    Notification,
+    PriceCluster,
+)
+
+Row = tuple[Any, ...]
+
+IDENTITY: Final = (
+    *("time", "received", "device_time", "node", "device", "meter", "run", "hash", "seq"),
+)
+"""What the tables of readings have in common."""
+
+_SCALE: Final = ("multiplier", "divisor", "digits_right", "digits_left", "suppress_leading_zero")
+
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "instantaneous_demand": ("demand", *_SCALE, "rolled_up"),
+    "current_summation_delivered": ("summation_delivered", "summation_received", *_SCALE),
+    "price_cluster": (
+        *("price", "trailing_digits", "price_per_kwh", "currency", "tier"),
+        *("start_time", "duration", "tier_label", "rate_label"),
+    ),
+    "notification": ("kind", "body"),
+}
+"""The tables of readings, with what each has of its own; `notification` takes every other kind."""
+
+BODY_MAX: Final = 2**20
+"""Bytes: quoted, it fits into the smallest packet that a server allows in practice, 4 MiB."""
+
+PRICE_DIGITS: Final = Decimal(1).scaleb(-18)
+"""The digits that the column price_per_kwh keeps."""
+
+SCALED_DIGITS: Final = Decimal(1).scaleb(-9)
+"""The digits that a derived column keeps."""
+
+EXACT: Final = Context(prec=60)
+
+LETTER_COLUMNS: Final = (
+    *("id", "service", "node", "at", "reason", "detail", "topic", "payload", "size"),
+)
+
+
+class TableRow(NamedTuple):
+    """A row and the table that it belongs to."""
+
+    table: str
+    values: Row
+
+
+def insert(table: str, columns: Sequence[str], key: str) -> str:
+    """Return an INSERT of many rows that leaves a row with the same unique key as it is.
+
+    Its form is what PyMySQL's ``executemany`` makes one statement of: nothing but placeholders.
+    """
+    places = ", ".join(["%s"] * len(columns))
+    names = ", ".join(columns)
+    return (
+        f"INSERT INTO {table} ({names}) VALUES ({places}) "  # noqa: S608 - names are ours
+        f"ON DUPLICATE KEY UPDATE {key} = {table}.{key}"
+    )
+
+
+INSERTS: Final = {table: insert(table, IDENTITY + own, "seq") for table, own in COLUMNS.items()}
+INSERT_LETTER: Final = insert("dead_letter", LETTER_COLUMNS, "id")
+
+
+def scaled(raw: int | None, multiplier: int | None, divisor: int | None) -> Decimal | None:
+    """Return raw x multiplier / divisor as the tables derive it; zero counts as one.
+
+    None if something is missing, or negative as a scale of a row that was made up.
+    """
+    if raw is None or multiplier is None or divisor is None or multiplier < 0 or divisor < 0:
+        return None
+    value = EXACT.divide(EXACT.multiply(Decimal(raw), multiplier or 1), divisor or 1)
+    return value.quantize(SCALED_DIGITS, ROUND_HALF_UP, EXACT)
+
+
+def reading_row(reading: Reading) -> TableRow:
+    """Return a reading's row; raise PoisonError if no row can hold it."""
+    notification = reading.notification
+    match notification:
+        case InstantaneousDemand() | CurrentSummationDelivered():
+            # What the sink inserts it rolls up in the same transaction.
+            own = [getattr(notification, name, True) for name in COLUMNS[reading.kind]]
+        case PriceCluster():
+            exact = {"price_per_kwh": _price(notification), "start_time": notification.start_time}
+            own = [exact.get(n, getattr(notification, n)) for n in COLUMNS[reading.kind]]
+        case _:
+            return TableRow("notification", (*_identity(reading), reading.kind, _body(reading)))
+    return TableRow(reading.kind, (*_identity(reading), *own))
+
+
+def letter_row(letter: DeadLetter, payload_max: int) -> Row:
+    """Return a dead letter's row, its payload cut to ``payload_max`` bytes."""
+    columns = msgspec.structs.asdict(letter)
+    columns["payload"] = letter.payload[:payload_max]
+    columns["at"] = millis(letter.at)
+    return tuple(columns[name] for name in LETTER_COLUMNS)
+
+
+def millis(time: datetime) -> datetime:
+    """Return the time as the database keeps it, cut to the millisecond: a server would round."""
+    return time.replace(microsecond=time.microsecond // 1000 * 1000, tzinfo=None)
+
+
+def seconds(time: datetime) -> datetime:
+    """Return the time cut to the second."""
+    return time.replace(microsecond=0, tzinfo=None)
+
+
+def _identity(reading: Reading) -> Row:
+    envelope, notification = reading.envelope, reading.notification
+    device_time = notification.time
+    return (
+        seconds(device_time or envelope.received),
+        millis(envelope.received),
+        device_time and millis(device_time),
+        envelope.node,
+        notification.device,
+        notification.meter,
+        envelope.run,
+        envelope.hash,
+        envelope.seq,
+    )
+
+
+def _price(notification: PriceCluster) -> Decimal | None:
+    if notification.price is None or notification.trailing_digits is None:
+        return None
+    return Decimal(notification.price).scaleb(-notification.trailing_digits).quantize(PRICE_DIGITS)
+
+
+def _body(reading: Reading) -> str:
+    notification: Notification = reading.notification
+    body = msgspec.json.encode(notification)
+    if len(body) > BODY_MAX:
+        detail = f"{len(body)} bytes of {reading.kind}: {BODY_MAX} can be stored"
+        raise PoisonError("too-large", detail)
+    return body.decode()

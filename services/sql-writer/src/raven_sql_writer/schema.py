@@ -1,0 +1,166 @@
+"""The tables: numbered migrations, applied in order under a lock, each safe to repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+from raven_sql_writer.database import STRICT, Cursor, Database, code_of
+from raven_sql_writer.settings import MysqlUrl
+from ravenbus.errors import FatalError, PoisonError, RetryableError
+
+log = logging.getLogger(__name__)
+
+LOCK_TRY_S: Final = 5
+ALTER_TIMEOUT_S: Final = 24 * 3600
+"""Rebuilding a table of ten years takes as long as it takes."""
+BEAT_EVERY_S: Final = 1.0
+WRONG_STATEMENT_CODES: Final = frozenset({1050, 1054, 1060, 1061, 1064, 1068, 1072, 1146, 1347})
+"""What a migration meets in a database that somebody else changed: trying again is useless."""
+
+_FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_UNLESS: Final = re.compile(r"^-- unless column (\w+)\.(\w+)$", re.MULTILINE)
+
+
+class Statement(NamedTuple):
+    """One statement; ``unless`` names the table and column whose presence means it is done."""
+
+    sql: str
+    unless: tuple[str, str] | None
+
+
+class Migration(NamedTuple):
+    """One step from a version of the tables to the next."""
+
+    number: int
+    name: str
+    statements: tuple[Statement, ...]
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return all steps in order."""
+    folder = files("raven_sql_writer") / "migrations"
+    found = [read(file.name, file.read_text("utf-8")) for file in folder.iterdir()]
+    return tuple(sorted(found))
+
+
+def read(name: str, text: str) -> Migration:
+    """Return the migration in a file; raise ValueError for a name that is none."""
+    matched = _FILE.fullmatch(name)
+    if not matched:
+        raise ValueError(f"{name} is no NNNN_name.sql")
+    statements = []
+    for part in re.split(r";\s*$", text, flags=re.MULTILINE):
+        unless = _UNLESS.search(part)
+        sql = re.sub(r"^--.*$", "", part, flags=re.MULTILINE).strip()
+        if sql:
+            statements.append(Statement(sql, (unless[1], unless[2]) if unless else None))
+    return Migration(int(matched[1]), matched[2], tuple(statements))
+
+
+def require_known(cursor: Cursor) -> None:
+    """Raise FatalError if a newer program has changed the database."""
+    version, newest = _version(cursor), migrations()[-1].number
+    if version > newest:
+        raise FatalError(
+            f"the database is at version {version} and this program knows versions up to "
+            f"{newest}: run a newer raven-sql-writer"
+        )
+
+
+def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migration]:
+    """Bring the database to this program's version and return the steps that it took.
+
+    ``beat`` is called each second while a statement runs.  Raises RetryableError if the server
+    is away or another writer is at it, FatalError if the database is newer than this program or
+    is not what a step expects.
+    """
+    try:
+        with maintenance(url) as cursor:
+            if _version(cursor) == migrations()[-1].number:
+                return []
+            lock(cursor, url.database)
+            # Another writer may have done it while this one waited for the lock.
+            require_known(cursor)
+            version = _version(cursor)
+            done = [step for step in migrations() if step.number > version]
+            for step in done:
+                _apply(cursor, step, beat)
+            return done
+    except (RetryableError, PoisonError) as error:
+        if isinstance(error, PoisonError) or code_of(error.__cause__) in WRONG_STATEMENT_CODES:
+            raise FatalError(f"the database cannot be migrated: {error}") from error
+        raise
+
+
+def run_long(cursor: Cursor, sql: str, beat: Callable[[], None]) -> None:
+    """Run a statement that may take hours, calling ``beat`` each second."""
+    with ThreadPoolExecutor(1) as worker:
+        running = worker.submit(cursor.execute, sql)
+        while not wait([running], BEAT_EVERY_S).done:
+            beat()
+        running.result()
+
+
+@contextmanager
+def maintenance(url: MysqlUrl) -> Iterator[Cursor]:
+    """Lend a cursor that may wait for hours and tolerates what old rows hold.
+
+    Raises FatalError if a newer program has changed the database.
+    """
+    database = Database(
+        url, answer_timeout_s=ALTER_TIMEOUT_S, sql_mode=STRICT, on_connect=require_known
+    )
+    try:
+        with database.transaction() as cursor:
+            yield cursor
+    finally:
+        database.close()  # which also gives the lock back
+
+
+def lock(cursor: Cursor, database: str, try_s: int = LOCK_TRY_S) -> None:
+    """Take the lock that one writer of a database has, or raise RetryableError."""
+    name = "raven-" + hashlib.sha256(database.encode()).hexdigest()[:32]
+    cursor.execute("SELECT GET_LOCK(%s, %s)", (name, try_s))
+    if cursor.fetchall() != ((1,),):
+        raise RetryableError("another writer is changing the tables")
+
+
+def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
+    log.info("migrating", extra={"step": f"{step.number:04}_{step.name}"})
+    for statement in step.statements:
+        if not (statement.unless and _has_column(cursor, *statement.unless)):
+            run_long(cursor, statement.sql, beat)
+    cursor.execute(
+        "INSERT INTO schema_version (version, name) VALUES (%s, %s)", (step.number, step.name)
+    )
+    cursor.execute("COMMIT")
+
+
+def _version(cursor: Cursor) -> int:
+    """Return the number of the last step that was applied, 0 for none."""
+    cursor.execute(
+        "SELECT COUNT(*) FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name = 'schema_version'"
+    )
+    if cursor.fetchall() == ((0,),):
+        return 0
+    cursor.execute("SELECT COALESCE(MAX(version), 0) FROM schema_version")
+    return int(cursor.fetchall()[0][0])
+
+
+def _has_column(cursor: Cursor, table: str, column: str) -> bool:
+    cursor.execute(
+        "SELECT COUNT(*) FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
+        (table, column),
+    )
+    return cursor.fetchall() != ((0,),)

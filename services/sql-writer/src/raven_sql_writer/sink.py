@@ -1,0 +1,230 @@
+"""The SQL store: each batch is one transaction, and storing again changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from raven_sql_writer import partitions, rollups, rows, schema
+from raven_sql_writer.database import Cursor, Database
+from raven_sql_writer.settings import MysqlUrl
+from ravenbus.consumer import Item, Stored
+from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.messages import DeadLetter, Reading, Run, now
+
+log = logging.getLogger(__name__)
+
+Identity = tuple[str, int]
+"""Hash and seq."""
+
+LOOKED_UP_AT_ONCE: Final = 500
+"""Beyond some thousand pairs the optimizer gives the index up."""
+
+LOOK_AFTER_EVERY: Final = timedelta(minutes=5)
+
+PACKET_RESERVE: Final = 64 * 1024
+
+RUNS: Final = "SELECT hash, last_seq FROM run_info WHERE node IS NOT NULL AND hash IN %s "
+PUT_RUN: Final = (
+    "INSERT INTO run_info (name, hash, meter_id, time, node, last_seq) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
+    "name = VALUES(name), meter_id = COALESCE(meter_id, VALUES(meter_id)), "
+    "time = LEAST(time, VALUES(time)), last_seq = GREATEST(last_seq, VALUES(last_seq))"
+)
+STORED: Final = " UNION ALL ".join(
+    f"SELECT hash, seq, received FROM {table} WHERE (hash, seq) IN %s"  # noqa: S608 - our names
+    for table in rows.COLUMNS
+)
+
+
+class _StaleRunError(Exception):
+    """A reading above its run's `last_seq` is stored: somebody changed `run_info`."""
+
+
+class _Run(NamedTuple):
+    """What a batch says of a run."""
+
+    name: str
+    hash: str
+    meter: str | None
+    since: datetime
+    node: str
+    last_seq: int
+
+
+class MysqlSink:
+    """Stores readings, runs and dead letters in the tables that ``migrations`` describe.
+
+    ``run_info.last_seq`` is the highest number stored of a run, and its row the lock of the run:
+    a reading above it is new, so only those at or below it are looked up.
+    """
+
+    def __init__(
+        self,
+        url: MysqlUrl,
+        beat: Callable[[], None] = lambda: None,
+        utc: Callable[[], datetime] = now,
+    ) -> None:
+        self._url = url
+        self._beat = beat
+        self._utc = utc
+        self._look_after_at = datetime.min.replace(tzinfo=UTC)
+        self._database = Database(url, on_connect=schema.require_known)
+
+    def prepare(self) -> None:
+        """Bring the tables up to date; raise RetryableError or FatalError."""
+        schema.migrate(self._url, self._beat)
+        self._look_after()
+
+    def store(self, items: Sequence[Item]) -> Stored:
+        """Commit the items; raise PoisonError or RetryableError."""
+        if self._utc() >= self._look_after_at:
+            self._look_after()
+        try:
+            return self._store(items)
+        except _StaleRunError:
+            return self._store(items, look_up_all=True)
+
+    def _store(self, items: Sequence[Item], *, look_up_all: bool = False) -> Stored:
+        readings = [item for item in items if isinstance(item, Reading)]
+        runs = [item for item in items if isinstance(item, Run)]
+        letters = [item for item in items if isinstance(item, DeadLetter)]
+        wanted = _by_identity(readings)
+        with self._database.transaction() as cursor:
+            known_runs = _lock_runs(cursor, readings, runs)
+            suspects = list(wanted) if look_up_all else _suspects(wanted, known_runs)
+            for identity, received in _stored(cursor, suspects).items():
+                _require_same(identity, received, wanted.pop(identity))
+            new = _insert(cursor, wanted.values())
+            if new < len(wanted):
+                raise _StaleRunError
+            rollups.count(
+                cursor, rollups.of_demand(wanted.values()), rollups.of_energy(wanted.values())
+            )
+            new += len({run.hash for run in runs} - known_runs.keys())
+            _put_runs(cursor, readings, runs)
+            new += self._bury(cursor, letters)
+        return Stored(new, len(items) - new)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def _look_after(self) -> None:
+        """Make the partitions of the months ahead and roll up what other programs inserted.
+
+        Neither is needed for storing, so nothing that stands in the way, as a lock or a right
+        that the account lacks, may keep readings from being stored.
+        """
+        self._look_after_at = self._utc() + LOOK_AFTER_EVERY
+        try:
+            with schema.maintenance(self._url) as cursor:
+                schema.lock(cursor, self._url.database, try_s=0)
+                partitions.keep_ahead(cursor, self._utc(), self._beat)
+                rollups.count_foreign(cursor, self._beat)
+        except (RetryableError, PoisonError) as error:
+            log.warning("looking after the tables is put off", extra={"reason": str(error)})
+
+    def _bury(self, cursor: Cursor, letters: Sequence[DeadLetter]) -> int:
+        if not letters:
+            return 0
+        # A byte may need two when it is quoted.
+        payload_max = (self._database.max_packet - PACKET_RESERVE) // 2
+        found = [rows.letter_row(letter, payload_max) for letter in letters]
+        return cursor.executemany(rows.INSERT_LETTER, found) or 0
+
+
+def _by_identity(readings: Iterable[Reading]) -> dict[Identity, Reading]:
+    found: dict[Identity, Reading] = {}
+    for reading in readings:
+        identity = (reading.envelope.hash, reading.envelope.seq)
+        twin = found.setdefault(identity, reading)
+        _require_same(identity, rows.millis(twin.envelope.received), reading)
+    return found
+
+
+def _require_same(identity: Identity, received: datetime, reading: Reading) -> None:
+    """Raise PoisonError if another reading has this one's identity.
+
+    So it is when the reader's state was put back from an older copy.
+    """
+    if received != rows.millis(reading.envelope.received):
+        detail = f"another reading is stored as {identity[0]}/{identity[1]}"
+        raise PoisonError("identity-conflict", detail)
+
+
+def _lock_runs(cursor: Cursor, readings: Sequence[Reading], runs: Sequence[Run]) -> dict[str, int]:
+    """Lock the runs of a batch; return the highest number stored of those known before."""
+    hashes = sorted({r.envelope.hash for r in readings} | {run.hash for run in runs})
+    if not hashes:
+        return {}
+    query = RUNS + "ORDER BY hash FOR UPDATE"
+    cursor.execute(query, (hashes,))
+    known = _highest(cursor.fetchall())
+    if len(known) == len(hashes):
+        return known
+    # A row that is not there yet cannot be locked.  Another writer may make it just now, so the
+    # answer counts that comes after ours is there.
+    _put_runs(cursor, readings, runs, stored=False)
+    cursor.execute(query, (hashes,))
+    found = _highest(cursor.fetchall())
+    return {hash_: last for hash_, last in found.items() if hash_ in known or last > 0}
+
+
+def _highest(found: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the highest number of each run, which has two nodes if its state was copied."""
+    highest: dict[str, int] = {}
+    for hash_, last in found:
+        highest[hash_] = max(last, highest.get(hash_, 0))
+    return highest
+
+
+def _put_runs(
+    cursor: Cursor, readings: Sequence[Reading], runs: Sequence[Run], *, stored: bool = True
+) -> None:
+    """Write what a batch says of its runs, in the order of their hashes, as they are locked."""
+    found: dict[str, _Run] = {}
+    for run in _said_of_runs(readings, runs):
+        other = found.get(run.hash, run)
+        found[run.hash] = run._replace(
+            meter=other.meter or run.meter,
+            since=min(other.since, run.since),
+            last_seq=max(other.last_seq, run.last_seq) if stored else 0,
+        )
+    if found:
+        cursor.executemany(PUT_RUN, [found[hash_] for hash_ in sorted(found)])
+
+
+def _said_of_runs(readings: Iterable[Reading], runs: Iterable[Run]) -> Iterable[_Run]:
+    for reading in readings:
+        e = reading.envelope
+        meter = reading.notification.meter
+        yield _Run(e.run, e.hash, meter, rows.seconds(e.received), e.node, e.seq)
+    for run in runs:
+        yield _Run(run.run, run.hash, run.meter, rows.seconds(run.started), run.node, 0)
+
+
+def _suspects(wanted: Iterable[Identity], runs: dict[str, int]) -> list[Identity]:
+    return [(hash_, seq) for hash_, seq in wanted if seq <= runs.get(hash_, 0)]
+
+
+def _stored(cursor: Cursor, identities: Sequence[Identity]) -> dict[Identity, datetime]:
+    """Return when those of the readings that are stored were received."""
+    found: dict[Identity, datetime] = {}
+    for start in range(0, len(identities), LOOKED_UP_AT_ONCE):
+        part = identities[start : start + LOOKED_UP_AT_ONCE]
+        cursor.execute(STORED, [part] * len(rows.COLUMNS))
+        found |= {(hash_, seq): received for hash_, seq, received in cursor.fetchall()}
+    return found
+
+
+def _insert(cursor: Cursor, readings: Iterable[Reading]) -> int:
+    """Insert readings, one statement for each table, and return how many were new."""
+    tables: dict[str, list[rows.Row]] = defaultdict(list)
+    for reading in readings:
+        table, values = rows.reading_row(reading)
+        tables[table].append(values)
+    return sum(cursor.executemany(rows.INSERTS[t], found) or 0 for t, found in tables.items())

@@ -1,0 +1,42 @@
+"""Which months need a partition; no database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from raven_sql_writer.partitions import AHEAD, LONGEST, Month, missing
+
+TODAY = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def names(months: list[Month]) -> list[str]:
+    return [month.partition for month in months]
+
+
+def test_a_month_is_one_of_utc():
+    """Its partition ends where the next month begins."""
+    december = Month.of(datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert december.partition == "p_2026_12"
+    assert december.later(1).partition == "p_2027_01"
+    assert december.later(1).start == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+
+
+def test_a_new_table_begins_with_this_month():
+    """This one and three ahead."""
+    assert names(missing([], None, TODAY)) == ["p_2026_11", "p_2026_12", "p_2027_01", "p_2027_02"]
+
+
+def test_an_old_table_begins_with_its_oldest_row():
+    """Every month since then, and a time that cannot be believed makes no thousand partitions."""
+    found = names(missing([], datetime(2016, 10, 20, tzinfo=UTC), TODAY))
+    assert (found[0], len(found)) == ("p_2016_10", 122 + AHEAD)
+    assert len(missing([], datetime(1970, 1, 1, tzinfo=UTC), TODAY)) == LONGEST + 1
+    assert len(missing([], datetime(2030, 1, 1, tzinfo=UTC), TODAY)) == AHEAD + 1
+
+
+def test_what_is_there_is_not_made_again():
+    """Only the months after the last bound, none while enough are ahead."""
+    ends_with_january = Month.of(datetime(2027, 2, 1, tzinfo=UTC)).start
+    assert names(missing([1, ends_with_january], None, TODAY)) == ["p_2027_02"]
+    assert missing([Month.of(datetime(2027, 3, 1, tzinfo=UTC)).start], None, TODAY) == []
+    assert missing([Month.of(datetime(2028, 3, 1, tzinfo=UTC)).start], None, TODAY) == []
