@@ -138,7 +138,7 @@ class Consumer:
                 connection.close()
             if lost:
                 pause_s = reconnecting.pause_s(self._clock() - opened_at)
-                reason = f"connection lost{reconnecting.suspicion or ': ' + lost.detail}"
+                reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
                 self._health.failing("broker", reason)
                 stop.wait(pause_s)
 

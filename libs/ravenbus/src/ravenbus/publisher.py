@@ -159,7 +159,7 @@ class Publisher:
             connection.close()
             if lost:
                 pause_s = reconnecting.pause_s(self._clock() - opened_at)
-                reason = f"connection lost{reconnecting.suspicion or ': ' + lost.detail}"
+                reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
                 self._health.failing("broker", reason)
                 stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else pause_s)
 

@@ -61,4 +61,6 @@ class Reconnecting:
         """A hint for the log once it happens again and again, else nothing."""
         if self._short_lived < 3:  # noqa: PLR2004 - a restart of the broker may cause two
             return ""
-        return " again and again: does another client use the same client id?"
+        return (
+            ", again and again: is the broker ill, or does another client use the same client id?"
+        )
