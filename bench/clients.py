@@ -33,6 +33,7 @@ def drain(url: str, client_id: str, topic: str, expected: str, window: str) -> N
     left = int(expected)
     first = last = 0.0
     done = threading.Event()
+    subscribed = threading.Event()
 
     def on_message(client: Client, _data: Any, message: MQTTMessage) -> None:
         nonlocal left, first, last
@@ -45,12 +46,13 @@ def drain(url: str, client_id: str, topic: str, expected: str, window: str) -> N
 
     client = _client(url, client_id, window=int(window), session_s=3600)
     client.on_message = on_message
+    client.on_subscribe = lambda *_: subscribed.set()
     client.subscribe(topic, qos=1)
     client.loop_start()
     if int(expected):
         _require(done.wait(120), "the messages did not come")
     else:
-        time.sleep(1)  # for the SUBACK of the session that is left behind
+        _require(subscribed.wait(10), "the broker does not answer the subscription")
     client.disconnect()
     client.loop_stop()
     print(json.dumps({"seconds": last - first}))

@@ -82,7 +82,6 @@ def _round(
         system.wait_until(
             lambda: system.metric(port, "raven_broker_connected") == 1, "the recorder connects"
         )
-        time.sleep(1)  # for the SUBACK of the session that is left behind
     system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
 
     spool = folder / f"spool-{number}.sqlite"

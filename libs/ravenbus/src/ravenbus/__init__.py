@@ -3,7 +3,8 @@
 ``messages`` and ``notifications`` are the contract, ``topics`` its addresses.
 ``publisher`` carries an Outbox to a broker, ``consumer`` a broker to a Sink.
 Everything else serves those two: ``mqtt`` (the driver), ``settings``, ``health``, ``metrics``,
-``logs``, ``service`` (what every ``main`` has in common) and ``contract`` (the published schemas).
+``logs``, ``service`` (what every ``main`` has in common), ``store`` (what every store's has) and
+``contract`` (the published schemas).
 """
 
 __version__ = "1.0.0"

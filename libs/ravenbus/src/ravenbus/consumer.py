@@ -74,6 +74,9 @@ class Sink(Protocol):
     def store(self, items: Sequence[Item]) -> Stored:
         """Commit the items; raise PoisonError if one of them can never be stored."""
 
+    def close(self) -> None:
+        """Give back what the sink holds."""
+
 
 class Consumer:
     """Receives from a broker, stores in a sink; ``run`` is the main loop.

@@ -146,6 +146,29 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
             yield f"{names} cannot be used: {error}"
 
 
+ClientId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,64}\Z",
+        description="name of the service's session at the broker; one running service each",
+        extra={"allowed": "1 to 64 letters, digits, _ or -"},
+    ),
+]
+
+
+class ConsumerSettings(MqttSettings, frozen=True, kw_only=True):
+    """What every store can be told; its own class gives the client id a default."""
+
+    raven_client_id: ClientId
+    raven_batch_size: Annotated[
+        int, Meta(ge=1, le=10_000, description="most messages stored at once")
+    ] = 500
+    raven_flush_after_s: Annotated[
+        float,
+        Meta(gt=0, le=60, description="longest time that a message waits for a batch, seconds"),
+    ] = 0.5
+
+
 @dataclass(frozen=True)
 class Setting:
     """One variable: what it means, what it may hold, and how to read it."""

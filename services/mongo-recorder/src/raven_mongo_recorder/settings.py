@@ -8,7 +8,7 @@ from msgspec import Meta
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from ravenbus.settings import SECRET, MqttSettings
+from ravenbus.settings import SECRET, ClientId, ConsumerSettings
 
 
 class MongoUrl:
@@ -35,7 +35,7 @@ class MongoUrl:
     __repr__ = __str__
 
 
-class RecorderSettings(MqttSettings, frozen=True, kw_only=True):
+class RecorderSettings(ConsumerSettings, frozen=True, kw_only=True):
     """The recorder's environment variables."""
 
     mongo_url: Annotated[
@@ -45,18 +45,4 @@ class RecorderSettings(MqttSettings, frozen=True, kw_only=True):
             extra=SECRET,
         ),
     ] = MongoUrl("mongodb://localhost:27017/raven")
-    raven_client_id: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9_-]{1,64}\Z",
-            description="name of the recorder's session at the broker; one recorder each",
-            extra={"allowed": "1 to 64 letters, digits, _ or -"},
-        ),
-    ] = "raven-mongo-recorder"
-    raven_batch_size: Annotated[
-        int, Meta(ge=1, le=10_000, description="most messages stored at once")
-    ] = 500
-    raven_flush_after_s: Annotated[
-        float,
-        Meta(gt=0, le=60, description="longest time that a message waits for a batch, seconds"),
-    ] = 0.5
+    raven_client_id: ClientId = "raven-mongo-recorder"

@@ -8,17 +8,11 @@ import threading
 from raven_sql_writer import schema
 from raven_sql_writer.settings import WriterSettings
 from raven_sql_writer.sink import MysqlSink
-from ravenbus import service
-from ravenbus.consumer import SESSION_EXPIRY_S, Consumer
-from ravenbus.health import Health, Watchdog
-from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Broker
-from ravenbus.topics import Topics
+from ravenbus import service, store
 
 log = logging.getLogger(__name__)
 
 NAME = "raven-sql-writer"
-STALL_S = 120.0
 
 
 def main() -> int:
@@ -38,32 +32,8 @@ def main() -> int:
 
 
 def run(settings: WriterSettings, stop: threading.Event) -> None:
-    """Store until ``stop`` is set: the service's whole wiring."""
-    health = Health(settings.raven_health_file)
-    metrics = ConsumerMetrics()
-    metrics.serve(settings.raven_metrics_port)
-    broker = Broker.of(
-        settings,
-        client_id=settings.raven_client_id,
-        session_expiry_s=SESSION_EXPIRY_S,
-        receive_maximum=2 * settings.raven_batch_size,
-    )
-    sink = MysqlSink(settings.mysql_url, health.beat)
-    consumer = Consumer(
-        "sql-writer",
-        broker,
-        sink,
-        Topics(settings.raven_topic_prefix),
-        health,
-        metrics,
-        batch_size=settings.raven_batch_size,
-        flush_after_s=settings.raven_flush_after_s,
-    )
-    Watchdog(health, STALL_S).start()
-    try:
-        consumer.run(stop)
-    finally:
-        sink.close()
+    """Store until ``stop`` is set; a long migration keeps the health beating."""
+    store.run("sql-writer", settings, lambda h: MysqlSink(settings.mysql_url, h.beat), stop)
 
 
 def migrate(settings: WriterSettings, _stop: threading.Event) -> None:

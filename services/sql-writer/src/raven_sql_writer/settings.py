@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Meta
 
-from ravenbus.settings import SECRET, MqttSettings
+from ravenbus.settings import SECRET, ClientId, ConsumerSettings
 
 
 class MysqlUrl:
@@ -41,7 +41,7 @@ class MysqlUrl:
     __repr__ = __str__
 
 
-class WriterSettings(MqttSettings, frozen=True, kw_only=True):
+class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
     """The writer's environment variables."""
 
     mysql_url: Annotated[
@@ -51,20 +51,7 @@ class WriterSettings(MqttSettings, frozen=True, kw_only=True):
             extra=SECRET,
         ),
     ] = MysqlUrl("mysql://raven@localhost/raven")
-    raven_client_id: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9_-]{1,64}\Z",
-            description="name of the writer's session at the broker; one writer each",
-        ),
-    ] = "raven-sql-writer"
-    raven_batch_size: Annotated[
-        int, Meta(ge=1, le=10_000, description="most messages stored at once")
-    ] = 500
-    raven_flush_after_s: Annotated[
-        float,
-        Meta(gt=0, le=60, description="longest time that a message waits for a batch, seconds"),
-    ] = 0.5
+    raven_client_id: ClientId = "raven-sql-writer"
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates."""

@@ -1,0 +1,62 @@
+"""What every store's ``main`` has in common: from the settings to a running consumer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ravenbus import __version__
+from ravenbus.consumer import SESSION_EXPIRY_S, Consumer, Sink
+from ravenbus.health import Health, Watchdog
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import Broker
+from ravenbus.settings import ConsumerSettings
+from ravenbus.topics import Topics
+
+log = logging.getLogger(__name__)
+
+STALL_S = 120.0
+"""Longer than any call of a driver may take; a loop that hangs for so long ends the process."""
+
+
+def run(
+    service: str,
+    settings: ConsumerSettings,
+    open_sink: Callable[[Health], Sink],
+    stop: threading.Event,
+) -> None:
+    """Store what is on the broker until ``stop`` is set; ``service`` names the dead letters."""
+    health = Health(settings.raven_health_file)
+    metrics = ConsumerMetrics()
+    metrics.serve(settings.raven_metrics_port)
+    broker = Broker.of(
+        settings,
+        client_id=settings.raven_client_id,
+        session_expiry_s=SESSION_EXPIRY_S,
+        receive_maximum=2 * settings.raven_batch_size,
+    )
+    log.info(
+        "started",
+        extra={
+            "version": __version__,
+            "client_id": settings.raven_client_id,
+            "broker": settings.mqtt_url,
+        },
+    )
+    sink = open_sink(health)
+    consumer = Consumer(
+        service,
+        broker,
+        sink,
+        Topics(settings.raven_topic_prefix),
+        health,
+        metrics,
+        batch_size=settings.raven_batch_size,
+        flush_after_s=settings.raven_flush_after_s,
+    )
+    Watchdog(health, STALL_S).start()
+    try:
+        consumer.run(stop)
+    finally:
+        sink.close()
