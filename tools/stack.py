@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from pymongo.database import Database
 
@@ -269,6 +271,19 @@ def sql_relay(folder: Path, mysql_url: str, upstream_url: str, **settings: str) 
     """Return a relay."""
     env = {"MYSQL_URL": mysql_url, "UPSTREAM_MQTT_URL": upstream_url, **settings}
     return Process("sql-relay", [str(BIN / "raven-sql-relay")], folder, env)
+
+
+def metric(port: int, name: str) -> float | None:
+    """Return a service's counter or gauge, None while it does not answer."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (URLError, OSError):
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
 
 
 def accepted(folder: Path, node: str) -> tuple[str, int]:

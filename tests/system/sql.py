@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import secrets
 import uuid
 from collections import Counter
@@ -22,6 +24,7 @@ from ravensql.settings import MysqlUrl
 
 from .system import NODE, System
 
+DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
 METER = "0013500100abcdef"
 T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 
@@ -91,6 +94,18 @@ class Db:
 
     def sink(self) -> MysqlSink:
         return MysqlSink(MysqlUrl(self.url))
+
+    def insert_legacy(self, file: Path) -> None:
+        """Insert the rows of a real table of python-raven."""
+        with file.open(newline="") as lines, closing(self.connect(autocommit=False)) as connection:
+            run(connection, "SET time_zone = '+00:00'")
+            with connection.cursor() as cursor:
+                query = (
+                    "INSERT INTO instantaneous_demand (time, demand, multiplier, divisor, run, "
+                    "hash) VALUES (%s, %s, %s, %s, %s, '')"
+                )
+                cursor.executemany(query, list(csv.reader(lines)))
+            connection.commit()
 
     def make_legacy(self, engine: str = "InnoDB") -> None:
         for statement in filter(str.strip, LEGACY.split(";")):

@@ -6,7 +6,6 @@ MYSQL_ADMIN_URL runs the tests on another server, as a MySQL, with an account th
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -31,10 +30,9 @@ from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
 from ravensql import schema
 from ravensql.settings import MysqlUrl
 
-from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
 from .system import NODE, wait_until
 
-DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
 # From the stick to the tables
 
 
@@ -483,15 +481,7 @@ def test_the_real_old_table_is_adopted_with_every_row(db: Db):
     if not file.exists():
         pytest.skip("the old table is not here: RAVEN_DATA names its folder")
     db.make_legacy()
-    with file.open(newline="") as lines, closing(db.connect(autocommit=False)) as connection:
-        run(connection, "SET time_zone = '+00:00'")
-        with connection.cursor() as cursor:
-            query = (
-                "INSERT INTO instantaneous_demand (time, demand, multiplier, divisor, run, hash) "
-                "VALUES (%s, %s, %s, %s, %s, '')"
-            )
-            cursor.executemany(query, list(csv.reader(lines)))
-        connection.commit()
+    db.insert_legacy(file)
     before = legacy_rows(db)
     assert len(before) == 28_901
     with closing(db.sink()) as sink:

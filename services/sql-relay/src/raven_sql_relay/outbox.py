@@ -181,7 +181,8 @@ class SqlOutbox:
             if lane.block:
                 yield lane.block, KEPT
             else:
-                lane.open = False
+                # Some may be in a block whose other rows are on their way.
+                lane.open = any(block.table == table for block in self._claims)
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
         """Claim the first block from ``start`` on that has such rows and that nobody has."""

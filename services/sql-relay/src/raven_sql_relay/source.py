@@ -36,6 +36,9 @@ NOBODY, TAKEN, LEFT_OUT = 0, 1, 2
 DEMAND: Final = "instantaneous_demand"
 """The table in which python-raven's scripts insert rows without an identity."""
 
+BY_ID: Final = "FORCE INDEX (PRIMARY)"
+"""A scan of the table would wait for what others have not committed."""
+
 _SELECTED: Final = {
     table: (*columns, *(("relay_seq", "placeholder") if table == DEMAND else ()))
     for table, columns in readings.COLUMNS.items()
@@ -260,7 +263,7 @@ def mark(cursor: Cursor, table: str, state: int, refs: Sequence[Ref]) -> None:
     """Mark rows with what became of them."""
     times = [ref.time for ref in refs]
     cursor.execute(
-        f"UPDATE {table} SET relayed = %s WHERE id IN %s AND time BETWEEN %s AND %s",  # noqa: S608 - our names
+        f"UPDATE {table} {BY_ID} SET relayed = %s WHERE id IN %s AND time BETWEEN %s AND %s",  # noqa: S608 - our names
         (state, [ref.id for ref in refs], min(times), max(times)),
     )
 
@@ -280,9 +283,9 @@ def _reserve(cursor: Cursor, hash_: str, count: int) -> int:
 def _number(cursor: Cursor, found: Sequence[rows.Row], first: int) -> None:
     """Give rows, which are in the order of their ids, the numbers from ``first`` on."""
     ids, times = [row[0] for row in found], [row[_TIME] for row in found]
+    order = ", ".join(map(str, ids))
     cursor.execute(
-        f"UPDATE {DEMAND} AS d JOIN (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n "  # noqa: S608 - our names
-        f"FROM {DEMAND} WHERE id IN %s AND time BETWEEN %s AND %s) AS x ON x.id = d.id "
-        "SET d.relay_seq = %s + x.n WHERE d.id IN %s AND d.time BETWEEN %s AND %s",
-        (ids, min(times), max(times), first - 1, ids, min(times), max(times)),
+        f"UPDATE {DEMAND} {BY_ID} SET relay_seq = %s + FIELD(id, {order}) "  # noqa: S608 - our ids
+        "WHERE id IN %s AND time BETWEEN %s AND %s",
+        (first - 1, ids, min(times), max(times)),
     )
