@@ -19,6 +19,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pymysql  # type: ignore[import-untyped]
 from pymongo.database import Database
 
 from ravenbus.notifications import KINDS
@@ -236,6 +237,20 @@ class MariaDb(Server):
     def admin_url(self) -> str:
         """The URL with the administrator's account."""
         return f"mysql://admin:{self.password}@127.0.0.1:{self.port}/mysql"
+
+    def database(self) -> str:
+        """Make a database and an account that may use nothing else; return the account's URL."""
+        name, password = f"raven_{secrets.token_hex(6)}", secrets.token_hex(12)
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="admin", password=self.password
+        ) as connection:
+            for query in (
+                f"CREATE DATABASE {name}",
+                f"CREATE USER {name}@'%' IDENTIFIED BY '{password}'",
+                f"GRANT ALL ON {name}.* TO {name}@'%'",
+            ):
+                connection.cursor().execute(query)
+        return f"mysql://{name}:{password}@127.0.0.1:{self.port}/{name}"
 
 
 def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:

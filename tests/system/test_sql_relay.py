@@ -392,6 +392,7 @@ def new_outbox(db: Db) -> Iterator[Callable[[], SqlOutbox]]:
 @pytest.fixture
 def outbox(new_outbox: Callable[[], SqlOutbox], monkeypatch: pytest.MonkeyPatch) -> SqlOutbox:
     monkeypatch.setattr(module, "POLL_S", 0)
+    monkeypatch.setattr(module, "MARK_AFTER_S", 0)
     monkeypatch.setattr(module, "FROM_START_S", 0)
     return new_outbox()
 
