@@ -48,8 +48,8 @@ class RelaySystem(SqlSystem):
         self.others.append(self.upstream)
 
     def another_relay(self, name: str) -> stack.Process:
-        relay = stack.sql_relay(self.folder, self.sql.url, self.upstream.url(NODE), RAVEN_NODE=NODE)
-        relay.name, relay.log = name, self.folder / f"{name}.log"
+        url = self.upstream.url(NODE)
+        relay = stack.sql_relay(self.folder, self.sql.url, url, name, RAVEN_NODE=NODE)
         self.others.append(relay)
         return relay
 
