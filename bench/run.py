@@ -26,12 +26,14 @@ import memory
 import publisher
 import recorder
 import relay
+import writer
 from results import Row, table
 
 BENCHES: Final[dict[str, ModuleType]] = {
     "decode": decode,
     "recorder": recorder,
     "publisher": publisher,
+    "writer": writer,
     "relay": relay,
     "memory": memory,
 }
