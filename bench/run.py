@@ -22,6 +22,7 @@ import psutil
 from stack import _tool
 
 import decode
+import growth
 import memory
 import publisher
 import recorder
@@ -35,6 +36,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "publisher": publisher,
     "writer": writer,
     "relay": relay,
+    "growth": growth,
     "memory": memory,
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"

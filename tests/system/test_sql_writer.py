@@ -24,14 +24,20 @@ import pytest
 import stack
 
 from raven_sql_writer.sink import MysqlSink
+from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
-from ravenbus.messages import DeadLetter, Envelope, Reading, Run
+from ravenbus.health import Health
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import Broker
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravenbus.settings import MqttUrl
+from ravenbus.topics import Topics
 from ravensql import schema
 from ravensql.settings import MysqlUrl
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
-from .system import NODE, wait_until
+from .system import NODE, certificate, wait_until
 
 # From the stick to the tables
 
@@ -78,6 +84,77 @@ def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: stack.Ma
         mariadb.start()
     sql.assert_complete()
     assert sql.writer.text().count("problem check=store") < 10
+
+
+class AtOnce(threading.Event):
+    """A stop whose waits take no time and move a clock; after an hour of it ``then`` happens."""
+
+    def __init__(self, then: Callable[[], Any]) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self._then = then
+
+    def wait(self, timeout: float | None = None) -> bool:
+        before = sum(self.waits)
+        self.waits.append(timeout or 0)
+        if before < 3600 <= sum(self.waits):
+            self._then()
+        return self.is_set()
+
+
+def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
+    sql: SqlSystem, mariadb: stack.MariaDb | None, caplog: pytest.LogCaptureFixture
+):
+    """What came meanwhile is stored when it is back; the log has a line for the start and the end."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    caplog.set_level("INFO")
+    sql.broker.start()
+    back = threading.Event()
+    stop = AtOnce(lambda: (mariadb.start(), back.set()))
+    broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
+    with closing(sql.sql.sink()) as sink:
+        consumer = Consumer("sql-writer", broker, sink, Topics(), Health(), ConsumerMetrics())
+        thread = threading.Thread(target=consumer.run, args=(stop,))
+        thread.start()
+        wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
+        mariadb.kill()
+        home, hash_ = sql.client(NODE), new_hash()
+        for seq in range(1, 51):
+            topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+            home.publish(topic, encode(reading(hash_, seq)))
+        assert back.wait(60), "an hour has passed"
+        wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 50, "all is stored")
+        stop.set()
+        thread.join(30)
+    assert stack.sql_stored(sql.sql.url, hash_)[1] == list(range(1, 51))
+    assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
+    store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
+    assert len(store) <= 4, [record.reason for record in store]
+
+
+def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):
+    """`ssl_ca` asks for TLS: the right certificate is stored through, another is said."""
+    right, key = certificate(tmp_path, "right")
+    wrong, _ = certificate(tmp_path, "wrong")
+    server = stack.MariaDb(tmp_path, f"--ssl-cert={right}", f"--ssl-key={key}")
+    try:
+        server.start()
+        url = server.database()
+        with closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={right}"))) as sink:
+            sink.prepare()
+            assert sink.store([reading(new_hash(), 1)]) == (1, 0)
+            with sink._database.transaction() as cursor:
+                cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+                assert cursor.fetchall()[0][1].startswith("TLS")
+        with (
+            closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={wrong}"))) as sink,
+            pytest.raises(RetryableError, match="certificate verify failed"),
+        ):
+            sink.prepare()
+    finally:
+        if server.running:
+            server.kill()
 
 
 def test_two_writers_that_start_together_make_the_tables_once_and_store_once(sql: SqlSystem):
