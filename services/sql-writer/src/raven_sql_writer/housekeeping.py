@@ -69,11 +69,11 @@ def archive(retention: Retention) -> None:
     """Archive every month that is due; one that has to wait holds no other one up."""
     try:
         months = retention.due()
-    except RetryableError as error:
+    except (RetryableError, PoisonError) as error:
         log.warning("archiving is put off", extra={"reason": str(error)})
         return
     for month in months:
         try:
             log.info("archived", extra={"month": month, "rows": retention.archive(month)})
-        except RetryableError as error:
+        except (RetryableError, PoisonError) as error:
             log.warning("archiving is put off", extra={"month": month, "reason": str(error)})

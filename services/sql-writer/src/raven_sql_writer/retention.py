@@ -19,6 +19,7 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_after_attempt,
+    stop_when_event_set,
     wait_fixed,
 )
 
@@ -177,7 +178,7 @@ class Retention:
 
         Retrying(
             retry=retry_if_exception_type(RetryableError),
-            stop=stop_after_attempt(LOCK_TRIES),
+            stop=stop_after_attempt(LOCK_TRIES) | stop_when_event_set(self._stop),
             wait=wait_fixed(LOCK_PAUSE_S),
             sleep=sleep_using_event(self._stop),
             reraise=True,
