@@ -393,7 +393,10 @@ def test_an_archive_that_is_interrupted_anywhere_is_completed_the_next_time(
 def test_a_restore_that_is_interrupted_anywhere_is_completed_the_next_time(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ):
-    """Before each change of the database: nothing is lost or doubled, redeliveries included."""
+    """Before each change of the database: nothing is lost or doubled, redeliveries included.
+
+    Nothing is archived until then: a part of a month would take the place of the whole.
+    """
     before, rolled = tables(filled.db), rollups(filled.db)
     archive, fuse = filled.retention(), Fuse(monkeypatch)
     for at in count(1):
@@ -405,7 +408,12 @@ def test_a_restore_that_is_interrupted_anywhere_is_completed_the_next_time(
         except PowerCutError:
             fuse.left = 10**9
         assert filled.sink.store([*filled.march, *filled.may]) == (0, 40)
-        if filled.db("SELECT COUNT(*) FROM archive") != ((0,),):
+        ((recorded, restoring),) = filled.db("SELECT COUNT(*), MAX(restoring) FROM archive")
+        if restoring:
+            for month in (MARCH, APRIL):
+                with pytest.raises(RetryableError, match="restore of 2026-03 was interrupted"):
+                    archive.archive(month)
+        if recorded:
             archive.restore(MARCH)
         assert tables(filled.db) == before
         assert filled.db("SELECT COUNT(*) FROM archived_run") == ((0,),)
@@ -526,6 +534,20 @@ def test_a_file_of_somebody_else_is_not_overwritten(filled: Filled):
     assert_all_there(filled)
 
 
+def test_what_is_not_committed_yet_is_waited_for(filled: Filled, monkeypatch: pytest.MonkeyPatch):
+    """A row whose id is low and whose commit is late is in the file, or the month waits."""
+    monkeypatch.setattr(retention, "LOCK_TRIES", 1)
+    insert = OLD_INSERT.replace("(demand", "(time, demand").replace("(%s", "('2026-03-05', %s")
+    with closing(filled.db.connect(autocommit=False)) as late:
+        run(late, insert, 5, 1, 1, "late", "h")
+        filled.db(insert, 6, 1, 1, "later", "h")
+        with pytest.raises(RetryableError, match="MySQL is locked"):
+            filled.retention().archive(MARCH)
+        late.commit()
+    assert filled.retention().archive(MARCH) == 24
+    assert filled.db("SELECT COUNT(*) FROM instantaneous_demand WHERE hash = 'h'") == ((0,),)
+
+
 def test_a_reader_of_the_tables_delays_the_archive_and_nobody_else(filled: Filled):
     """An open transaction is waited for a second at a time; who writes waits no longer than that."""
     with closing(filled.db.connect(autocommit=False)) as reader:
@@ -591,6 +613,20 @@ def test_a_writer_stores_while_months_are_archived(filled: Filled):
     query = "SELECT SUM(last_seq - first_seq + 1) FROM archived_run WHERE hash = %s"
     left = sum(map(len, tables(filled.db, f"hash = '{one}'").values()))
     assert filled.db(query, one)[0][0] + left == len(stored)
+
+
+def test_the_rights_that_are_documented_are_enough(filled: Filled):
+    """The account of docs/operations.md archives and restores; without LOCK TABLES it is said."""
+    db, archive = filled.db, filled.retention()
+    page = (stack.ROOT / "docs" / "operations.md").read_text()
+    (rights,) = re.findall(r"in its database it needs (.*)\.", page)
+    db.admin(f"REVOKE ALL ON {db.name}.* FROM {db.user}@'%'")
+    db.admin(f"GRANT {rights.replace(' and ', ', ')} ON {db.name}.* TO {db.user}@'%'")
+    assert archive.archive(MARCH) == 22
+    assert archive.restore(MARCH) == 22
+    db.admin(f"REVOKE LOCK TABLES ON {db.name}.* FROM {db.user}@'%'")
+    with pytest.raises(RetryableError, match="MySQL refuses"):
+        archive.archive(MARCH)
 
 
 def test_a_run_is_proved_complete_over_tables_and_archive(filled: Filled):

@@ -102,6 +102,7 @@ class Retention:
         if month >= Month.of(self._utc()):
             raise FatalError(f"{month} is not over: only months before this one can be archived")
         with self._session() as cursor:
+            _require_none_restoring(cursor)
             last_ids = {
                 table: self._last_id(cursor, table, month)
                 for table in rows.COLUMNS
@@ -130,6 +131,8 @@ class Retention:
             ]
             if faults:
                 raise FatalError(f"{month} cannot be restored: {'; '.join(faults)}")
+            cursor.execute("UPDATE archive SET restoring = TRUE WHERE month = %s", (str(month),))
+            cursor.execute("COMMIT")
             for record in records:
                 partitions.make_again(cursor, record.table, month, self._go_on)
                 self._put_back(cursor, record)
@@ -295,6 +298,14 @@ def _records(cursor: Cursor, months: Sequence[Month]) -> list[Record]:
     found = [Record(*row) for row in cursor.fetchall()]
     wanted = {str(month) for month in months}
     return [record for record in found if not wanted or record.month in wanted]
+
+
+def _require_none_restoring(cursor: Cursor) -> None:
+    """Raise RetryableError if a part of a month would be taken for the whole of it."""
+    cursor.execute("SELECT MIN(month) FROM archive WHERE restoring")
+    ((month,),) = cursor.fetchall()
+    if month:
+        raise RetryableError(f"the restore of {month} was interrupted: restore it again first")
 
 
 def _relay(cursor: Cursor) -> str | None:

@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS archive (
   oldest TIMESTAMP NULL DEFAULT NULL COMMENT 'lowest time in the file',
   newest TIMESTAMP NULL DEFAULT NULL COMMENT 'and highest',
   archived TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  restoring BOOLEAN NOT NULL DEFAULT FALSE COMMENT 'some of its rows may be in the table again',
   PRIMARY KEY (month, of_table)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
