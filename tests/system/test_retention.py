@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -34,7 +35,7 @@ from ravenbus.notifications import (
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
 
-from .sql import METER, OLD_INSERT, Db, new_hash, reading, run
+from .sql import METER, OLD_INSERT, Db, SqlSystem, new_hash, reading, run
 from .system import NODE, wait_until
 
 MARCH, APRIL, MAY = (Month.parse(f"2026-0{number}") for number in (3, 4, 5))
@@ -674,6 +675,15 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     put_off = [record for record in caplog.records if record.msg == "archiving is put off"]
     assert [str(record.month) for record in put_off] == ["2026-04", "2026-05"]
     assert "20 rows are not sent" in put_off[0].reason
+
+
+def test_a_writer_that_archives_stores_and_ends_when_asked(sql: SqlSystem, tmp_path: Path):
+    """The thread beside it neither keeps it from storing nor from ending."""
+    sql.writer.env |= {"RAVEN_SQL_KEEP_MONTHS": "1", "RAVEN_SQL_ARCHIVE": str(tmp_path / "a")}
+    sql.start_writing("--rate", "100", "--count", "50")
+    sql.assert_complete()
+    sql.writer.send(signal.SIGTERM)
+    assert sql.writer.wait(10) == 0
 
 
 def test_a_newer_database_ends_the_service(filled: Filled):

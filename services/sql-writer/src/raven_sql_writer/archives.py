@@ -28,7 +28,7 @@ NULL: Final = r"\N"
 _ESCAPED: Final = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\0": r"\0"}
 _ESCAPES: Final = str.maketrans(_ESCAPED)
 _MEANT: Final = {escape: character for character, escape in _ESCAPED.items()}
-_ESCAPE: Final = re.compile(r"\\.")
+_ESCAPE: Final = re.compile(r"\\[\\nr0]")
 
 csv.field_size_limit(2**26)  # a body may have 1 MiB, and a TEXT of somebody else's column more
 
