@@ -23,6 +23,7 @@ import pymysql
 import pytest
 import stack
 
+from raven_sql_writer.housekeeping import look_after
 from raven_sql_writer.sink import MysqlSink
 from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
@@ -591,15 +592,16 @@ def test_months_are_partitions_made_ahead(db: Db):
     """A range of times touches its months only; after half a year away the rows are sorted in."""
     today = datetime(2026, 3, 20, tzinfo=UTC)
     one = new_hash()
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: today)) as sink:
-        sink.prepare()
+    schema.migrate(MysqlUrl(db.url))
+    look_after(MysqlUrl(db.url), utc=lambda: today)
+    with closing(db.sink()) as sink:
         months = ["p_2026_03", "p_2026_04", "p_2026_05", "p_2026_06", "p_rest"]
         assert [name for name, _ in partitions(db)] == months
         for number, month in enumerate(range(2, 12), 1):
             at = datetime(2026, month, 1, tzinfo=UTC)
             sink.store([reading(one, number, time=at, received=at)])
-        today = datetime(2026, 12, 1, tzinfo=UTC)
         sink.store([reading(one, 11)])
+    look_after(MysqlUrl(db.url), utc=lambda: datetime(2026, 12, 1, tzinfo=UTC))
     assert [name for name, _ in partitions(db)][-2:] == ["p_2027_03", "p_rest"]
     query = "SELECT COUNT(*) FROM instantaneous_demand"
     assert db(f"{query} PARTITION (p_2026_11)") == ((1,),)
@@ -610,15 +612,16 @@ def test_months_are_partitions_made_ahead(db: Db):
     assert "p_2026_08" in explained[0]
 
 
-@pytest.mark.usefixtures("sink")
-def test_partitions_that_cannot_be_made_hold_no_reading_up(db: Db):
-    """An account that may not alter the tables any more stores on."""
+def test_partitions_that_cannot_be_made_hold_no_reading_up(
+    db: Db, sink: MysqlSink, caplog: pytest.LogCaptureFixture
+):
+    """An account that may not alter the tables any more stores on, and the log says why."""
     later = datetime.now(UTC) + timedelta(days=200)
     before = partitions(db)
     db.admin(f"REVOKE ALTER ON {db.name}.* FROM {db.user}@'%'")
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: later)) as other:
-        other.prepare()
-        assert other.store([reading(new_hash(), 1)]) == (1, 0)
+    look_after(MysqlUrl(db.url), utc=lambda: later)
+    assert "ALTER command denied" in caplog.records[-1].reason
+    assert sink.store([reading(new_hash(), 1)]) == (1, 0)
     assert [name for name, _ in partitions(db)] == [name for name, _ in before]
 
 
@@ -662,18 +665,16 @@ def test_rows_of_other_programs_are_rolled_up_once(db: Db):
     for demand in (1437, -1, 250):
         db(OLD_INSERT, demand, 1, 1000, "r", "h")
     db(OLD_INSERT, -1, -1, -1, "r", "h")
-    clock = [datetime.now(UTC)]
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: clock[0])) as sink:
+    with closing(db.sink()) as sink:
         sink.prepare()
         with closing(db.connect(autocommit=False)) as late:
             run(late, OLD_INSERT, 5000, 1, 1000, "r", "h")
             db(OLD_INSERT, 2500, 1, 1000, "r", "h")
             for seq in (1, 2):
-                clock[0] += timedelta(minutes=6)
+                look_after(MysqlUrl(db.url))
                 sink.store([reading(new_hash(), seq)])
             late.commit()
-        clock[0] += timedelta(minutes=6)
-        sink.store([reading(new_hash(), 3)])
+        look_after(MysqlUrl(db.url))
     assert rolled_up(db, 86400) == from_rows(db, 86400)
     query = "SELECT SUM(readings), MAX(meter) FROM demand_rollup WHERE period_s = 300 AND node = ''"
     assert db(query) == ((5, "Zähler"),)
