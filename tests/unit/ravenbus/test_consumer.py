@@ -17,6 +17,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Denied, Received
 from ravenbus.notifications import InstantaneousDemand
+from ravenbus.slots import Alone
 from ravenbus.topics import Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
@@ -88,7 +89,7 @@ class Bench:
         self.broker = FakeBroker(*prepare, wakes=False)
         self.consumer = Consumer(
             "tester",
-            self.broker,
+            Alone(self.broker),
             self.sink,
             Topics(),
             self.health,
