@@ -211,10 +211,12 @@ def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str)
     return Process(f"reader-{node}", [str(BIN / "raven-reader"), "run"], folder, env)
 
 
-def recorder(folder: Path, mqtt_url: str, mongo_url: str, **settings: str) -> Process:
-    """Return a recorder."""
-    env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
-    return Process("recorder", [str(BIN / "raven-mongo-recorder")], folder, env)
+def recorder(
+    folder: Path, mqtt_url: str, mongo_url: str, name: str = "recorder", **settings: str
+) -> Process:
+    """Return a recorder, or one of its replicas; one that was killed is soon believed dead."""
+    env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, "RAVEN_LEASE_S": "2", **settings}
+    return Process(name, [str(BIN / "raven-mongo-recorder")], folder, env)
 
 
 def accepted(folder: Path, node: str) -> tuple[str, int]:

@@ -206,7 +206,7 @@ class Consumer:
                     self._flush(intake)
                     self._adopt(abandoned)
             stopped_at = self._clock()
-            if slot.leave():
+            if self._retry("slot", slot.leave):
                 self._drain(intake, QUIET_S, lambda: self._clock() > stopped_at + LEAVE_S)
             else:
                 while self._clock() < stopped_at + DRAIN_S and self._take(intake, 0):
@@ -282,7 +282,7 @@ class Consumer:
             self._settle(intake)
             if intake.events.empty():
                 intake.connection.close(end_session=True)
-                intake.slot.closed()
+                self._retry("slot", intake.slot.closed)
                 return
         self._flush(intake)
 

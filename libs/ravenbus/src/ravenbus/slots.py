@@ -62,6 +62,9 @@ class Slots(Protocol):
     def take(self, stop: threading.Event) -> Slot | None:
         """Return a slot, however long that takes; None if ``stop`` is set first."""
 
+    def close(self) -> None:
+        """Give back what is needed to take slots."""
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -103,3 +106,6 @@ class Alone:
 
     def release(self) -> None:
         """Keep the session for the next start."""
+
+    def close(self) -> None:
+        """Give back nothing."""

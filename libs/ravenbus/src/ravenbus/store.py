@@ -50,9 +50,10 @@ def run(
         },
     )
     sink = open_sink(health)
+    slots = open_slots(broker, health)
     consumer = Consumer(
         service,
-        open_slots(broker, health),
+        slots,
         sink,
         Topics(settings.raven_topic_prefix),
         health,
@@ -64,4 +65,5 @@ def run(
     try:
         consumer.run(stop)
     finally:
+        slots.close()
         sink.close()
