@@ -24,7 +24,7 @@ from raven_mongo_recorder.group import Group
 from raven_mongo_recorder.slots import LeasedSlots
 from ravenbus import consumer as consumer_module
 from ravenbus.consumer import Consumer, Stored
-from ravenbus.errors import BrokerAwayError, FatalError, RetryableError
+from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Envelope, Reading, encode
 from ravenbus.metrics import ConsumerMetrics
@@ -121,7 +121,8 @@ class World:
             self.tasks = [task for task in self.tasks if not task.done]
             ready = [task for task in self.tasks if task.runnable()]
             moves: list[Callable[[], None]] = [task.step for task in ready]
-            moves += [one.deliver for one in self.broker.connections if one.outbox]
+            if not self.broker.stalled:
+                moves += [one.deliver for one in self.broker.connections if one.outbox]
             if moves:
                 choose.choice(moves)()
             else:
@@ -205,7 +206,10 @@ class Session:
 
 
 class SimulatedBroker:
-    """Mosquitto, as far as sessions go: shared messages go round, to the absent too."""
+    """Mosquitto, as far as sessions go: shared messages go round, to the absent too.
+
+    While it is ``stalled`` it reads nothing.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -213,12 +217,15 @@ class SimulatedBroker:
         self.connections: list[SimulatedConnection] = []
         self.says_takeover = False
         self.away = False
+        self.stalled = False
         self._turn = 0
 
     def publish(self, number: int) -> bool:
         """Give a reading to whom it concerns; return whether there was anybody."""
         plain = Topics().reading("+", "+")
-        members = [s for s in self.sessions.values() if f"$share/{GROUP}/{plain}" in s.subscriptions]
+        members = [
+            s for s in self.sessions.values() if f"$share/{GROUP}/{plain}" in s.subscriptions
+        ]
         to = [one for one in self.sessions.values() if plain in one.subscriptions]
         if members:
             self._turn += 1
