@@ -111,7 +111,7 @@ class Recorders(RuleBasedStateMachine):
         world.run_for(LEASE_S, choose)
         if not self.live():
             self.start_one()
-        world.run_for(12 * LEASE_S, choose)
+        world.run_for(40 * LEASE_S, choose)
         assert set(range(1, self.published + 1)) == world.stored
         in_use = [n for n, slot in world.group.items() if slot.state is not State.CLOSED]
         assert sorted(in_use) == list(range(1, len(self.live()) + 1))
