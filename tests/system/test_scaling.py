@@ -16,7 +16,7 @@ from raven_mongo_recorder.ledger import MongoLedger
 from ravenbus.mqtt import Broker
 from ravenbus.settings import MqttUrl
 
-from .conftest import System, wait_until
+from .system import System, wait_until
 
 GROUP = "raven-mongo-recorder"
 LEASE = {"RAVEN_LEASE_S": "1"}
