@@ -166,12 +166,13 @@ def abandoned(group: Group, watch: Watch, lease_s: float) -> list[int]:
 
 
 def too_high(group: Group, number: int, watch: Watch, lease_s: float) -> bool:
-    """Say whether a member should take a lower slot, which nobody has wanted for long.
+    """Say whether the highest member should take a lower slot, which nobody has wanted for long.
 
     So a group that shrinks comes back to the slots from 1 up, and a lone recorder to slot 1, the
     only one that is known without the ledger.
     """
-    return group[number].state is State.MEMBER and any(
+    highest = max((n for n, slot in group.items() if slot.state is State.MEMBER), default=0)
+    return number == highest and any(
         lower < number
         and slot.state is State.CLOSED
         and watch.idle_s(lower) >= PATIENCE_LEASES * lease_s
