@@ -402,10 +402,10 @@ class Process:
         health = Health(clock=lambda: world.now)
         clock: Callable[[], float] = lambda: world.now  # noqa: E731
         connector: Any = Connector(world, GROUP)
-        leased = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
+        self.slots = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
         consumer = Consumer(
             "tester",
-            leased,
+            self.slots,
             SimulatedSink(world),
             Topics(),
             health,

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raven_mongo_recorder.group import State
 
-from .simulation import LEASE_S, Process, World, patch
+from .simulation import GROUP, LEASE_S, Process, Session, World, patch
 
 SEEDS = st.integers(0, 2**32)
 
@@ -125,3 +125,27 @@ TestRecorders.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_a_session_that_the_broker_has_back_is_drained(monkeypatch):
+    """A broker that crashed may know a session again that was ended: it loses nothing."""
+    world = World()
+    patch(monkeypatch, world)
+    choose = random.Random(1)
+    one, two = Process(world), Process(world)
+    world.run_for(3 * LEASE_S, choose)
+    forgotten = set(world.broker.sessions[f"{GROUP}-2"].subscriptions)
+    (second,) = [one for one in (one, two) if 2 in one.slots._held]
+    second.stop.set()
+    world.run_for(LEASE_S, choose)
+    assert list(world.broker.sessions) == [GROUP]
+    world.broker.stop()
+    world.broker.sessions[f"{GROUP}-2"] = Session(forgotten)
+    world.broker.away = False
+    for number in range(1, 21):
+        assert world.broker.publish(number)
+    world.run_for(3 * LEASE_S, choose)
+    assert world.stored == set(range(1, 21))
+    assert list(world.broker.sessions) == [GROUP]
+    for process in (one, two):
+        process.kill()
