@@ -58,7 +58,7 @@ class FakeConnection:
         self.events.put(Published(mid, reason))
 
     def subscribe(self, topics: list[str]) -> None:
-        self.subscribed += topics
+        self.subscribed += [topic for topic in topics if topic not in self.subscribed]
 
     def unsubscribe(self, topics: list[str]) -> None:
         self.subscribed = [topic for topic in self.subscribed if topic not in topics]

@@ -200,18 +200,27 @@ class Consumer:
             self._subscribe(intake)
             while not self._stop.is_set():
                 if slot.shared() != intake.shared:
-                    self._subscribe(intake)
+                    self._share(intake, shared=not intake.shared)
                 self._take(intake, min(TICK_S, max(0.0, intake.flush_at - self._clock())))
                 if abandoned := slot.adopt():
                     self._flush(intake)
                     self._adopt(abandoned)
             stopped_at = self._clock()
-            if self._retry("slot", slot.leave):
+            if self._may_leave(slot):
                 self._drain(intake, QUIET_S, lambda: self._clock() > stopped_at + LEAVE_S)
             else:
+                if intake.shared:
+                    # Mosquitto's own persistence forgets shared subscriptions at a restart.
+                    self._share(intake, shared=False)
                 while self._clock() < stopped_at + DRAIN_S and self._take(intake, 0):
                     pass
                 self._flush(intake)
+
+    def _may_leave(self, slot: Slot) -> bool:
+        try:
+            return self._retry("slot", slot.leave)
+        except RetryableError:
+            return False
 
     @contextmanager
     def _closing(self, intake: _Intake) -> Iterator[None]:
@@ -229,15 +238,18 @@ class Consumer:
             self._metrics.in_flight.set(0)
 
     def _subscribe(self, intake: _Intake) -> None:
-        """Subscribe as the group needs it now, and only then give up what it needs no longer."""
-        slot = intake.slot
-        intake.shared = slot.shared()
-        alone, shared = self._subscriptions(slot)
-        wanted, other = (shared, alone) if intake.shared else (alone, shared)
-        self._retry("slot", slot.confirm)
+        """Subscribe on a new connection as the group needs it."""
+        self._retry("slot", intake.slot.confirm)
+        self._share(intake, shared=intake.slot.shared())
+        self._retry("slot", intake.slot.joined)
+
+    def _share(self, intake: _Intake, *, shared: bool) -> None:
+        """Have the topics shared or alone; what is not needed is given up last."""
+        intake.shared = shared
+        alone, together = self._subscriptions(intake.slot)
+        wanted, other = (together, alone) if shared else (alone, together)
         intake.connection.subscribe(wanted)
         self._settle(intake)
-        self._retry("slot", slot.joined)
         if unwanted := [topic for topic in other if topic not in wanted]:
             intake.connection.unsubscribe(unwanted)
             self._settle(intake)
