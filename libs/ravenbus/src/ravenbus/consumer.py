@@ -161,7 +161,7 @@ class Consumer:
                 try:
                     self._hold(slot)
                 except SlotLostError as error:
-                    log.warning("slot lost", extra={"reason": str(error)})
+                    log.warning("slot given up", extra={"reason": str(error)})
                 finally:
                     slot.release()
         except RetryableError:
