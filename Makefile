@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES := libs/ravenbus services/reader services/simulator services/mongo-recorder services/sql-writer
+PACKAGES := libs/ravenbus libs/ravensql services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay
 PROJECTS := $(PACKAGES:%=%/pyproject.toml)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tests tools bench

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from stack import Mongo, Process, free_port, reader, recorder, simulator
+from stack import Mongo, Process, free_port, metric, reader, recorder, simulator
 
 import system
 from results import Row
@@ -81,9 +81,9 @@ def run() -> list[Row]:
                 found["recorder, idle"] = _largest(consumer, IDLE_S)
             with system.started(consumer, busy, producer):
                 _connected(port)
-                before = system.metric(port, "raven_stored_total") or 0
+                before = metric(port, "raven_stored_total") or 0
                 found["reader, at work"] = _largest(producer, LOAD_S)
-                stored = (system.metric(port, "raven_stored_total") or 0) - before
+                stored = (metric(port, "raven_stored_total") or 0) - before
                 if stored < LOAD_S * REPORTS_PER_S / 2:
                     raise RuntimeError(f"only {stored} readings came in {LOAD_S} s")
             spool = folder / "spool.sqlite"
@@ -127,14 +127,12 @@ def _largest(
 
 
 def _connected(port: int) -> None:
-    system.wait_until(
-        lambda: system.metric(port, "raven_broker_connected") == 1, "the recorder connects"
-    )
+    system.wait_until(lambda: metric(port, "raven_broker_connected") == 1, "the recorder connects")
     system.wait_until(lambda: _stored(port) > 0, "readings come")
 
 
 def _stored(port: int) -> float:
-    return system.metric(port, "raven_stored_total") or 0
+    return metric(port, "raven_stored_total") or 0
 
 
 def _floor(modules: str) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
-from stack import Broker, Mongo, Process, free_port, recorder
+from stack import Broker, Mongo, Process, free_port, metric, recorder
 
 import system
 from raven_mongo_recorder.sink import DEAD_LETTER
@@ -80,7 +80,7 @@ def _round(
     )
     with system.started(ours):
         system.wait_until(
-            lambda: system.metric(port, "raven_broker_connected") == 1, "the recorder connects"
+            lambda: metric(port, "raven_broker_connected") == 1, "the recorder connects"
         )
     system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
 
@@ -110,7 +110,7 @@ def _ours(process: Process, port: int) -> float:
     with system.started(process):
 
         def stored_all() -> bool:
-            stored = system.metric(port, "raven_stored_total")
+            stored = metric(port, "raven_stored_total")
             if stored:
                 looks.append((time.perf_counter(), stored))
             return stored is not None and stored >= MESSAGES

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from stack import Broker
 
@@ -86,19 +84,6 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
     at = now()
     spool.accept([(notification, at) for notification in stream.notifications(count, seed)], [])
     spool.close()
-
-
-def metric(port: int, name: str) -> float | None:
-    """Return a service's counter or gauge, None while it does not answer."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    except (URLError, OSError):
-        return None
-    for line in text.splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.split()[1])
-    return None
 
 
 def wait_until(fact: Callable[[], bool], what: str, pause_s: float = 0.1) -> None:

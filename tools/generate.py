@@ -17,6 +17,7 @@ import msgspec
 
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
+from raven_sql_relay.settings import RelaySettings
 from raven_sql_writer.settings import WriterSettings
 from ravenbus import contract
 from ravenbus.messages import (
@@ -43,6 +44,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "reader": ReaderSettings,
     "mongo-recorder": RecorderSettings,
     "sql-writer": WriterSettings,
+    "sql-relay": RelaySettings,
 }
 """The services in the order of the page, with their settings."""
 
@@ -119,14 +121,19 @@ def contract_page() -> str:
 
 
 def configuration_page() -> str:
-    """Return the page of all environment variables."""
-    every = [settings_of(settings) for settings in SERVICES.values()]
-    common = [setting for setting in every[0] if all(setting in one for one in every)]
-    sections = [_CONFIGURATION, "## Every service\n", _settings_table(common)]
-    for name, settings in zip(SERVICES, every, strict=True):
-        own = [setting for setting in settings if setting not in common]
-        sections += [f"## {name}\n", _settings_table(own)]
-    return "\n".join(sections)
+    """Return the page of all environment variables, each once with the services that have it."""
+    every = {name: settings_of(settings) for name, settings in SERVICES.items()}
+    sections: dict[tuple[str, ...], list[Setting]] = {}
+    for one in (setting for found in every.values() for setting in found):
+        having = tuple(name for name, found in every.items() if one in found)
+        section = sections.setdefault(having, [])
+        if one not in section:
+            section.append(one)
+    text = [_CONFIGURATION]
+    for names in sorted(sections, key=len, reverse=True):
+        title = "Every service" if names == tuple(every) else ", ".join(names)
+        text += [f"## {title}\n", _settings_table(sections[names])]
+    return "\n".join(text)
 
 
 def examples() -> dict[str, bytes]:

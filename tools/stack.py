@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from pymongo.database import Database
 
@@ -52,7 +54,7 @@ class Process:
         clean = {
             k: v
             for k, v in os.environ.items()
-            if not k.startswith(("RAVEN_", "MQTT_", "MONGO_", "MYSQL_"))
+            if not k.startswith(("RAVEN_", "MQTT_", "MONGO_", "MYSQL_", "UPSTREAM_"))
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -194,6 +196,48 @@ class Mongo(Server):
         return f"mongodb://127.0.0.1:{self.port}/raven"
 
 
+class MariaDb(Server):
+    """A MariaDB with a data folder of its own and an administrator who is not `root`."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.password = secrets.token_hex(12)
+        self.folder, port = folder / "mariadb", free_port()
+        self.folder.mkdir()
+        data = self.folder / "data"
+        as_root = ["--user=root"] if os.geteuid() == 0 else []
+        small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
+        subprocess.run(
+            [
+                *(
+                    _tool("mariadb-install-db"),
+                    "--no-defaults",
+                    "--skip-test-db",
+                    f"--datadir={data}",
+                ),
+                *("--auth-root-authentication-method=normal", *as_root, *small),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        accounts = self.folder / "accounts.sql"
+        accounts.write_text(
+            "CREATE USER IF NOT EXISTS admin@'127.0.0.1';\n"
+            f"ALTER USER admin@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
+            "GRANT ALL ON *.* TO admin@'127.0.0.1' WITH GRANT OPTION;\n"
+        )
+        accounts.chmod(0o600)
+        command = [_tool("mariadbd"), "--no-defaults", f"--datadir={data}", *as_root, *small]
+        command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
+        command += [f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid"]
+        command += [f"--init-file={accounts}", *options]
+        super().__init__("mariadb", command, folder, port)
+
+    @property
+    def admin_url(self) -> str:
+        """The URL with the administrator's account."""
+        return f"mysql://admin:{self.password}@127.0.0.1:{self.port}/mysql"
+
+
 def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:
     """Return a simulated stick with the given options."""
     return Process(name, [str(BIN / "raven-simulator"), *options], folder)
@@ -215,6 +259,31 @@ def recorder(folder: Path, mqtt_url: str, mongo_url: str, **settings: str) -> Pr
     """Return a recorder."""
     env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
     return Process("recorder", [str(BIN / "raven-mongo-recorder")], folder, env)
+
+
+def sql_writer(folder: Path, mqtt_url: str, mysql_url: str, **settings: str) -> Process:
+    """Return a writer."""
+    env = {"MQTT_URL": mqtt_url, "MYSQL_URL": mysql_url, **settings}
+    return Process("sql-writer", [str(BIN / "raven-sql-writer")], folder, env)
+
+
+def sql_relay(folder: Path, mysql_url: str, upstream_url: str, **settings: str) -> Process:
+    """Return a relay."""
+    env = {"MYSQL_URL": mysql_url, "UPSTREAM_MQTT_URL": upstream_url, **settings}
+    return Process("sql-relay", [str(BIN / "raven-sql-relay")], folder, env)
+
+
+def metric(port: int, name: str) -> float | None:
+    """Return a service's counter or gauge, None while it does not answer."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (URLError, OSError):
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
 
 
 def accepted(folder: Path, node: str) -> tuple[str, int]:
@@ -243,6 +312,7 @@ def _tool(name: str) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if path is None:
         raise RuntimeError(
-            f"{name} is not installed: Debian's packages mosquitto and mosquitto-clients"
+            f"{name} is not installed: Debian's packages mosquitto, mosquitto-clients, "
+            "mariadb-server-core and mariadb-client-core"
         )
     return path

@@ -1,199 +1,73 @@
-"""A whole system of real parts for one test: broker, database, stick, reader, recorder."""
+"""The fixtures: a system, and a database, of each test's own."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
-import uuid
-from collections import Counter
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
 
 import pytest
 import stack
-from pymongo import MongoClient
 
-from ravenbus.mqtt import Broker, Connection, Events, Received
-from ravenbus.settings import MqttUrl
+from raven_sql_writer.sink import MysqlSink
 
-NODE = "home"
-WAIT_S = 60.0
-
-
-def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Return what ``true`` returns once it is true; other processes make it so."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.02)  # nothing here can be waited on
-    raise AssertionError(f"waited {timeout_s:.0f} s in vain until {what}")
-
-
-class Client:
-    """A client of the broker, for looking and for making trouble."""
-
-    def __init__(self, url: str) -> None:
-        self.events: Events = SimpleQueue()
-        self.connection: Connection = Broker(
-            MqttUrl(url), f"test-{uuid.uuid4().hex[:8]}", receive_maximum=65535
-        )(self.events)
-
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        if qos:
-            self.connection.publish(topic, payload)
-        else:
-            self.connection._client.publish(topic, payload, qos=0)
-
-    def messages(self) -> Iterator[Received]:
-        """Yield what has come so far."""
-        while True:
-            try:
-                event = self.events.get_nowait()
-            except Empty:
-                return
-            if isinstance(event, Received):
-                self.connection.acknowledge(event)
-                yield event
-
-
-class System:
-    """The parts, started on demand and all ended with the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.broker = stack.Broker(
-            folder, [NODE, "mongo-recorder", "sql-writer", "watcher", "intruder"]
-        )
-        self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
-        self.database = f"raven_test_{uuid.uuid4().hex[:12]}"
-        self.device = str(folder / "ttyRAVEN")
-        self.reader = stack.reader(folder, self.device, self.broker.url(NODE), NODE)
-        self.recorder = stack.recorder(folder, self.broker.url("mongo-recorder"), self.mongo_url)
-        self.simulator = stack.simulator(folder)
-        self.others: list[stack.Process] = []
-        self.clients: list[Client] = []
-        self._mongo_client: MongoClient[dict[str, Any]] | None = None
-
-    @property
-    def mongo_url(self) -> str:
-        url = os.environ.get("MONGO_URL") or f"mongodb://127.0.0.1:{self.mongo.port}"
-        base, _, options = url.partition("?")
-        scheme, _, rest = base.partition("://")
-        return f"{scheme}://{rest.split('/')[0]}/{self.database}{'?' if options else ''}{options}"
-
-    @property
-    def db(self) -> Any:
-        if self._mongo_client is None:
-            self._mongo_client = MongoClient(
-                self.mongo_url, tz_aware=True, serverSelectionTimeoutMS=5000
-            )
-        return self._mongo_client.get_default_database()
-
-    def start(self, *options: str, reader: bool = True, recorder: bool = True) -> None:
-        """Start everything; the stick waits for its reader."""
-        self.broker.start()
-        if self.mongo:
-            self.mongo.start()
-        if recorder:
-            self.recorder.start()
-            self.wait_for_log(self.recorder, "connected to the broker")
-        self.plug_in(*options)
-        if reader:
-            self.reader.start()
-
-    def plug_in(self, *options: str) -> None:
-        """Start the stick and wait until it is there."""
-        self.simulator.command[1:] = [
-            *("--pty", self.device, "--wait", "--ledger", str(self.folder / "ledger")),
-            *options,
-        ]
-        self.simulator.start()
-        self.wait_for_log(self.simulator, "ready")
-
-    def wait_for_log(self, process: stack.Process, text: str) -> str:
-        """Return what a process has printed once ``text`` is in it."""
-        return wait_until(
-            lambda: process.text() if text in process.text() else None,
-            f"{process.name} says {text!r}; it says:\n{process.text()[-2000:]}",
-        )
-
-    def watch(self, *topics: str) -> Client:
-        """Return a client that sees the topics."""
-        client = Client(self.broker.url("watcher"))
-        client.connection.subscribe(list(topics))
-        self.clients.append(client)
-        return client
-
-    def client(self, account: str) -> Client:
-        """Return a client with an account."""
-        client = Client(self.broker.url(account))
-        self.clients.append(client)
-        return client
-
-    def run_process(self, process: stack.Process) -> stack.Process:
-        """Start another process, which the test's end stops."""
-        self.others.append(process)
-        process.start()
-        return process
-
-    def sent(self) -> Counter[str]:
-        """Count, by kind, what the stick sent whole and a reader has to accept once."""
-        lines = (self.folder / "ledger").read_text().splitlines()
-        records = [json.loads(line) for line in lines]
-        return Counter(r["kind"] for r in records if r.get("whole") and not r["cached"])
-
-    def accepted(self) -> tuple[str, int]:
-        """Return the run's hash and the number of readings that the reader accepted in it."""
-        return stack.accepted(self.folder, NODE)
-
-    def stored(self) -> tuple[Counter[str], list[int]]:
-        """Return what is stored of the run: a count by kind, and every number."""
-        return stack.stored(self.db, self.accepted()[0])
-
-    def wait_until_stored(self, count: int) -> list[int]:
-        """Return the stored numbers once there are ``count`` of them."""
-        wait_until(
-            lambda: len(self.stored()[1]) >= count,
-            f"{count} readings are stored; accepted {self.accepted()}, "
-            f"stored {len(self.stored()[1])}",
-        )
-        return self.stored()[1]
-
-    def assert_complete(self) -> None:
-        """Wait for the stick to finish; then device, reader and store agree exactly."""
-        self.simulator.wait(WAIT_S)
-        sent = self.sent()
-        self.wait_until_stored(sent.total())
-        kinds, numbers = self.stored()
-        assert numbers == list(range(1, self.accepted()[1] + 1))
-        assert kinds == sent
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.connection.close()
-        if self._mongo_client:
-            if not self.mongo:
-                self._mongo_client.drop_database(self.database)
-            self._mongo_client.close()
-        everything = (
-            self.simulator,
-            self.reader,
-            *self.others,
-            self.recorder,
-            self.mongo,
-            self.broker,
-        )
-        for process in everything:
-            if process:
-                process.kill() if process.running else None
+from .sql import Db, SqlSystem
+from .system import System
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
     built = System(tmp_path)
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb | None]:
+    """A server of our own, or none where MYSQL_ADMIN_URL names one of any make."""
+    if os.environ.get("MYSQL_ADMIN_URL"):
+        yield None
+        return
+    options = ["--default-time-zone=-08:00", "--max-allowed-packet=4M"]
+    server = stack.MariaDb(tmp_path_factory.mktemp("mariadb"), *options)
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.running:
+            server.kill()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def new_db(mariadb: stack.MariaDb | None) -> Iterator[Callable[[], Db]]:
+    made: list[Db] = []
+
+    def new() -> Db:
+        made.append(Db(mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]))
+        return made[-1]
+
+    yield new
+    for one in made:
+        one.drop()
+
+
+@pytest.fixture
+def db(new_db: Callable[[], Db]) -> Db:
+    return new_db()
+
+
+@pytest.fixture
+def sql(tmp_path: Path, db: Db) -> Iterator[SqlSystem]:
+    built = SqlSystem(tmp_path, db)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def sink(db: Db) -> Iterator[MysqlSink]:
+    built = db.sink()
+    built.prepare()
     yield built
     built.close()

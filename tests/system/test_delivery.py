@@ -9,7 +9,7 @@ import signal
 import pytest
 import stack
 
-from .conftest import NODE, System, wait_until
+from .system import NODE, System, wait_until
 
 
 @pytest.mark.parametrize("model", ["raven", "emu2"])

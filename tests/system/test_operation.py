@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from ravenbus.contract import schema_for
 from ravenbus.topics import Topics
 
-from .conftest import NODE, System, wait_until
+from .system import NODE, System, wait_until
 
 
 def test_everything_that_is_published_keeps_the_contract(system: System):

@@ -6,17 +6,13 @@ MYSQL_ADMIN_URL runs the tests on another server, as a MySQL, with an account th
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import secrets
-import shutil
 import signal
 import subprocess
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,231 +23,15 @@ import pymysql
 import pytest
 import stack
 
-from raven_sql_writer import rows, schema
-from raven_sql_writer.settings import MysqlUrl
 from raven_sql_writer.sink import MysqlSink
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run
-from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, PriceCluster
+from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravensql import schema
+from ravensql.settings import MysqlUrl
 
-from .conftest import NODE, System, wait_until
-
-DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
-METER = "0013500100abcdef"
-T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
-
-LEGACY = """
-CREATE TABLE instantaneous_demand (
-  time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, demand INT(11) NOT NULL,
-  multiplier INT(11) NOT NULL, divisor INT(11) NOT NULL, run TEXT NOT NULL,
-  hash VARCHAR(100) NOT NULL
-) ENGINE = %s DEFAULT CHARSET = latin1 COLLATE = latin1_swedish_ci;
-CREATE TABLE run_info (
-  name VARCHAR(100) NOT NULL, hash VARCHAR(100) NOT NULL, meter_id VARCHAR(100) NOT NULL,
-  time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
-) ENGINE = %s DEFAULT CHARSET = latin1 COLLATE = latin1_swedish_ci;
-"""
-OLD_INSERT = (
-    "INSERT INTO instantaneous_demand (demand, multiplier, divisor, run, hash) "
-    "VALUES (%s, %s, %s, %s, %s)"
-)
-
-
-class MariaDb(stack.Server):
-    """A MariaDB with a data folder of its own and an administrator who is not `root`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.password = secrets.token_hex(12)
-        data, port = folder / "data", stack.free_port()
-        self.data = data
-        as_root = ["--user=root"] if os.geteuid() == 0 else []
-        small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
-        subprocess.run(
-            [
-                *("mariadb-install-db", "--no-defaults", "--skip-test-db", f"--datadir={data}"),
-                *("--auth-root-authentication-method=normal", *as_root, *small),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        accounts = folder / "accounts.sql"
-        accounts.write_text(
-            "CREATE USER IF NOT EXISTS admin@'127.0.0.1';\n"
-            f"ALTER USER admin@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO admin@'127.0.0.1' WITH GRANT OPTION;\n"
-        )
-        accounts.chmod(0o600)
-        server = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
-        command = [server, "--no-defaults", f"--datadir={data}", *as_root, *small]
-        command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
-        command += [f"--socket={folder}/s", f"--pid-file={folder}/pid", f"--init-file={accounts}"]
-        command += ["--default-time-zone=-08:00", "--max-allowed-packet=4M"]
-        super().__init__("mariadb", command, folder, port)
-
-    @property
-    def admin_url(self) -> str:
-        return f"mysql://admin:{self.password}@127.0.0.1:{self.port}/mysql"
-
-
-class Db:
-    """A database on the server, with an account that may use nothing else."""
-
-    def __init__(self, admin_url: str) -> None:
-        self.server = MysqlUrl(admin_url)
-        self.name = f"raven_{uuid.uuid4().hex[:12]}"
-        self.user = self.name
-        self.password = secrets.token_hex(12)
-        self.admin(f"CREATE DATABASE {self.name} CHARACTER SET latin1")
-        self.admin(f"CREATE USER {self.user}@'%' IDENTIFIED BY '{self.password}'")
-        self.admin(f"GRANT ALL ON {self.name}.* TO {self.user}@'%'")
-        ((version,),) = self.admin("SELECT VERSION()")
-        self.is_mariadb = "MariaDB" in version
-
-    @property
-    def url(self) -> str:
-        host = f"{self.server.host}:{self.server.port}"
-        return f"mysql://{self.user}:{self.password}@{host}/{self.name}"
-
-    def admin(self, query: str) -> Sequence[tuple[Any, ...]]:
-        """Run a statement as the administrator."""
-        with closing(self._connect(self.server.user, self.server.password)) as connection:
-            return run(connection, query)
-
-    def set_password(self, password: str) -> None:
-        """Change what the server takes from the account."""
-        self.admin(f"ALTER USER {self.user}@'%' IDENTIFIED BY '{password}'")
-
-    def drop(self) -> None:
-        """Leave nothing behind on a server that is not ours."""
-        self.admin(f"DROP DATABASE {self.name}")
-        self.admin(f"DROP USER {self.user}@'%'")
-
-    def connect(self, **options: Any) -> Any:
-        """Return a connection as another program of the same user has it."""
-        return self._connect(self.user, self.password, database=self.name, **options)
-
-    def _connect(self, user: str, password: str, **options: Any) -> Any:
-        where = {"host": self.server.host, "port": self.server.port}
-        usual = {"autocommit": True, "read_timeout": 60}
-        return pymysql.connect(user=user, password=password, **(where | usual | options))
-
-    def __call__(self, query: str, *args: Any, zone: str = "+00:00") -> Sequence[tuple[Any, ...]]:
-        """Run a statement in a session of its own, in UTC."""
-        with closing(self.connect(init_command=f"SET time_zone = '{zone}'")) as connection:
-            return run(connection, query, *args)
-
-    def sink(self) -> MysqlSink:
-        return MysqlSink(MysqlUrl(self.url))
-
-    def make_legacy(self, engine: str = "InnoDB") -> None:
-        for statement in filter(str.strip, LEGACY.split(";")):
-            self(statement.replace("%s", engine))
-
-
-def run(connection: Any, query: str, *args: Any) -> Sequence[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, args or None)
-        return cursor.fetchall()
-
-
-class SqlSystem(System):
-    """Broker, stick and reader as elsewhere; the store is MariaDB."""
-
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder)
-        self.mongo = None
-        self.sql = db
-        self.writer = self.another_writer("sql-writer")
-
-    def another_writer(self, name: str) -> stack.Process:
-        env = {
-            "MQTT_URL": self.broker.url("sql-writer"),
-            "MYSQL_URL": self.sql.url,
-            "RAVEN_CLIENT_ID": name,
-        }
-        process = stack.Process(name, [str(stack.BIN / "raven-sql-writer")], self.folder, env)
-        self.others.append(process)
-        return process
-
-    def start_writing(self, *options: str) -> None:
-        """Start everything; the writer has its subscription before the stick reports."""
-        self.broker.start()
-        self.writer.start()
-        self.wait_for_log(self.writer, "connected to the broker")
-        self.plug_in(*options)
-        self.reader.start()
-
-    def stored(self) -> tuple[Counter[str], list[int]]:
-        kinds = [f"'{table}'" for table in rows.COLUMNS if table != "notification"] + ["kind"]
-        query = " UNION ALL ".join(
-            f"SELECT {kind}, seq FROM {table} WHERE hash = %s"  # noqa: S608 - our names
-            for kind, table in zip(kinds, rows.COLUMNS, strict=True)
-        )
-        found = self.sql(query, *[self.accepted()[0]] * len(kinds))
-        return Counter(kind for kind, _ in found), sorted(seq for _, seq in found)
-
-
-@pytest.fixture(scope="module")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb | None]:
-    """A server of our own, or none where MYSQL_ADMIN_URL names one of any make."""
-    if os.environ.get("MYSQL_ADMIN_URL"):
-        yield None
-        return
-    server = MariaDb(tmp_path_factory.mktemp("mariadb"))
-    try:
-        server.start()
-        yield server
-    finally:
-        if server.running:
-            server.kill()
-        shutil.rmtree(server.data, ignore_errors=True)
-
-
-@pytest.fixture
-def new_db(mariadb: MariaDb | None) -> Iterator[Callable[[], Db]]:
-    made: list[Db] = []
-
-    def new() -> Db:
-        made.append(Db(mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]))
-        return made[-1]
-
-    yield new
-    for one in made:
-        one.drop()
-
-
-@pytest.fixture
-def db(new_db: Callable[[], Db]) -> Db:
-    return new_db()
-
-
-@pytest.fixture
-def sql(tmp_path: Path, db: Db) -> Iterator[SqlSystem]:
-    built = SqlSystem(tmp_path, db)
-    yield built
-    built.close()
-
-
-@pytest.fixture
-def sink(db: Db) -> Iterator[MysqlSink]:
-    built = db.sink()
-    built.prepare()
-    yield built
-    built.close()
-
-
-def new_hash() -> str:
-    return str(uuid.uuid4())
-
-
-def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
-    at = T0 + timedelta(seconds=8 * seq)
-    fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
-    fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
-    received = changes.pop("received", at)
-    envelope = Envelope(node=NODE, run="r", hash=hash_, seq=seq, received=received)
-    return Reading(envelope, InstantaneousDemand(**(fields | changes)))
-
+from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .system import NODE, wait_until
 
 # From the stick to the tables
 
@@ -282,7 +62,7 @@ def test_a_writer_that_is_killed_in_mid_batch_loses_and_doubles_nothing(sql: Sql
     sql.assert_complete()
 
 
-def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: MariaDb | None):
+def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: stack.MariaDb | None):
     """The server is killed in mid-commit and comes back later: all is stored once."""
     if not mariadb:
         pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
@@ -580,7 +360,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=256M", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here")
-    server = MariaDb(disk)
+    server = stack.MariaDb(disk)
     try:
         server.start()
         db, one = Db(server.admin_url), new_hash()
@@ -701,15 +481,7 @@ def test_the_real_old_table_is_adopted_with_every_row(db: Db):
     if not file.exists():
         pytest.skip("the old table is not here: RAVEN_DATA names its folder")
     db.make_legacy()
-    with file.open(newline="") as lines, closing(db.connect(autocommit=False)) as connection:
-        run(connection, "SET time_zone = '+00:00'")
-        with connection.cursor() as cursor:
-            query = (
-                "INSERT INTO instantaneous_demand (time, demand, multiplier, divisor, run, hash) "
-                "VALUES (%s, %s, %s, %s, %s, '')"
-            )
-            cursor.executemany(query, list(csv.reader(lines)))
-        connection.commit()
+    db.insert_legacy(file)
     before = legacy_rows(db)
     assert len(before) == 28_901
     with closing(db.sink()) as sink:

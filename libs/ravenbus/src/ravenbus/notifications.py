@@ -293,3 +293,20 @@ AnyNotification = (
 def kind_of(notification: Notification) -> str:
     """Return the kind's name on the bus, as in ``instantaneous_demand``."""
     return str(notification.__struct_config__.tag)
+
+
+def scaled(raw: int | None, multiplier: int | None, divisor: int | None) -> float | None:
+    """Return raw x multiplier / divisor, where zero counts as one (RAVEn XML API r127 p.22).
+
+    One division of integers is exact to the last digit that a double has.
+    """
+    if raw is None or multiplier is None or divisor is None:
+        return None
+    return raw * (multiplier or 1) / (divisor or 1)
+
+
+def price_per_kwh(raw: int | None, trailing_digits: int | None) -> float | None:
+    """Return raw / 10 ** trailing_digits (RAVEn XML API r127 p.21)."""
+    if raw is None or trailing_digits is None:
+        return None
+    return float(raw / 10**trailing_digits)

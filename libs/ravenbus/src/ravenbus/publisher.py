@@ -82,6 +82,8 @@ class Publisher:
     ``wake``, ``set_state`` and ``send_once`` may be called from any thread; ``run`` is the main
     loop.
     ``window`` bounds the messages without a PUBACK; the broker may ask for less.
+    The outbox is asked each ``tick_s`` seconds even if nobody wakes the loop, and ``on_kept`` is
+    told the keys of entries that were refused or that nobody took.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Publisher:
         metrics: PublisherMetrics,
         *,
         window: int = 100,
+        tick_s: float = TICK_S,
+        on_kept: Callable[[list[int]], None] = lambda _: None,
         wait: wait_base = DEFAULT_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +104,8 @@ class Publisher:
         self._health = health
         self._metrics = metrics
         self._window = window
+        self._tick_s = tick_s
+        self._on_kept = on_kept
         self._subscriptions: dict[str, Callable[[bytes], None]] = {}
         self._wait = wait
         self._clock = clock
@@ -111,6 +117,7 @@ class Publisher:
         self._retry_s = FIRST_RETRY_S
         self._unheard = False
         self._taken: list[int] = []
+        self._kept: list[int] = []
 
     def subscribe(self, topic: str, handle: Callable[[bytes], None]) -> None:
         """Have what is sent to a topic handled on the main loop; called before ``run``.
@@ -188,7 +195,7 @@ class Publisher:
             if stop_at is not None and (not epoch.in_flight or self._clock() > stop_at):
                 return None
             alive = connection.alive()
-            events = _wait_for(self._events, TICK_S)
+            events = _wait_for(self._events, self._tick_s)
             lost = self._handle(epoch, events)
             if lost or (not alive and not events):
                 return lost or NETWORK_ENDED
@@ -223,6 +230,8 @@ class Publisher:
         except RetryableError as error:
             self._health.failing("outbox", str(error))
             return False
+        if not self._taken:
+            self._health.ok("outbox")
         epoch.exhausted = not epoch.ready
         return not epoch.exhausted
 
@@ -242,8 +251,9 @@ class Publisher:
             match event:
                 case Published(mid, reason):
                     entry = epoch.in_flight.pop(mid, None)
-                    if entry and self._is_taken(epoch, entry, reason):
-                        self._taken.append(entry.key)
+                    if entry:
+                        taken = self._is_taken(epoch, entry, reason)
+                        (self._taken if taken else self._kept).append(entry.key)
                 case Received():
                     # A retained message would be obeyed again at each connection.
                     if not event.retained:
@@ -254,6 +264,9 @@ class Publisher:
                 case Lost():
                     lost = event
         self._remove_taken()
+        if self._kept:
+            self._on_kept(self._kept)
+            self._kept = []
         if epoch.exhausted and not epoch.in_flight and not epoch.refused:
             self._health.ok("publish")
         return lost

@@ -102,6 +102,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield f"RAVEN_HEALTH_FILE: {path!r} cannot be used: its folder cannot be written to"
 
 
+TopicPrefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z",
+        description="first part of every topic",
+        extra={"allowed": "1 to 64 characters without + and #, not starting with / or $"},
+    ),
+]
+Window = Annotated[
+    int,
+    Meta(ge=1, le=65535, description="most messages under way to the broker without a PUBACK"),
+]
+
+
 class MqttSettings(Settings, frozen=True, kw_only=True):
     """What a service that uses a broker can be told."""
 
@@ -116,34 +130,42 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
         Path | None, Meta(description="this client's certificate, PEM; needs MQTT_TLS_KEY")
     ] = None
     mqtt_tls_key: Annotated[Path | None, Meta(description="its private key, PEM")] = None
-    raven_topic_prefix: Annotated[
-        str,
-        Meta(
-            pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z",
-            description="first part of every topic",
-            extra={"allowed": "1 to 64 characters without + and #, not starting with / or $"},
-        ),
-    ] = "raven"
+    raven_topic_prefix: TopicPrefix = "raven"
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return what `mqtts://` needs; raise OSError for files that cannot be used together."""
-        if not self.mqtt_url.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.mqtt_tls_ca)
-        if self.mqtt_tls_cert:
-            context.load_cert_chain(self.mqtt_tls_cert, self.mqtt_tls_key)
-        return context
+        return tls_context(self.mqtt_url, self.mqtt_tls_ca, self.mqtt_tls_cert, self.mqtt_tls_key)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates."""
         yield from super().problems()
-        if self.mqtt_tls_key and not self.mqtt_tls_cert:
-            yield "MQTT_TLS_KEY is set without MQTT_TLS_CERT: allowed is both or neither"
-        try:
-            self.tls_context()
-        except OSError as error:
-            names = "MQTT_TLS_CA, MQTT_TLS_CERT and MQTT_TLS_KEY"
-            yield f"{names} cannot be used: {error}"
+        files = self.mqtt_tls_ca, self.mqtt_tls_cert, self.mqtt_tls_key
+        yield from tls_problems("MQTT", self.mqtt_url, *files)
+
+
+def tls_context(
+    url: MqttUrl, ca: Path | None, cert: Path | None, key: Path | None
+) -> ssl.SSLContext | None:
+    """Return what `mqtts://` needs; raise OSError for files that cannot be used together."""
+    if not url.tls:
+        return None
+    context = ssl.create_default_context(cafile=ca)
+    if cert:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+def tls_problems(
+    name: str, url: MqttUrl, ca: Path | None, cert: Path | None, key: Path | None
+) -> Iterator[str]:
+    """Yield what is wrong with the files that ``<name>_TLS_CA`` and its like name."""
+    if key and not cert:
+        yield f"{name}_TLS_KEY is set without {name}_TLS_CERT: allowed is both or neither"
+    try:
+        tls_context(url, ca, cert, key)
+    except OSError as error:
+        names = f"{name}_TLS_CA, {name}_TLS_CERT and {name}_TLS_KEY"
+        yield f"{names} cannot be used: {error}"
 
 
 ClientId = Annotated[

@@ -172,22 +172,6 @@ def _decimal(low: int, high: int) -> Convert:
     return convert
 
 
-def _scale(raw: int | None, multiplier: int | None, divisor: int | None) -> float | None:
-    """Return raw x multiplier / divisor, where zero counts as one (RAVEn XML API r127 p.22).
-
-    One division of integers is exact to the last digit that a double has.
-    """
-    if raw is None or multiplier is None or divisor is None:
-        return None
-    return raw * (multiplier or 1) / (divisor or 1)
-
-
-def _price(raw: int | None, trailing_digits: int | None) -> float | None:
-    if raw is None or trailing_digits is None:
-        return None
-    return float(raw / 10**trailing_digits)
-
-
 _U8 = _unsigned(8, (2, 4))
 _U16 = _unsigned(16, (4,))
 _U32 = _unsigned(32, (8,))
@@ -238,22 +222,22 @@ def _plain(kind: type[n.Notification]) -> Callable[[dict[str, Any]], n.Notificat
 
 
 def _demand(values: dict[str, Any]) -> n.Notification:
-    kw = _scale(values["demand"], values["multiplier"], values["divisor"])
+    kw = n.scaled(values["demand"], values["multiplier"], values["divisor"])
     return n.InstantaneousDemand(demand_kw=kw, **values)
 
 
 def _summation(values: dict[str, Any]) -> n.Notification:
     scale = values["multiplier"], values["divisor"]
     return n.CurrentSummationDelivered(
-        delivered_kwh=_scale(values["summation_delivered"], *scale),
-        received_kwh=_scale(values["summation_received"], *scale),
+        delivered_kwh=n.scaled(values["summation_delivered"], *scale),
+        received_kwh=n.scaled(values["summation_received"], *scale),
         **values,
     )
 
 
 def _usage(kind: Callable[..., n.Notification], raw: str) -> Callable[..., n.Notification]:
     def build(values: dict[str, Any]) -> n.Notification:
-        kwh = _scale(values[raw], values["multiplier"], values["divisor"])
+        kwh = n.scaled(values[raw], values["multiplier"], values["divisor"])
         return kind(usage_kwh=kwh, **values)
 
     return build
@@ -263,7 +247,7 @@ def _price_cluster(values: dict[str, Any]) -> n.Notification:
     labelled = values.get("rate_label") or values.get("tier_label")
     if values["price"] == 0 and not labelled:
         values["price"] = None
-    per_kwh = _price(values["price"], values["trailing_digits"])
+    per_kwh = n.price_per_kwh(values["price"], values["trailing_digits"])
     return n.PriceCluster(price_per_kwh=per_kwh, **values)
 
 
@@ -300,13 +284,13 @@ def _blocks(values: dict[str, Any]) -> n.Notification:
     blocks = [
         n.PriceBlock(
             threshold=threshold,
-            threshold_kwh=_scale(threshold, *scale),
+            threshold_kwh=n.scaled(threshold, *scale),
             price=price,
-            price_per_kwh=_price(price, values.get("trailing_digits")),
+            price_per_kwh=n.price_per_kwh(price, values.get("trailing_digits")),
         )
         for threshold, price in zip(thresholds, prices, strict=True)
     ]
-    consumption = _scale(
+    consumption = n.scaled(
         values.get("block_period_consumption"),
         values.get("block_period_consumption_multiplier"),
         values.get("block_period_consumption_divisor"),

@@ -11,7 +11,7 @@ from msgspec import Meta
 from raven_reader.acceptance import Limits
 from raven_reader.serial_port import DeviceLocation
 from ravenbus.messages import Node, RunName
-from ravenbus.settings import MqttSettings, Settings, usable_folder
+from ravenbus.settings import MqttSettings, Settings, Window, usable_folder
 
 Device = Annotated[
     DeviceLocation,
@@ -45,10 +45,7 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=1_000_000, description="largest size of the spool in MiB"),
     ] = 1024
-    raven_window: Annotated[
-        int,
-        Meta(ge=1, le=65535, description="most messages under way to the broker without a PUBACK"),
-    ] = 100
+    raven_window: Window = 100
     raven_max_demand_kw: Annotated[
         float,
         Meta(ge=0, le=1e6, description="larger demands are rejected, kW; 0 for no limit"),

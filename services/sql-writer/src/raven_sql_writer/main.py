@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
-from raven_sql_writer import schema
 from raven_sql_writer.settings import WriterSettings
 from raven_sql_writer.sink import MysqlSink
 from ravenbus import service, store
+from ravensql import schema
 
 log = logging.getLogger(__name__)
 

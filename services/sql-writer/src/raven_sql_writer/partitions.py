@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from raven_sql_writer import rows
-from raven_sql_writer.database import Cursor
-from raven_sql_writer.schema import run_long
+from ravensql import rows
+from ravensql.database import Cursor
+from ravensql.schema import run_long
 
 AHEAD: Final = 3
 """Months; a writer that is away for longer finds its rows in `p_rest`, from where they move."""

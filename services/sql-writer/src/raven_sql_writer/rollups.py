@@ -13,10 +13,10 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from raven_sql_writer import rows
-from raven_sql_writer.database import Cursor
 from ravenbus.messages import Reading
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand
+from ravensql import rows
+from ravensql.database import Cursor
 
 PERIODS_S: Final = (300, 3600, 86400)
 """Each a multiple of the first."""

@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
-from typing import Annotated, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from msgspec import Meta
-
-from ravenbus.settings import SECRET, ClientId, ConsumerSettings
-
-
-class MysqlUrl:
-    """Where a database is; prints without its password."""
-
-    ALLOWED = "mysql://user[:password]@host[:3306]/database[?ssl_ca=file.pem]"
-
-    def __init__(self, text: str) -> None:
-        """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
-        url = urlsplit(text)
-        database = unquote(url.path[1:])
-        options = dict(parse_qsl(url.query, keep_blank_values=True))
-        ssl_ca = options.pop("ssl_ca", None)
-        named = url.scheme == "mysql" and url.hostname and url.username
-        if not named or not database or "/" in database or url.port == 0 or url.fragment:
-            raise ValueError(self.ALLOWED)
-        if options or ssl_ca == "":
-            raise ValueError(self.ALLOWED)
-        self.host: Final = url.hostname or ""
-        self.port: Final = url.port or 3306
-        self.user: Final = unquote(url.username or "")
-        self.password: Final = unquote(url.password or "")
-        self.database: Final = database
-        self.ssl_ca: Final = ssl_ca
-
-    def __str__(self) -> str:
-        return f"mysql://{self.user}@{self.host}:{self.port}/{self.database}"
-
-    __repr__ = __str__
+from ravenbus.settings import ClientId, ConsumerSettings
+from ravensql import settings as database
+from ravensql.settings import MysqlSetting
 
 
 class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
     """The writer's environment variables."""
 
-    mysql_url: Annotated[
-        MysqlUrl,
-        Meta(
-            description="the database; `ssl_ca` asks for TLS and names the certificates to trust",
-            extra=SECRET,
-        ),
-    ] = MysqlUrl("mysql://raven@localhost/raven")
+    mysql_url: MysqlSetting = database.DEFAULT_URL
     raven_client_id: ClientId = "raven-sql-writer"
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates."""
         yield from super().problems()
-        if self.mysql_url.ssl_ca:
-            try:
-                ssl.create_default_context(cafile=self.mysql_url.ssl_ca)
-            except OSError as error:
-                yield f"MYSQL_URL: the file that ssl_ca names cannot be used: {error}"
+        yield from database.problems(self.mysql_url)

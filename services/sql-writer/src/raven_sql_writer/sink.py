@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from raven_sql_writer import partitions, rollups, rows, schema
-from raven_sql_writer.database import Cursor, Database
-from raven_sql_writer.settings import MysqlUrl
+from raven_sql_writer import partitions, rollups
 from ravenbus.consumer import Item, Stored
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Reading, Run, now
+from ravensql import rows, schema
+from ravensql.database import Cursor, Database
+from ravensql.settings import MysqlUrl
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ LOOKED_UP_AT_ONCE: Final = 500
 """Beyond some thousand pairs the optimizer gives the index up."""
 
 LOOK_AFTER_EVERY: Final = timedelta(minutes=5)
-
-PACKET_RESERVE: Final = 64 * 1024
 
 RUNS: Final = "SELECT hash, last_seq FROM run_info WHERE node IS NOT NULL AND hash IN %s "
 PUT_RUN: Final = (
@@ -131,9 +130,7 @@ class MysqlSink:
     def _bury(self, cursor: Cursor, letters: Sequence[DeadLetter]) -> int:
         if not letters:
             return 0
-        # A byte may need two when it is quoted.
-        payload_max = (self._database.max_packet - PACKET_RESERVE) // 2
-        found = [rows.letter_row(letter, payload_max) for letter in letters]
+        found = [rows.letter_row(letter, self._database.payload_max) for letter in letters]
         return cursor.executemany(rows.INSERT_LETTER, found) or 0
 
 

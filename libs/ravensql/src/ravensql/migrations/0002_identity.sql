@@ -23,6 +23,9 @@ ALTER TABLE instantaneous_demand
   ADD COLUMN digits_left SMALLINT UNSIGNED NULL,
   ADD COLUMN suppress_leading_zero BOOLEAN NULL,
   ADD COLUMN rolled_up BOOLEAN NULL COMMENT 'whether demand_rollup counts the row',
+  ADD COLUMN relayed TINYINT UNSIGNED NULL
+    COMMENT 'upstream: NULL not yet, 0 nobody took it so far, 1 taken, 2 left out for good',
+  ADD COLUMN relay_seq BIGINT UNSIGNED NULL COMMENT 'number upstream of a row that has no seq',
   ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
   ADD COLUMN placeholder BOOLEAN
     GENERATED ALWAYS AS (demand <=> -1 AND multiplier <=> -1 AND divisor <=> -1) VIRTUAL
@@ -37,7 +40,8 @@ ALTER TABLE instantaneous_demand
   ADD UNIQUE KEY identity (hash, seq, time),
   ADD KEY by_time (time),
   ADD KEY by_meter (meter, time),
-  ADD KEY by_rolled_up (rolled_up)
+  ADD KEY by_rolled_up (rolled_up),
+  ADD KEY by_relayed (relayed, id)
   PARTITION BY RANGE (UNIX_TIMESTAMP(time)) (PARTITION p_rest VALUES LESS THAN MAXVALUE);
 
 -- unless column run_info.last_seq

@@ -12,9 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-from raven_sql_writer.database import STRICT, Cursor, Database, code_of
-from raven_sql_writer.settings import MysqlUrl
 from ravenbus.errors import FatalError, PoisonError, RetryableError
+from ravensql.database import STRICT, Cursor, Database, code_of
+from ravensql.settings import MysqlUrl
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Migration(NamedTuple):
 @cache
 def migrations() -> tuple[Migration, ...]:
     """Return all steps in order."""
-    folder = files("raven_sql_writer") / "migrations"
+    folder = files("ravensql") / "migrations"
     found = [read(file.name, file.read_text("utf-8")) for file in folder.iterdir()]
     return tuple(sorted(found))
 
@@ -72,7 +72,21 @@ def require_known(cursor: Cursor) -> None:
     if version > newest:
         raise FatalError(
             f"the database is at version {version} and this program knows versions up to "
-            f"{newest}: run a newer raven-sql-writer"
+            f"{newest}: run a newer one"
+        )
+
+
+def require_current(cursor: Cursor) -> None:
+    """Raise RetryableError until a writer has brought the database to this program's version.
+
+    Raise FatalError if a newer program has changed it.
+    """
+    require_known(cursor)
+    version, newest = _version(cursor), migrations()[-1].number
+    if version < newest:
+        raise RetryableError(
+            f"the database is at version {version} and {newest} is needed: "
+            "start a raven-sql-writer of this program's version"
         )
 
 

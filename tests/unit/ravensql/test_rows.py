@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from pymysql.cursors import RE_INSERT_VALUES
 
-from raven_sql_writer import rows
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Envelope, Reading, decode_reading, encode
 from ravenbus.notifications import (
@@ -21,6 +20,7 @@ from ravenbus.notifications import (
     PriceBlock,
     PriceCluster,
 )
+from ravensql import rows
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 DEVICE_TIME = datetime(2026, 3, 1, 11, 59, 58, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raven_sql_writer import rows, schema
+from ravensql import rows, schema
 
 
 def test_the_migrations_are_numbered_from_one_without_a_gap():

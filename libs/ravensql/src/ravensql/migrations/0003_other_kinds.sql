@@ -29,11 +29,14 @@ CREATE TABLE IF NOT EXISTS current_summation_delivered (
   run TEXT NOT NULL,
   hash VARCHAR(100) NOT NULL,
   seq BIGINT UNSIGNED NOT NULL COMMENT 'number in the run, from 1, no gaps',
+  relayed TINYINT UNSIGNED NULL
+    COMMENT 'upstream: NULL not yet, 0 nobody took it so far, 1 taken, 2 left out for good',
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
   PRIMARY KEY (id, time),
   UNIQUE KEY identity (hash, seq, time),
   KEY by_time (time),
-  KEY by_meter (meter, time)
+  KEY by_meter (meter, time),
+  KEY by_relayed (relayed, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci
   PARTITION BY RANGE (UNIX_TIMESTAMP(time)) (PARTITION p_rest VALUES LESS THAN MAXVALUE);
 
@@ -57,11 +60,14 @@ CREATE TABLE IF NOT EXISTS price_cluster (
   run TEXT NOT NULL,
   hash VARCHAR(100) NOT NULL,
   seq BIGINT UNSIGNED NOT NULL COMMENT 'number in the run, from 1, no gaps',
+  relayed TINYINT UNSIGNED NULL
+    COMMENT 'upstream: NULL not yet, 0 nobody took it so far, 1 taken, 2 left out for good',
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
   PRIMARY KEY (id, time),
   UNIQUE KEY identity (hash, seq, time),
   KEY by_time (time),
-  KEY by_meter (meter, time)
+  KEY by_meter (meter, time),
+  KEY by_relayed (relayed, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci
   PARTITION BY RANGE (UNIX_TIMESTAMP(time)) (PARTITION p_rest VALUES LESS THAN MAXVALUE);
 
@@ -78,11 +84,14 @@ CREATE TABLE IF NOT EXISTS notification (
   run TEXT NOT NULL,
   hash VARCHAR(100) NOT NULL,
   seq BIGINT UNSIGNED NOT NULL COMMENT 'number in the run, from 1, no gaps',
+  relayed TINYINT UNSIGNED NULL
+    COMMENT 'upstream: NULL not yet, 0 nobody took it so far, 1 taken, 2 left out for good',
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
   PRIMARY KEY (id, time),
   UNIQUE KEY identity (hash, seq, time),
   KEY by_time (time),
-  KEY by_meter (kind, time)
+  KEY by_meter (kind, time),
+  KEY by_relayed (relayed, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci
   PARTITION BY RANGE (UNIX_TIMESTAMP(time)) (PARTITION p_rest VALUES LESS THAN MAXVALUE);
 

@@ -38,6 +38,9 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The tables of readings, with what each has of its own; `notification` takes every other kind."""
 
+DERIVED: Final = frozenset({"price_per_kwh", "rolled_up"})
+"""Columns that say nothing which the others do not say."""
+
 BODY_MAX: Final = 2**20
 """Bytes: quoted, it fits into the smallest packet that a server allows in practice, 4 MiB."""
 

@@ -7,9 +7,10 @@ import struct
 import pytest
 from pymysql import err
 
-from raven_sql_writer.database import sorted_errors
-from raven_sql_writer.settings import MysqlUrl, WriterSettings
+from raven_sql_writer.settings import WriterSettings
 from ravenbus.errors import PoisonError, RetryableError, SettingsError
+from ravensql.database import sorted_errors
+from ravensql.settings import MysqlUrl
 
 URL = MysqlUrl("mysql://raven:hunter2@db:3307/energy")
 

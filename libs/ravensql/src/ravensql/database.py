@@ -9,12 +9,13 @@ from typing import Any, Final, Protocol
 import pymysql  # type: ignore[import-untyped]
 from pymysql import err
 
-from raven_sql_writer.settings import MysqlUrl
 from ravenbus.errors import PoisonError, RetryableError
+from ravensql.settings import MysqlUrl
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 30
 """A peer that vanished without a word would otherwise hold the writer for ever."""
+PACKET_RESERVE: Final = 64 * 1024
 LOCK_WAIT_S: Final = 10
 """Below ANSWER_TIMEOUT_S, so that it is the server who says what is locked."""
 
@@ -94,7 +95,12 @@ class Database:
         self._sql_mode = sql_mode
         self._on_connect = on_connect
         self._connection: Any = None
-        self.max_packet = 2**20
+        self._max_packet = 2**20
+
+    @property
+    def payload_max(self) -> int:
+        """Bytes that a column may have beside others; a byte may need two when it is quoted."""
+        return (self._max_packet - PACKET_RESERVE) // 2
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -143,7 +149,7 @@ class Database:
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=self._answer_timeout_s,
             write_timeout=self._answer_timeout_s,
-            program_name="raven-sql-writer",
+            program_name="python-raven",
             **(trust if url.ssl_ca else {}),
         )
         try:
@@ -155,7 +161,7 @@ class Database:
                 )
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                 cursor.execute("SELECT @@max_allowed_packet")
-                ((self.max_packet,),) = cursor.fetchall()
+                ((self._max_packet,),) = cursor.fetchall()
                 self._on_connect(cursor)
             connection.commit()
         except BaseException:

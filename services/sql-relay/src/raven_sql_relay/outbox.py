@@ -1,0 +1,229 @@
+"""The outbox of the relay: the rows of every table of readings, by what is marked on each.
+
+``relayed`` is empty in a row that was never sent, whoever inserted it and whenever that commits,
+so nothing is missed that has a low id and comes late.  Only a PUBACK marks a row as taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from raven_sql_relay.claims import Block, Claims
+from raven_sql_relay.source import KEPT, NEW, NOBODY, TAKEN, Found, Ref, RelayMetrics, Source, mark
+from ravenbus.errors import RetryableError
+from ravenbus.publisher import Entry
+from ravenbus.topics import Topics
+from ravensql import rows, schema
+from ravensql.database import Cursor, Database
+from ravensql.settings import MysqlUrl
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 0.2
+"""How often the tables are looked at for new rows when there were none."""
+FROM_START_S: Final = 1.0
+"""How often the look begins at the lowest id, where rows are that committed late."""
+MARK_AT: Final = 250
+"""Rows that are marked at once, if so many come before a look at the tables."""
+TRIES: Final = 8
+"""Blocks of other relays that are passed over in one look."""
+
+
+class _Lane:
+    """The rows of one table that were sent before and that nobody took.
+
+    They are tried again with each connection, a block at a time from where the last one ended,
+    for as long as somebody takes any: nobody may have subscribed to a million of them.
+    """
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.open = False
+        self.block: Block | None = None
+        self.some_taken = False
+
+    def settled(self, block: Block) -> None:
+        """Go on if somebody took a row of the block that was tried."""
+        if block == self.block:
+            self.open = self.some_taken
+            self.block, self.some_taken = None, False
+
+
+class SqlOutbox:
+    """The rows of a database as an outbox; used by one thread.
+
+    At most two blocks of each table are in memory.  Raises RetryableError while the database is
+    away, FatalError when a newer program has changed it.
+    """
+
+    def __init__(
+        self,
+        url: MysqlUrl,
+        topics: Topics,
+        metrics: RelayMetrics,
+        *,
+        upstream: str,
+        node: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = Database(url, on_connect=self._connected)
+        self._source = Source(topics, metrics, upstream, node)
+        self._metrics = metrics
+        self._clock = clock
+        self._claims = Claims(url.database)
+        self._entries: dict[int, Entry] = {}
+        self._refs: dict[int, Ref] = {}
+        self._in_hand: dict[Block, set[int]] = defaultdict(set)
+        self._marks: dict[tuple[str, int], list[Ref]] = defaultdict(list)
+        self._handed = 0
+        self._look_at = self._from_start_at = 0.0
+        self._start: dict[str, int] = {}
+        self._lanes = {table: _Lane() for table in rows.COLUMNS}
+
+    def take(self, after: int, limit: int) -> list[Entry]:
+        """Return the next entries: of each table the newest rows, then the oldest.
+
+        ``after`` 0 is a new connection, in which what nobody took may be tried again.
+        """
+        if after == 0:
+            self._source.announced.clear()
+            for lane in self._lanes.values():
+                lane.open = True
+        self._mark()
+        found = self._waiting(after, limit)
+        if not found and self._clock() >= self._look_at:
+            self._look()
+            found = self._waiting(after, limit)
+        if found:
+            self._handed = max(self._handed, found[-1].key)
+        return found
+
+    def remove(self, keys: list[int]) -> None:
+        """Mark rows as taken upstream."""
+        self._settle(keys, TAKEN)
+        if sum(map(len, self._marks.values())) >= MARK_AT:
+            self._mark()
+
+    def keep(self, keys: list[int]) -> None:
+        """Mark rows that nobody took, or that were refused."""
+        self._settle(keys, NOBODY)
+
+    def close(self) -> None:
+        """Mark what is known and close the connection."""
+        try:
+            self._mark()
+        except RetryableError as error:
+            log.warning("rows that were taken will be sent again", extra={"reason": str(error)})
+        self._database.close()
+
+    def _connected(self, cursor: Cursor) -> None:
+        """Begin on a new connection: what was not handed out yet may be another relay's by now."""
+        schema.require_current(cursor)
+        self._source.connected(cursor, self._database.payload_max)
+        self._claims.connected(cursor)
+        for lane in self._lanes.values():
+            lane.block = None
+        for key in [key for key in self._entries if key > self._handed]:
+            del self._entries[key]
+            if ref := self._refs.pop(key, None):
+                self._in_hand[ref.block].discard(ref.id)
+
+    def _waiting(self, after: int, limit: int) -> list[Entry]:
+        found = [entry for key, entry in self._entries.items() if key > after]
+        return found[:limit]
+
+    # From the tables to entries
+
+    def _look(self) -> None:
+        """Read what nobody else is sending; when there is nothing, let some time pass."""
+        if self._clock() >= self._from_start_at:
+            self._from_start_at = self._clock() + FROM_START_S
+            self._start.clear()
+        found: list[Found] = []
+        with self._database.transaction() as cursor:
+            for table in rows.COLUMNS:
+                for block, condition in self._claimed(cursor, table):
+                    in_hand = self._in_hand.get(block, ())
+                    entries = self._source.entries(cursor, block, condition, in_hand)
+                    if condition == KEPT and not entries:
+                        self._lanes[table].block = None  # another relay was faster
+                    found += entries
+        for ref, entry in found:
+            self._entries[entry.key] = entry
+            if ref:
+                self._refs[entry.key] = ref
+                self._in_hand[ref.block].add(ref.id)
+        self._release()
+        if not found:
+            self._look_at = self._clock() + POLL_S
+            self._metrics.oldest.set(0)
+
+    def _claimed(self, cursor: Cursor, table: str) -> Iterator[tuple[Block, str]]:
+        """Claim blocks of a table and yield each with the condition of the rows wanted of it."""
+        oldest = self._claim(cursor, table, NEW, self._start.get(table, 0))
+        if not oldest and self._start.pop(table, 0):
+            oldest = self._claim(cursor, table, NEW, 0)
+        if oldest:
+            # While there is a long way to go, what is new comes first.
+            newest = Block.of(table, self._source.newest(cursor, table))
+            if newest not in self._claims and self._claims.claim(cursor, newest):
+                yield newest, NEW
+            self._start[table] = oldest.last + 1
+            yield oldest, NEW
+        lane = self._lanes[table]
+        if lane.open and not lane.block:
+            lane.block = self._claim(cursor, table, KEPT, lane.start)
+            lane.start = lane.block.last + 1 if lane.block else 0
+            if lane.block:
+                yield lane.block, KEPT
+            else:
+                # Some may be in a block whose other rows are on their way.
+                lane.open = any(block.table == table for block in self._claims)
+
+    def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
+        """Claim the first block from ``start`` on that has such rows and that nobody has."""
+        for _ in range(TRIES):
+            first = self._source.first(cursor, table, condition, start)
+            if first is None:
+                break
+            block = Block.of(table, first)
+            if block not in self._claims and self._claims.claim(cursor, block):
+                return block
+            start = block.last + 1
+        return None
+
+    # From answers to marks
+
+    def _settle(self, keys: Iterable[int], state: int) -> None:
+        for key in keys:
+            self._entries.pop(key, None)
+            if ref := self._refs.pop(key, None):
+                self._marks[ref.table, state].append(ref)
+                lane = self._lanes[ref.table]
+                lane.some_taken |= state == TAKEN and ref.block == lane.block
+
+    def _mark(self) -> None:
+        if not self._marks:
+            return
+        with self._database.transaction() as cursor:
+            for (table, state), refs in self._marks.items():
+                mark(cursor, table, state, refs)
+        for refs in self._marks.values():
+            for ref in refs:
+                self._in_hand[ref.block].discard(ref.id)
+        self._marks.clear()
+        self._release()
+
+    def _release(self) -> None:
+        """Give back the blocks of which no row is in hand."""
+        self._in_hand = defaultdict(set, {b: ids for b, ids in self._in_hand.items() if ids})
+        done = [block for block in self._claims if block not in self._in_hand]
+        if done:
+            with self._database.transaction() as cursor:
+                self._claims.release(cursor, done)
+            for block in done:
+                self._lanes[block.table].settled(block)

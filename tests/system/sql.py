@@ -1,0 +1,166 @@
+"""A database of one test's own on MariaDB or another server, and the readings to put into it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import stack
+
+from raven_sql_writer.sink import MysqlSink
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import InstantaneousDemand
+from ravensql import rows
+from ravensql.settings import MysqlUrl
+
+from .system import NODE, System
+
+DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
+METER = "0013500100abcdef"
+T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
+
+LEGACY = """
+CREATE TABLE instantaneous_demand (
+  time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, demand INT(11) NOT NULL,
+  multiplier INT(11) NOT NULL, divisor INT(11) NOT NULL, run TEXT NOT NULL,
+  hash VARCHAR(100) NOT NULL
+) ENGINE = %s DEFAULT CHARSET = latin1 COLLATE = latin1_swedish_ci;
+CREATE TABLE run_info (
+  name VARCHAR(100) NOT NULL, hash VARCHAR(100) NOT NULL, meter_id VARCHAR(100) NOT NULL,
+  time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+) ENGINE = %s DEFAULT CHARSET = latin1 COLLATE = latin1_swedish_ci;
+"""
+OLD_INSERT = (
+    "INSERT INTO instantaneous_demand (demand, multiplier, divisor, run, hash) "
+    "VALUES (%s, %s, %s, %s, %s)"
+)
+
+
+class Db:
+    """A database on the server, with an account that may use nothing else."""
+
+    def __init__(self, admin_url: str) -> None:
+        self.server = MysqlUrl(admin_url)
+        self.name = f"raven_{uuid.uuid4().hex[:12]}"
+        self.user = self.name
+        self.password = secrets.token_hex(12)
+        self.admin(f"CREATE DATABASE {self.name} CHARACTER SET latin1")
+        self.admin(f"CREATE USER {self.user}@'%' IDENTIFIED BY '{self.password}'")
+        self.admin(f"GRANT ALL ON {self.name}.* TO {self.user}@'%'")
+        ((version,),) = self.admin("SELECT VERSION()")
+        self.is_mariadb = "MariaDB" in version
+
+    @property
+    def url(self) -> str:
+        host = f"{self.server.host}:{self.server.port}"
+        return f"mysql://{self.user}:{self.password}@{host}/{self.name}"
+
+    def admin(self, query: str) -> Sequence[tuple[Any, ...]]:
+        """Run a statement as the administrator."""
+        with closing(self._connect(self.server.user, self.server.password)) as connection:
+            return run(connection, query)
+
+    def set_password(self, password: str) -> None:
+        """Change what the server takes from the account."""
+        self.admin(f"ALTER USER {self.user}@'%' IDENTIFIED BY '{password}'")
+
+    def drop(self) -> None:
+        """Leave nothing behind on a server that is not ours."""
+        self.admin(f"DROP DATABASE {self.name}")
+        self.admin(f"DROP USER {self.user}@'%'")
+
+    def connect(self, **options: Any) -> Any:
+        """Return a connection as another program of the same user has it."""
+        return self._connect(self.user, self.password, database=self.name, **options)
+
+    def _connect(self, user: str, password: str, **options: Any) -> Any:
+        where = {"host": self.server.host, "port": self.server.port}
+        usual = {"autocommit": True, "read_timeout": 60}
+        return pymysql.connect(user=user, password=password, **(where | usual | options))
+
+    def __call__(self, query: str, *args: Any, zone: str = "+00:00") -> Sequence[tuple[Any, ...]]:
+        """Run a statement in a session of its own, in UTC."""
+        with closing(self.connect(init_command=f"SET time_zone = '{zone}'")) as connection:
+            return run(connection, query, *args)
+
+    def sink(self) -> MysqlSink:
+        return MysqlSink(MysqlUrl(self.url))
+
+    def insert_legacy(self, file: Path) -> None:
+        """Insert the rows of a real table of python-raven."""
+        with file.open(newline="") as lines, closing(self.connect(autocommit=False)) as connection:
+            run(connection, "SET time_zone = '+00:00'")
+            with connection.cursor() as cursor:
+                query = (
+                    "INSERT INTO instantaneous_demand (time, demand, multiplier, divisor, run, "
+                    "hash) VALUES (%s, %s, %s, %s, %s, '')"
+                )
+                cursor.executemany(query, list(csv.reader(lines)))
+            connection.commit()
+
+    def make_legacy(self, engine: str = "InnoDB") -> None:
+        for statement in filter(str.strip, LEGACY.split(";")):
+            self(statement.replace("%s", engine))
+
+
+def run(connection: Any, query: str, *args: Any) -> Sequence[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, args or None)
+        return cursor.fetchall()
+
+
+class SqlSystem(System):
+    """Broker, stick and reader as elsewhere; the store is MariaDB."""
+
+    def __init__(self, folder: Path, db: Db) -> None:
+        super().__init__(folder)
+        self.mongo = None
+        self.sql = db
+        self.writer = self.another_writer("sql-writer")
+
+    def another_writer(self, name: str) -> stack.Process:
+        process = stack.sql_writer(
+            self.folder, self.broker.url("sql-writer"), self.sql.url, RAVEN_CLIENT_ID=name
+        )
+        process.name, process.log = name, self.folder / f"{name}.log"
+        self.others.append(process)
+        return process
+
+    def start_writing(self, *options: str) -> None:
+        """Start everything; the writer has its subscription before the stick reports."""
+        self.broker.start()
+        self.writer.start()
+        self.wait_for_log(self.writer, "connected to the broker")
+        self.plug_in(*options)
+        self.reader.start()
+
+    def stored(self) -> tuple[Counter[str], list[int]]:
+        kinds = [f"'{table}'" for table in rows.COLUMNS if table != "notification"] + ["kind"]
+        query = " UNION ALL ".join(
+            f"SELECT {kind}, seq FROM {table} WHERE hash = %s"  # noqa: S608 - our names
+            for kind, table in zip(kinds, rows.COLUMNS, strict=True)
+        )
+        found = self.sql(query, *[self.accepted()[0]] * len(kinds))
+        return Counter(kind for kind, _ in found), sorted(seq for _, seq in found)
+
+
+def new_hash() -> str:
+    return str(uuid.uuid4())
+
+
+def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
+    at = T0 + timedelta(seconds=8 * seq)
+    fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
+    fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
+    received = changes.pop("received", at)
+    envelope = Envelope(node=NODE, run="r", hash=hash_, seq=seq, received=received)
+    return Reading(envelope, InstantaneousDemand(**(fields | changes)))

@@ -1,0 +1,630 @@
+"""What is in the tables reaches a recorder behind an upstream broker, whoever inserted it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+import stack
+
+from raven_sql_relay import outbox as module
+from raven_sql_relay.claims import SIZE
+from raven_sql_relay.outbox import SqlOutbox
+from raven_sql_relay.source import RelayMetrics
+from raven_sql_writer.sink import MysqlSink
+from ravenbus.errors import FatalError, RetryableError
+from ravenbus.messages import Envelope, Reading, Run, decode, decode_reading, encode
+from ravenbus.notifications import KINDS, Notification, ProfileData, scaled
+from ravenbus.publisher import Entry
+from ravenbus.topics import Topics
+from ravensql import rows, schema
+from ravensql.settings import MysqlUrl
+
+from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .system import NODE, Client, wait_until
+
+MANY = 10_000
+
+
+class RelaySystem(SqlSystem):
+    """Stick, reader, broker, writer and MariaDB; behind them a relay, a broker and a recorder."""
+
+    def __init__(self, folder: Path, db: Db) -> None:
+        super().__init__(folder, db)
+        self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
+        self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
+        self.recorder = stack.recorder(folder, self.upstream.url("mongo-recorder"), self.mongo_url)
+        self.relay = self.another_relay("sql-relay")
+        self.others.append(self.upstream)
+
+    def another_relay(self, name: str) -> stack.Process:
+        relay = stack.sql_relay(self.folder, self.sql.url, self.upstream.url(NODE), RAVEN_NODE=NODE)
+        relay.name, relay.log = name, self.folder / f"{name}.log"
+        self.others.append(relay)
+        return relay
+
+    def start_upstream(self, *, recorder: bool = True) -> None:
+        """Start the upstream broker, and its recorder, whose session exists from then on."""
+        self.upstream.start()
+        if self.mongo:
+            self.mongo.start()
+        if recorder:
+            self.recorder.start()
+            self.wait_for_log(self.recorder, "connected to the broker")
+
+    def watch_upstream(self) -> Client:
+        """Return a client that sees what the relay publishes."""
+        client = Client(self.upstream.url("watcher"))
+        client.connection.subscribe(["raven/v1/#"])
+        self.clients.append(client)
+        return client
+
+    def relayed(self) -> Counter[int | None]:
+        """Count the rows by their mark."""
+        query = " UNION ALL ".join(f"SELECT relayed FROM {table}" for table in rows.COLUMNS)  # noqa: S608 - our names
+        return Counter(mark for (mark,) in self.sql(query))
+
+    def wait_until_relayed(self, count: int, mark: int | None = 1) -> None:
+        wait_until(
+            lambda: self.relayed()[mark] >= count,
+            f"{count} rows are marked {mark}; they are marked {self.relayed()}",
+        )
+
+    def upstream_stored(self, hash_: str) -> list[int]:
+        """Return every number that MongoDB upstream has of a run."""
+        return stack.stored(self.db, hash_)[1]
+
+    def wait_until_upstream(self, hash_: str, numbers: list[int]) -> None:
+        """Wait until MongoDB upstream has exactly these."""
+        wait_until(
+            lambda: len(self.upstream_stored(hash_)) >= len(numbers),
+            f"{len(numbers)} are upstream, where {len(self.upstream_stored(hash_))} are; rows "
+            f"are marked {self.relayed()}",
+        )
+        assert self.upstream_stored(hash_) == numbers
+
+    def fill(self, count: int) -> str:
+        """Have the tables hold so many readings of a run, and return its hash."""
+        hash_ = new_hash()
+        with closing(self.sql.sink()) as sink:
+            sink.prepare()
+            for start in range(1, count + 1, 1000):
+                batch = range(start, min(start + 1000, count + 1))
+                sink.store([reading(hash_, seq) for seq in batch])
+        return hash_
+
+
+@pytest.fixture
+def system(tmp_path: Path, db: Db) -> Iterator[RelaySystem]:
+    built = RelaySystem(tmp_path, db)
+    yield built
+    built.close()
+
+
+def every_kind() -> list[Notification]:
+    """Return a notification of each kind, once with all that it may have and once with least."""
+    at = datetime(2026, 3, 1, 11, 59, 58, tzinfo=UTC)
+    values = {
+        "multiplier": 3,
+        "divisor": 7000,
+        "demand": -5,
+        "summation_delivered": 2**48 - 1,
+        "summation_received": 12,
+        "price": 14764,
+        "trailing_digits": 5,
+        "meters": [METER],
+        "status": "ü",
+        "event": "e",
+        "text": "t",
+        "tier": 2,
+        "currency": 840,
+        "start_time": at,
+        "duration": 65535,
+        "suppress_leading_zero": False,
+        "digits_right": 3,
+        "rate_label": "",
+    }
+    found = []
+    for kind in KINDS.values():
+        names = {field.name for field in msgspec.structs.fields(kind)}
+        for time, meter in ((at, METER), (None, None)):
+            fields = {name: value for name, value in values.items() if name in names}
+            if time is None:
+                optional = {f.name for f in msgspec.structs.fields(kind) if not f.required}
+                fields = {name: value for name, value in fields.items() if name not in optional}
+            if kind is ProfileData:
+                fields.pop("status", None)
+            fields |= {"device": None, "meter": meter, "time": time}
+            scale = fields.get("multiplier"), fields.get("divisor")
+            scaled_from = {
+                "demand_kw": "demand",
+                "delivered_kwh": "summation_delivered",
+                "received_kwh": "summation_received",
+            }
+            derived = {n: scaled(fields.get(raw), *scale) for n, raw in scaled_from.items()}
+            derived |= {"price_per_kwh": 0.14764, "usage_kwh": None}
+            nothing = {"current_usage": None, "last_usage": None}
+            more = {n: v for n, v in (derived | nothing).items() if n in names}
+            found.append(kind(**more, **fields))
+    return found
+
+
+def seen(client: Client) -> Counter[bytes]:
+    """Count the readings that a client has seen by their text."""
+    return Counter(m.payload for m in client.messages() if "/reading/" in m.topic)
+
+
+# From the stick to MongoDB upstream
+
+
+def test_what_arrives_upstream_is_what_was_on_the_local_broker(system: RelaySystem):
+    """Every kind, to the last byte, each once; and the run with its meter."""
+    system.start_upstream()
+    upstream = system.watch_upstream()
+    system.relay.start()
+    system.broker.start()
+    local = system.watch(f"raven/v1/{NODE}/reading/+")
+    system.writer.start()
+    system.wait_for_log(system.writer, "connected to the broker")
+    system.plug_in("--model", "emu2", "--rate", "100", "--count", "500")
+    system.reader.start()
+    system.assert_complete()
+    hash_, accepted = system.accepted()
+    system.wait_until_upstream(hash_, list(range(1, accepted + 1)))
+    assert seen(upstream) == seen(local)
+    (stored,) = system.db["runs"].find()
+    assert (stored["_id"], stored["node"], stored["run"]) == (hash_, NODE, "default")
+    assert stored["meter"] == system.sql("SELECT meter_id FROM run_info")[0][0]
+    assert set(system.relayed()) == {1}
+
+
+@pytest.mark.parametrize("away", ["upstream", "mariadb"])
+def test_what_is_away_is_waited_for(system: RelaySystem, mariadb: stack.MariaDb | None, away: str):
+    """Killed in the middle and started again: nothing is missing upstream and nothing is there twice."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    system.start_upstream()
+    system.relay.start()
+    system.start_writing("--rate", "100", "--count", "900")
+    killed = {"upstream": system.upstream, "mariadb": mariadb}[away]
+    for count in (100, 500):
+        system.wait_until_relayed(count)
+        problems = system.relay.text().count("problem check=")
+        killed.kill()
+        wait_until(
+            lambda n=problems: system.relay.text().count("problem check=") > n, "the relay says so"
+        )
+        killed.start()
+    system.assert_complete()
+    hash_, accepted = system.accepted()
+    system.wait_until_upstream(hash_, list(range(1, accepted + 1)))
+
+
+def test_a_relay_that_is_killed_loses_and_doubles_nothing(system: RelaySystem):
+    """Kill -9 at any moment: what was not marked is sent again, and stored once."""
+    hash_ = system.fill(MANY)
+    system.start_upstream()
+    for count in range(1000, 8000, 1000):
+        system.relay.start()
+        system.wait_until_relayed(count)
+        system.relay.kill()
+    system.relay.start()
+    system.wait_until_upstream(hash_, list(range(1, MANY + 1)))
+    system.wait_until_relayed(MANY)
+
+
+def test_two_relays_share_the_work_and_one_takes_over_from_the_other(system: RelaySystem):
+    """Neither sends what the other sends; what a dead one had under way comes from the other."""
+    system.start_upstream()
+    upstream = system.watch_upstream()
+    hash_ = system.fill(MANY)
+    other = system.another_relay("sql-relay-2")
+    for relay in (system.relay, other):
+        relay.env["RAVEN_METRICS_PORT"] = str(stack.free_port())
+        relay.start()
+    system.wait_until_relayed(MANY)
+    taken = [
+        stack.metric(int(r.env["RAVEN_METRICS_PORT"]), "raven_taken_total")
+        for r in (system.relay, other)
+    ]
+    # The runs are sent by each.
+    assert MANY <= sum(taken) <= MANY + 2
+    assert min(taken) > SIZE
+    assert set(seen(upstream).values()) == {1}
+
+    with closing(system.sql.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE instantaneous_demand SET relayed = NULL")
+    system.wait_until_relayed(1000)
+    other.kill()
+    system.wait_until_relayed(MANY)
+    system.wait_until_upstream(hash_, list(range(1, MANY + 1)))
+
+
+def test_rows_that_nobody_takes_are_kept_until_somebody_does(system: RelaySystem):
+    """PUBACK 16 is no delivery: the rows are marked as tried, and sent when a store has come."""
+    hash_ = system.fill(1200)
+    system.start_upstream(recorder=False)
+    system.relay.start()
+    system.wait_for_log(system.relay, "nobody subscribes, entries are kept")
+    system.wait_until_relayed(1200, mark=0)
+    system.recorder.start()
+    system.wait_for_log(system.recorder, "connected to the broker")
+    with closing(system.sql.sink()) as sink:
+        sink.store([reading(hash_, 1201)])
+    system.wait_until_upstream(hash_, list(range(1, 1202)))
+    system.wait_until_relayed(1201)
+
+
+def test_an_account_that_may_not_publish_is_said_and_keeps_the_rows(system: RelaySystem):
+    """Another node's rows are refused by the access list; those of the account's go on."""
+    system.start_upstream()
+    mine, others = new_hash(), new_hash()
+    with closing(system.sql.sink()) as sink:
+        sink.prepare()
+        batch = [reading(others, seq).notification for seq in range(1, 6)]
+        envelopes = [
+            Envelope(node="other", run="r", hash=others, seq=seq, received=T0)
+            for seq in range(1, 6)
+        ]
+        sink.store([Reading(e, n) for e, n in zip(envelopes, batch, strict=True)])
+        sink.store([reading(mine, seq) for seq in range(1, 6)])
+    system.relay.start()
+    system.wait_until_upstream(mine, [1, 2, 3, 4, 5])
+    text = system.wait_for_log(system.relay, "problem check=publish")
+    assert "Not authorized" in text
+    system.wait_until_relayed(5, mark=0)
+    assert system.relayed() == {1: 5, 0: 5}
+
+
+def test_without_an_upstream_broker_it_is_idle_and_healthy(tmp_path: Path):
+    """It says so once, needs no database, and ends when asked."""
+    health = tmp_path / "health"
+    relay = stack.sql_relay(tmp_path, "mysql://nobody@127.0.0.1:1/none", "")
+    relay.env["RAVEN_HEALTH_FILE"] = str(health)
+    relay.start()
+    wait_until(health.exists, "the health is written")
+    command = [sys.executable, "-m", "ravenbus.health", str(health)]
+    assert subprocess.run(command, check=False, capture_output=True).stdout == b"healthy\n"
+    relay.send(signal.SIGTERM)
+    assert relay.wait() == 0
+    assert relay.text().count("UPSTREAM_MQTT_URL is not set") == 1
+
+
+def test_what_is_wrong_is_said_without_a_password(system: RelaySystem):
+    """A database that no writer has made yet, and one that refuses the password, are waited for."""
+    system.start_upstream()
+    system.relay.start()
+    text = system.wait_for_log(system.relay, "start a raven-sql-writer")
+    system.sql.set_password("other")
+    text = system.wait_for_log(system.relay, "see MYSQL_URL")
+    assert system.sql.password not in text
+    system.sql.set_password(system.sql.password)
+    hash_ = system.fill(10)
+    system.wait_until_upstream(hash_, list(range(1, 11)))
+    system.relay.send(signal.SIGTERM)
+    assert system.relay.wait(10) == 0
+
+
+# Rows of other programs
+
+
+def test_the_old_table_reaches_a_recorder_that_knows_nothing_of_sql(system: RelaySystem):
+    """28,901 rows of October 2016 without 756 made-up ones, numbered from 1 without a gap."""
+    file = DATA / "legacy-instantaneous_demand.csv"
+    if not file.exists():
+        pytest.skip("the old table is not here: RAVEN_DATA names its folder")
+    system.sql.make_legacy()
+    system.sql.insert_legacy(file)
+    with closing(system.sql.sink()) as sink:
+        sink.prepare()
+    system.start_upstream()
+    system.relay.start()
+    system.wait_until_relayed(28_901 - 756)
+    assert system.relayed() == {1: 28_901 - 756, 2: 756}
+    demands = system.db["instantaneous_demand"]
+    wait_until(lambda: demands.count_documents({}) == 28_901 - 756, "all are upstream")
+    found: dict[str, list[int]] = {}
+    for one in demands.find({}, {"hash": 1, "seq": 1}):
+        found.setdefault(one["hash"], []).append(one["seq"])
+    assert all(sorted(seqs) == list(range(1, len(seqs) + 1)) for seqs in found.values())
+    (mean,) = demands.aggregate([{"$group": {"_id": None, "kw": {"$avg": "$demand_kw"}}}])
+    ((expected,),) = system.sql("SELECT AVG(demand_kw) FROM demand")
+    assert mean["kw"] == pytest.approx(float(expected))
+
+
+def test_a_row_of_an_old_script_has_one_identity_for_good(system: RelaySystem):
+    """Sent before a kill -9 and after it: upstream it is one reading; late rows follow on."""
+    system.sql.make_legacy()
+    system.sql("INSERT INTO run_info (name, hash, meter_id) VALUES ('r', 'h', '0x00135001ABC')")
+    for demand in (1437, -1, 250):
+        system.sql(OLD_INSERT, demand, 1, 1000, "r", "h")
+    with closing(system.sql.sink()) as sink:
+        sink.prepare()
+    system.start_upstream()
+    upstream = system.watch_upstream()
+    system.relay.start()
+    system.wait_until_relayed(3)
+    system.relay.kill()
+    system.sql("UPDATE instantaneous_demand SET relayed = NULL")
+    system.sql(OLD_INSERT, 99, 1, 1000, "r", "h")
+    system.relay.start()
+    system.wait_until_relayed(4)
+    found = [decode_reading(payload) for payload in seen(upstream)]
+    assert sorted(f.envelope.seq for f in found) == [1, 2, 3, 4]
+    assert [f.notification.demand for f in sorted(found, key=lambda f: f.envelope.seq)] == [
+        *(1437, -1, 250, 99)
+    ]
+    assert {(f.envelope.node, f.envelope.run, f.notification.meter) for f in found} == {
+        (NODE, "r", "0000000135001abc")
+    }
+    assert {f.notification.time for f in found} == {None}, "the host's clock is not the device's"
+
+
+# The outbox alone
+
+
+@pytest.fixture
+def new_outbox(db: Db) -> Iterator[Callable[[], SqlOutbox]]:
+    """Outboxes of a database whose tables are there, for a relay each."""
+    schema.migrate(MysqlUrl(db.url))
+    made: list[SqlOutbox] = []
+
+    def new() -> SqlOutbox:
+        url, metrics = MysqlUrl(db.url), RelayMetrics()
+        made.append(SqlOutbox(url, Topics(), metrics, upstream="mqtt://up", node=NODE))
+        return made[-1]
+
+    yield new
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def outbox(new_outbox: Callable[[], SqlOutbox], monkeypatch: pytest.MonkeyPatch) -> SqlOutbox:
+    monkeypatch.setattr(module, "POLL_S", 0)
+    monkeypatch.setattr(module, "FROM_START_S", 0)
+    return new_outbox()
+
+
+class Connection:
+    """Takes from an outbox as a publisher does in one connection."""
+
+    def __init__(self, outbox: SqlOutbox) -> None:
+        self.outbox = outbox
+        self.after = 0
+
+    def take(self) -> list[Entry]:
+        """Return the next entries, those of readings only."""
+        entries = self.outbox.take(self.after, 500)
+        if entries:
+            self.after = entries[-1].key
+        self.outbox.remove([e.key for e in entries if "/reading/" not in e.topic])
+        return [e for e in entries if "/reading/" in e.topic]
+
+    def take_all(self) -> list[Entry]:
+        """Return the entries until nothing comes, none of them answered."""
+        found: list[Entry] = []
+        while entries := self.take():
+            found += entries
+        return found
+
+
+def keys(entries: list[Entry]) -> list[int]:
+    return [entry.key for entry in entries]
+
+
+def seqs(entries: list[Entry]) -> list[int]:
+    return [decode_reading(entry.payload).envelope.seq for entry in entries]
+
+
+def demands(entries: list[Entry]) -> list[int]:
+    return [decode_reading(entry.payload).notification.demand for entry in entries]
+
+
+def test_a_row_that_commits_late_is_missed_by_its_id_and_not_by_us(db: Db, outbox: SqlOutbox):
+    """An id is given when a row is inserted and seen when it commits: another order."""
+    connection, last = Connection(outbox), 0
+    naive: list[int] = []
+    ours: list[int] = []
+
+    def poll() -> None:
+        nonlocal last
+        for id_, demand in db(
+            "SELECT id, demand FROM instantaneous_demand WHERE id > %s ORDER BY id", last
+        ):
+            last = id_
+            naive.append(demand)
+        found = connection.take_all()
+        ours.extend(demands(found))
+        outbox.remove(keys(found))
+
+    with closing(db.connect(autocommit=False)) as late:
+        run(late, OLD_INSERT, 1, 1, 1, "r", "h")
+        db(OLD_INSERT, 2, 1, 1, "r", "h")
+        poll()
+        late.commit()
+    db(OLD_INSERT, 3, 1, 1, "r", "h")
+    poll()
+    assert naive == [2, 3], "the naive way has lost the first row for good"
+    assert sorted(ours) == [1, 2, 3]
+
+
+def test_a_row_is_marked_by_its_puback_alone(db: Db, sink: MysqlSink, outbox: SqlOutbox):
+    """What was taken from the outbox and not answered comes again with the next connection."""
+    sink.store([reading(new_hash(), seq) for seq in range(1, 6)])
+    first = Connection(outbox).take_all()
+    outbox.remove(keys(first)[:2])
+    outbox.keep(keys(first)[2:3])
+    connection = Connection(outbox)
+    again = connection.take_all()
+    assert sorted(seqs(first)) == [1, 2, 3, 4, 5]
+    assert seqs(again) == seqs(first[3:])
+    outbox.remove(keys(again)[:1])
+    assert connection.take_all() == []
+    outbox.remove(keys(again)[1:])
+    kept = connection.take_all()
+    assert seqs(kept) == seqs(first[2:3])
+    outbox.keep(keys(kept))
+    assert connection.take_all() == []
+    marks = db("SELECT relayed, COUNT(*) FROM instantaneous_demand GROUP BY relayed")
+    assert dict(marks) == {1: 4, 0: 1}
+
+
+def test_new_rows_do_not_wait_for_the_backlog_and_memory_is_bounded(
+    sink: MysqlSink, outbox: SqlOutbox
+):
+    """Of 20 blocks a few are in memory; what is inserted meanwhile is in the next look."""
+    hash_, count = new_hash(), 20 * SIZE
+    for start in range(1, count + 1, 1000):
+        sink.store([reading(hash_, seq) for seq in range(start, start + 1000)])
+    connection, taken, waited = Connection(outbox), 0, []
+    new = count
+    since = 0
+    while found := connection.take():
+        numbers = seqs(found)
+        taken += len(numbers)
+        since += len(numbers)
+        if new in numbers and taken < count:
+            waited.append(since)
+            since, new = 0, new + 1
+            sink.store([reading(hash_, new)])
+        assert len(outbox._entries) <= 2 * SIZE
+        outbox.remove(keys(found))
+    assert taken == new
+    assert len(waited) >= 5
+    assert max(waited) <= 4 * SIZE, "rows sent before one that had just been inserted"
+
+
+def test_two_outboxes_have_no_row_in_common(
+    sink: MysqlSink, outbox: SqlOutbox, new_outbox: Callable[[], SqlOutbox]
+):
+    """And when the connection of one ends, what it had not handed out comes from the other."""
+    hash_ = new_hash()
+    sink.store([reading(hash_, seq) for seq in range(1, 4 * SIZE)])
+    one, two = Connection(outbox), Connection(new_outbox())
+    first, second = one.take(), two.take()
+    assert first
+    assert second
+    assert not set(seqs(first)) & set(seqs(second))
+    outbox._database.close()
+    while found := two.take():
+        second += found
+        two.outbox.remove(keys(found))
+    assert set(seqs(first)) | set(seqs(second)) == set(range(1, 4 * SIZE))
+
+
+def test_a_connection_that_was_lost_to_the_database_sends_nothing_twice(
+    db: Db, sink: MysqlSink, outbox: SqlOutbox
+):
+    """What was handed out is still on its way: it is answered later and not read again."""
+    sink.store([reading(new_hash(), seq) for seq in range(1, 700)])
+    connection = Connection(outbox)
+    first = connection.take()
+    outbox._database.close()
+    second = connection.take_all()
+    assert sorted(seqs(first) + seqs(second)) == list(range(1, 700))
+    outbox.remove(keys(first) + keys(second))
+    assert connection.take_all() == []
+    assert db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1") == ((699,),)
+
+
+def test_what_is_no_reading_is_in_the_dead_letters_and_the_rest_goes_on(
+    db: Db, sink: MysqlSink, outbox: SqlOutbox
+):
+    """Rows that another program wrote beside the contract are kept with their reason, once."""
+    hash_ = new_hash()
+    sink.store([reading(hash_, 1)])
+    for run_name, hash_of_run, demand in (("x" * 200, "h", 1), ("", "h", 2), ("r", "h", 3)):
+        db(OLD_INSERT, demand, 1, 1000, run_name, hash_of_run)
+    db(OLD_INSERT, 5, -7, 1000, "r", "h")
+    into = "INSERT INTO notification (node, kind, body, run, hash, seq, received) VALUES "
+    db(into + "('n', 'message_cluster', 'no json', 'r', %s, 2, NOW())", hash_)
+    db(into + "('n', 'unheard_of', '{}', 'r', %s, 3, NOW())", hash_)
+    db(into + "('dead', 'warning', '{}', 'r', 'no uuid', 4, NULL)")
+    connection = Connection(outbox)
+    found = connection.take_all()
+    outbox.remove(keys(found))
+    assert connection.take_all() == []
+    assert sorted(demands(found)) == [3, 1437]
+    letters = db("SELECT service, reason, detail, payload FROM dead_letter ORDER BY detail")
+    assert {service for service, *_ in letters} == {"sql-relay"}
+    assert Counter(reason for _, reason, _, _ in letters) == {"not-contract": 5, "not-json": 1}
+    assert "x" * 200 in {json.loads(payload)["run"] for *_, payload in letters}
+    marks = db("SELECT relayed, COUNT(*) FROM instantaneous_demand GROUP BY relayed")
+    assert dict(marks) == {1: 2, 2: 3}
+
+
+def test_what_nobody_takes_is_tried_a_block_at_a_time(db: Db, sink: MysqlSink, outbox: SqlOutbox):
+    """A million rows without a subscriber are not sent anew with each connection."""
+    hash_ = new_hash()
+    sink.store([reading(hash_, seq) for seq in range(1, 3 * SIZE)])
+    connection = Connection(outbox)
+    while found := connection.take():
+        outbox.keep(keys(found))
+    tried: list[int] = []
+    for _ in range(5):
+        connection, before = Connection(outbox), len(tried)
+        while found := connection.take():
+            tried += seqs(found)
+            outbox.keep(keys(found))
+        assert len(tried) - before <= SIZE
+    assert set(tried) == set(range(1, 3 * SIZE))
+    connection = Connection(outbox)
+    while found := connection.take():
+        outbox.remove(keys(found))
+    outbox.take(connection.after, 1)
+    taken = db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1")
+    assert taken >= ((SIZE,),), "once somebody takes them the rest follows"
+
+
+def test_a_run_is_sent_before_its_readings_and_again_when_its_meter_is_known(
+    sink: MysqlSink, outbox: SqlOutbox
+):
+    """What the store upstream knows of a run is what the database knows."""
+    hash_ = new_hash()
+    began = Run(node=NODE, run="r", hash=hash_, started=T0)
+    sink.store([began, reading(hash_, 1, meter=None)])
+    first = outbox.take(0, 500)
+    outbox.remove(keys(first))
+    sink.store([reading(hash_, 2)])
+    second = outbox.take(first[-1].key, 500)
+    runs = [decode(entries[0].payload, Run) for entries in (first, second)]
+    assert [entries[0].topic for entries in (first, second)] == [f"raven/v1/{NODE}/run"] * 2
+    assert [r.meter for r in runs] == [None, METER]
+    assert {(r.hash, r.run, r.started) for r in runs} == {(hash_, "r", T0.replace(microsecond=0))}
+
+
+def test_an_older_or_newer_database_is_not_touched(db: Db, outbox: SqlOutbox):
+    """The writer goes first; a relay that does not know the tables stops."""
+    outbox._database.close()
+    db("DELETE FROM schema_version WHERE version > 1")
+    with pytest.raises(RetryableError, match="start a raven-sql-writer"):
+        outbox.take(0, 1)
+    db("INSERT INTO schema_version (version, name) VALUES (99, 'later')")
+    with pytest.raises(FatalError, match="run a newer one"):
+        outbox.take(0, 1)
+
+
+def test_every_kind_comes_back_from_its_row_as_it_was(sink: MysqlSink, outbox: SqlOutbox):
+    """Nothing of a reading is lost between the local broker and the one upstream."""
+    hash_ = new_hash()
+    batch = [
+        Reading(Envelope(node=NODE, run="ü€", hash=hash_, seq=seq, received=T0), notification)
+        for seq, notification in enumerate(every_kind(), 1)
+    ]
+    sink.store(batch)
+    found = sorted(
+        Connection(outbox).take_all(), key=lambda e: decode_reading(e.payload).envelope.seq
+    )
+    assert [entry.payload for entry in found] == [encode(one) for one in batch]
+    assert [entry.topic for entry in found] == [Topics().reading(NODE, b.kind) for b in batch]
