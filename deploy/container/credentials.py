@@ -48,7 +48,7 @@ SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 DAYS: Final = "7300"
 
 WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW"
-RELAY_RIGHTS: Final = "SELECT"
+RELAY_RIGHTS: Final = "SELECT, INSERT, UPDATE"
 
 
 class Credentials:
@@ -76,7 +76,8 @@ class Credentials:
         self._certificates()
         self._give_broker()
 
-        self._give("reader", "node", node)
+        for service in ("reader", "sql-relay"):
+            self._give(service, "node", node)
         self._give("reader", "mqtt_url", self._mqtt_url(node))
         self._give("mongo-recorder", "mqtt_url", self._mqtt_url("mongo-recorder"))
         self._give("sql-writer", "mqtt_url", self._mqtt_url("sql-writer"))
