@@ -1,0 +1,122 @@
+"""Every command line that the README names, run for real, and what is in the stores counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+
+from tests.compose.project import Project, Stick, docker, say, wait_until
+
+PROFILES = ("sql", "mqtt", "server", "edge", "demo")
+
+
+def test_every_profile_and_every_pair_of_profiles_can_be_used(project: Callable[..., Project]):
+    """`docker compose config -q` passes for each profile, and for each two together."""
+    home = project()
+    for chosen in [*combinations(PROFILES, 1), *combinations(PROFILES, 2)]:
+        words = [word for profile in chosen for word in ("--profile", profile)]
+        home.compose(*words, "config", "-q", shown=True)
+
+
+def test_meter_to_sql_through_unplugging_killing_and_down(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """From a stick on a port to MySQL nothing is lost: unplug, kill -9, restart, down and up."""
+    meter = stick()
+    home = project(RAVEN_DEVICE=meter.path)
+    home.up("--profile", "sql")
+    home.wait_healthy("broker", "mysql", "sql-writer", "sql-relay", "reader")
+    stored = home.wait_complete(home.in_mysql, "MySQL", more_than=20)
+
+    meter.unplug()
+    home.wait_unhealthy("reader", "check=device")
+    meter.plug()
+    home.wait_healthy("reader")
+    stored = home.wait_complete(home.in_mysql, "MySQL after replugging", more_than=stored + 20)
+
+    for service in ("reader", "sql-writer", "broker", "mysql"):
+        home.kill(service)
+        wait_until(lambda: home.accepted(), "the reader is back")
+        what = f"MySQL after kill -9 of {service}"
+        stored = home.wait_complete(home.in_mysql, what, more_than=stored + 20)
+
+    say("\n$ docker compose --profile sql restart")
+    home.all("restart", "--timeout", "30")
+    stored = home.wait_complete(home.in_mysql, "MySQL after a restart", more_than=stored + 20)
+
+    say("\n$ docker compose --profile sql down")
+    home.all("down")
+    home.up("--profile", "sql")
+    home.wait_healthy("broker", "mysql", "sql-writer", "sql-relay", "reader")
+    home.wait_complete(home.in_mysql, "MySQL after down and up", more_than=stored + 20)
+
+
+def test_any_of_it_without_a_meter(project: Callable[..., Project]):
+    """The demo's simulated stick fills MongoDB; its readings are a run named demo."""
+    home = project()
+    home.up("--profile", "demo", "--profile", "mqtt")
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    stored = home.wait_complete(home.in_mongo, "MongoDB", more_than=3)
+    assert "run=demo" in home.logs("reader")
+
+    for service in ("mongo-recorder", "mongo", "broker"):
+        home.kill(service)
+        what = f"MongoDB after kill -9 of {service}"
+        stored = home.wait_complete(home.in_mongo, what, more_than=stored)
+
+    home.all("down")
+    home.up("--profile", "demo", "--profile", "mqtt")
+    home.wait_complete(home.in_mongo, "MongoDB after down and up", more_than=stored)
+
+
+def test_what_waits_at_the_broker_survives_its_kill(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """While no recorder runs, the broker is killed with kill -9 and holds every message still."""
+    home = project(RAVEN_DEVICE=stick(50).path)
+    home.up("--profile", "mqtt")
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    stored = home.wait_complete(home.in_mongo, "MongoDB", more_than=50)
+    home.all("stop", "mongo-recorder")
+    wait_until(lambda: sum(home.accepted().values()) > stored + 400, "readings wait at the broker")
+    home.all("stop", "reader")
+    home.kill("broker")
+    home.wait_healthy("broker")
+    home.all("start", "mongo-recorder", "reader")
+    home.wait_complete(home.in_mongo, "MongoDB after kill -9 of the broker", more_than=stored + 400)
+
+
+def test_homes_report_to_a_server_over_tls(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """An edge home's reader and another home's relay fill the server's MongoDB through TLS."""
+    host = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
+    server.up("--profile", "server")
+    server.wait_healthy("broker", "mongo", "mongo-recorder")
+    ca = server.all("run", "--rm", "credentials", "ca")
+
+    def account(name: str) -> str:
+        say(f"\n$ docker compose run --rm credentials account {name}")
+        url = server.all("run", "--rm", "credentials", "account", name).strip()
+        server.all("kill", "--signal", "HUP", "broker")
+        assert url.endswith(f"@{host}:8883")
+        return url.replace(":8883", f":{server.port()}")
+
+    edge = project(RAVEN_DEVICE=stick().path, MQTT_URL=account("house-7"))
+    (edge.folder / "deploy/secrets/mqtt_ca.pem").write_text(ca)
+    edge.up("--profile", "edge")
+    edge.wait_healthy("reader")
+    assert set(edge.ps()) == {"credentials", "reader"}
+    edge.wait_complete(lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=20)
+
+    relaying = project(
+        RAVEN_DEVICE=stick().path, RAVEN_NODE="house-8", UPSTREAM_MQTT_URL=account("house-8")
+    )
+    (relaying.folder / "deploy/secrets/upstream_ca.pem").write_text(ca)
+    relaying.up("--profile", "sql")
+    relaying.wait_healthy("reader", "sql-writer", "sql-relay")
+    relaying.wait_complete(relaying.in_mysql, "MySQL of house-8", more_than=20)
+    relaying.wait_complete(
+        lambda: server.in_mongo("house-8"), "the server, of house-8", more_than=20
+    )
