@@ -94,12 +94,12 @@ def test_homes_report_to_a_server_over_tls(
     server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
     server.up("--profile", "server")
     server.wait_healthy("broker", "mongo", "mongo-recorder")
-    ca = server.all("run", "--rm", "credentials", "ca")
+    ca = server.compose("run", "--rm", "credentials", "ca").stdout
 
     def account(name: str) -> str:
-        say(f"\n$ docker compose run --rm credentials account {name}")
-        url = server.all("run", "--rm", "credentials", "account", name).strip()
-        server.all("kill", "--signal", "HUP", "broker")
+        made = server.compose("run", "--rm", "credentials", "account", name, shown=True)
+        url = made.stdout.strip()
+        server.compose("kill", "--signal", "HUP", "broker", shown=True)
         assert url.endswith(f"@{host}:8883")
         return url.replace(":8883", f":{server.port()}")
 
