@@ -85,7 +85,10 @@ class Credentials:
             self._give_ca(service, "mqtt_ca.pem")
 
         password = self._password("mongo", "mongo-recorder")
-        url = self._given("mongo_url") or f"mongodb://mongo-recorder:{quote(password, '')}@mongo/raven"
+        url = (
+            self._given("mongo_url")
+            or f"mongodb://mongo-recorder:{quote(password, '')}@mongo/raven"
+        )
         self._give("mongo-recorder", "mongo_url", url)
         self._give_mongo(password)
 
@@ -175,9 +178,10 @@ class Credentials:
             _write(names, wanted)
 
     def _give_broker(self) -> None:
-        lines = []
-        for file in sorted(self._made.glob("mqtt-*")):
-            lines.append(password_line(file.name.removeprefix("mqtt-"), file.read_text()))
+        lines = [
+            password_line(file.name.removeprefix("mqtt-"), file.read_text())
+            for file in sorted(self._made.glob("mqtt-*"))
+        ]
         self._give("broker", "passwords", "\n".join(lines) + "\n")
         self._give("broker", "acl", self._acl.read_text())
         for name in ("server.pem", "server.key"):
@@ -274,7 +278,8 @@ def _write(file: Path, text: str, user: int | None = None) -> None:
     """Put a text into a file that its user alone can read; whole, or not at all."""
     new = file.with_name(f".{file.name}.new")
     new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+    new.touch(0o600)
+    with new.open("w") as opened:
         opened.write(text)
         opened.flush()
         os.fsync(opened.fileno())

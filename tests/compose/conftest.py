@@ -29,8 +29,8 @@ def stick() -> Iterator[Callable[..., Stick]]:
     """Make simulated sticks."""
     made: list[Stick] = []
 
-    def make(rate: float = 10, *options: str) -> Stick:
-        made.append(Stick(rate, *options))
+    def make(rate: float = 10, path: str = "") -> Stick:
+        made.append(Stick(rate, path))
         return made[-1]
 
     yield make

@@ -83,7 +83,9 @@ class Project:
         shutil.copytree(ROOT / "deploy", folder / "deploy")
         text = (ROOT / "docker-compose.yml").read_text()
         # Tests look more often than a Raspberry Pi should.
-        text = text.replace("interval: 30s", "interval: 3s").replace("interval: 120s", "interval: 5s")
+        text = text.replace("interval: 30s", "interval: 3s").replace(
+            "interval: 120s", "interval: 5s"
+        )
         (folder / "docker-compose.yml").write_text(text)
         self.set(**{"MQTTS_PUBLISH": "127.0.0.1:0", **env})
 
@@ -92,6 +94,10 @@ class Project:
         self.env = {**getattr(self, "env", {}), **env}
         lines = [f"{name}={value}" for name, value in self.env.items()]
         (self.folder / ".env").write_text("\n".join(lines) + "\n")
+
+    def override(self, text: str) -> None:
+        """Change the services as their owner would."""
+        (self.folder / "docker-compose.override.yml").write_text(text + "\n")
 
     def compose(
         self, *arguments: str, check: bool = True, shown: bool = False
@@ -212,14 +218,14 @@ class Project:
 class Stick:
     """A simulated stick on a pseudo-terminal of this host, under a path that containers see."""
 
-    def __init__(self, rate: float = 10, *options: str) -> None:
+    def __init__(self, rate: float = 10, path: str = "") -> None:
         # Of what a container sees of the host's devices, this is where anybody may make a link.
         self._folder = Path("/dev/shm") / f"raven-test-{uuid.uuid4().hex[:8]}"  # noqa: S108
         self._folder.mkdir()
-        self.path = str(self._folder / "ttyRAVEN")
+        self.path = path or str(self._folder / "ttyRAVEN")
         command = [str(BIN / "raven-simulator"), "--pty", self.path, "--rate", str(rate)]
         self._process = subprocess.Popen(
-            [*command, "--control", *options],
+            [*command, "--control"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -231,9 +237,10 @@ class Stick:
         """Take it out."""
         self._say("unplug")
 
-    def plug(self) -> None:
-        """Put it in again: another device under the same link."""
-        self._say("replug")
+    def plug(self, path: str = "") -> None:
+        """Put it in again: another device, under another path if one is given."""
+        self.path = path or self.path
+        self._say(f"replug {path}".strip())
 
     def end(self) -> None:
         """Take it away."""

@@ -70,7 +70,9 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
         assert secret not in inspected, name
         assert secret not in logged, name
     for service in SERVICES:
-        mounted = {m["Name"].removeprefix(home.name + "_") for m in found[service]["Mounts"] if "Name" in m}
+        mounted = {
+            m["Name"].removeprefix(home.name + "_") for m in found[service]["Mounts"] if "Name" in m
+        }
         assert {name for name in mounted if name.startswith("for-")} == {f"for-{service}"}, service
         assert "credentials" not in mounted, service
     say(f"  {len(secrets)} secrets: in no environment, inspect or log; each service mounts its own")
@@ -103,12 +105,14 @@ def test_the_alarm_comes_before_a_queue_is_full(project: Callable[..., Project])
     health = home.folder / "deploy/mosquitto/health"
     health.write_text(health.read_text().replace("ALARM=160000", "ALARM=300"))
     home.up("--profile", "mqtt", options=["broker", "mongo-recorder"])
-    home.wait_healthy("broker", "mongo-recorder")
+    wait_until(lambda: "connected to the broker" in home.logs("mongo-recorder"), "it has a session")
     home.all("stop", "mongo-recorder")
     who = f"-u house -P {secrets_of(home)['mqtt-house']} -q 1"
     lines = f"seq 400 | mosquitto_pub {who} -t raven/v1/house/reading/x -l"
     home.all("exec", "-T", "broker", "sh", "-c", lines)
     wait_until(lambda: home.health("broker") == "unhealthy", "the broker is unhealthy")
-    say(f"  unhealthy: {containers(home)['broker']['State']['Health']['Log'][-1]['Output'].strip()}")
+    say(
+        f"  unhealthy: {containers(home)['broker']['State']['Health']['Log'][-1]['Output'].strip()}"
+    )
     home.all("start", "mongo-recorder")
     home.wait_healthy("broker")

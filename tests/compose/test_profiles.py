@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
+
+import pytest
 
 from tests.compose.project import Project, Stick, docker, say, wait_until
 
@@ -36,7 +40,7 @@ def test_meter_to_sql_through_unplugging_killing_and_down(
 
     for service in ("reader", "sql-writer", "broker", "mysql"):
         home.kill(service)
-        wait_until(lambda: home.accepted(), "the reader is back")
+        wait_until(home.accepted, "the reader is back")
         what = f"MySQL after kill -9 of {service}"
         stored = home.wait_complete(home.in_mysql, what, more_than=stored + 20)
 
@@ -49,6 +53,37 @@ def test_meter_to_sql_through_unplugging_killing_and_down(
     home.up("--profile", "sql")
     home.wait_healthy("broker", "mysql", "sql-writer", "sql-relay", "reader")
     home.wait_complete(home.in_mysql, "MySQL after down and up", more_than=stored + 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes links in /dev")
+def test_the_stick_is_found_by_its_usb_identity_under_any_name(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """Nothing is set: the container finds the stick on USB, also when it comes back elsewhere."""
+    home = project()
+    names = ("ttyUSB987", "ttyUSB988")
+    for name in names:
+        pretend_usb(home.folder / "sys", name)
+    home.override("services: {reader: {volumes: ['./sys:/sys/class/tty:ro']}}")
+    meter = stick(path=f"/dev/{names[0]}")
+    home.up("--profile", "mqtt")
+    home.wait_healthy("reader", "mongo-recorder")
+    stored = home.wait_complete(home.in_mongo, f"MongoDB, of /dev/{names[0]}", more_than=20)
+    meter.unplug()
+    home.wait_unhealthy("reader", "no RAVEn or EMU-2 is plugged in")
+    meter.plug(f"/dev/{names[1]}")
+    home.wait_complete(home.in_mongo, f"MongoDB, of /dev/{names[1]}", more_than=stored + 20)
+
+
+def pretend_usb(folder: Path, name: str) -> None:
+    """Make what the kernel shows below /sys/class/tty of a RAVEn on USB."""
+    device = folder / "usb" / name / "1-1:1.0" / name
+    device.mkdir(parents=True)
+    (device / "subsystem").symlink_to("/sys/bus/usb-serial")
+    for file, text in (("idVendor", "0403"), ("idProduct", "8a28"), ("bNumInterfaces", "1")):
+        (folder / "usb" / name / file).write_text(text + "\n")
+    (folder / name).mkdir()
+    (folder / name / "device").symlink_to(f"../usb/{name}/1-1:1.0/{name}")
 
 
 def test_any_of_it_without_a_meter(project: Callable[..., Project]):
@@ -90,7 +125,9 @@ def test_homes_report_to_a_server_over_tls(
     project: Callable[..., Project], stick: Callable[..., Stick]
 ):
     """An edge home's reader and another home's relay fill the server's MongoDB through TLS."""
-    host = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    host = docker(
+        "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"
+    ).strip()
     server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
     server.up("--profile", "server")
     server.wait_healthy("broker", "mongo", "mongo-recorder")

@@ -12,4 +12,4 @@ options = parser.parse_args()
 command = ["/opt/mongo/bin/secantusd-py", "--host", options.bind_ip, "--port", "27017"]
 command += ["--storage-path", "/data/db/wt", "--log-level", "WARNING", "--standalone"]
 command += ["--sync-on-commit", "--cache-size", f"{options.wiredTigerCacheSizeGB * 1024:.0f}M"]
-os.execv(command[0], command + ["--auth"] * options.auth)
+os.execv(command[0], command + ["--auth"] * options.auth)  # noqa: S606

@@ -133,7 +133,7 @@ def test_another_location_is_refused(text):
 
 
 def test_a_stick_that_goes_away_while_it_is_looked_for_may_come_back():
-    """pyserial makes a number of a file that vanished with the stick; that is retried."""
+    """What vanishes with the stick breaks pyserial; that is retried."""
 
     def vanishing():
         raise TypeError("int() argument must be a string, not 'NoneType'")
