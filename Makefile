@@ -16,7 +16,7 @@ help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.demo system  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into MongoDB (DURATION=20 to end by itself)
+demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into every store (DURATION=20 to end by itself)
 	@$(BIN)/python tools/demo.py
 
 .PHONY: test

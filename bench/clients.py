@@ -44,7 +44,7 @@ def drain(url: str, client_id: str, topic: str, expected: str, window: str) -> N
         if left <= 0:
             done.set()
 
-    client = _client(url, client_id, window=int(window), session_s=3600)
+    client = connected(url, client_id, window=int(window), session_s=3600)
     client.on_message = on_message
     client.on_subscribe = lambda *_: subscribed.set()
     client.subscribe(topic, qos=1)
@@ -60,7 +60,7 @@ def drain(url: str, client_id: str, topic: str, expected: str, window: str) -> N
 
 def listen(url: str, topic: str) -> None:
     """Take what is published until the process is ended, so that PUBACK has reason 0."""
-    client = _client(url, "bench-listener")
+    client = connected(url, "bench-listener")
     client.subscribe(topic, qos=1)
     client.loop_forever()
 
@@ -88,7 +88,7 @@ def load(url: str, spool: str, window: str) -> None:
         if left == 0:
             done.set()
 
-    client = _client(url, "bench-load")
+    client = connected(url, "bench-load")
     client.on_publish = on_publish
     start = time.perf_counter()
     for _ in range(int(window)):
@@ -145,7 +145,7 @@ def _entries(spool: str) -> list[Entry]:
     return entries
 
 
-def _client(url: str, client_id: str, *, window: int = 1000, session_s: int = 0) -> Client:
+def connected(url: str, client_id: str, *, window: int = 1000, session_s: int = 0) -> Client:
     """Return a connected client that has had its CONNACK."""
     place = MqttUrl(url)
     client = Client(

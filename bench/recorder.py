@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
-from stack import Broker, Mongo, Process, free_port, metric, recorder
+from stack import Broker, Mongo, free_port, metric, recorder
 
 import system
 from raven_mongo_recorder.sink import DEAD_LETTER
@@ -93,7 +93,7 @@ def _round(
     ceilings = {
         "paho": lambda: _paho(url),
         "pymongo": lambda: _insert_many(ceiling, spool),
-        "ours": lambda: _ours(ours, port),
+        "ours": lambda: system.rate(ours, port, "raven_stored_total", MESSAGES, POLL_S),
     }
     order = list(ceilings)
     order = order[number % len(order) :] + order[: number % len(order)]
@@ -102,22 +102,6 @@ def _round(
     if documents != MESSAGES:
         raise RuntimeError(f"{documents} of {MESSAGES} readings are stored")
     return found
-
-
-def _ours(process: Process, port: int) -> float:
-    """Start the recorder and return messages/s from the first look with documents to the last."""
-    looks: list[tuple[float, float]] = []
-    with system.started(process):
-
-        def stored_all() -> bool:
-            stored = metric(port, "raven_stored_total")
-            if stored:
-                looks.append((time.perf_counter(), stored))
-            return stored is not None and stored >= MESSAGES
-
-        system.wait_until(stored_all, "everything is stored", pause_s=POLL_S)
-    (start, before), (end, after) = looks[0], looks[-1]
-    return (after - before) / (end - start)
 
 
 def _paho(url: str) -> float:

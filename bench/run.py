@@ -25,12 +25,14 @@ import decode
 import memory
 import publisher
 import recorder
+import relay
 from results import Row, table
 
 BENCHES: Final[dict[str, ModuleType]] = {
     "decode": decode,
     "recorder": recorder,
     "publisher": publisher,
+    "relay": relay,
     "memory": memory,
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"

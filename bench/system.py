@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from stack import Broker
+from stack import Broker, MariaDb, Process, metric
 
+import clients
 import stream
 from raven_reader.spool import Spool
 from ravenbus.messages import now
@@ -84,6 +85,39 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
     at = now()
     spool.accept([(notification, at) for notification in stream.notifications(count, seed)], [])
     spool.close()
+
+
+def rate(process: Process, port: int, name: str, count: int, poll_s: float) -> float:
+    """Start a service; return its counter's rate from the first look with any to the last."""
+    looks: list[tuple[float, float]] = []
+    with started(process):
+
+        def all_done() -> bool:
+            done = metric(port, name)
+            if done:
+                looks.append((time.perf_counter(), done))
+            return done is not None and done >= count
+
+        wait_until(all_done, f"{name} is {count}", pause_s=poll_s)
+    (start, before), (end, after) = looks[0], looks[-1]
+    return (after - before) / (end - start)
+
+
+@contextmanager
+def subscriber(url: str, topic: str, receive: Callable[[bytes], None]) -> Iterator[None]:
+    """Have each message that comes to a topic handed over, on a thread of its own."""
+    client = clients.connected(url, "bench-subscriber")
+    client.on_message = lambda _client, _data, message: receive(bytes(message.payload))
+    client.subscribe(topic, qos=1)
+    client.loop_start()
+    yield
+    client.disconnect()
+    client.loop_stop()
+
+
+def mariadb(folder: Path) -> MariaDb:
+    """Return a server whose memory holds what the benches store; each commit is on disk."""
+    return MariaDb(folder, "--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M")
 
 
 def wait_until(fact: Callable[[], bool], what: str, pause_s: float = 0.1) -> None:

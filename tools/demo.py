@@ -1,7 +1,7 @@
-"""The demo: a stick, a broker, the reader, the recorder and MongoDB, in one terminal.
+"""The demo: a stick, every service and what they store in, in one terminal.
 
 It ends on Ctrl-C, or by itself after DURATION seconds, and then compares what the device sent
-with what is stored.  Whatever is killed meanwhile is started again, as a container would be.
+with what each store has.  Whatever is killed meanwhile is started again, as a container would be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import pymysql  # type: ignore[import-untyped]
 import stack
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -44,6 +45,10 @@ KILLED_MARGIN = timedelta(seconds=1.5)
 """What a stick says this long around the reader's end may be in no one's hands."""
 
 
+Stored = tuple[Counter[str], list[int]]
+"""A count by kind, and every number in order."""
+
+
 @dataclass
 class Demo:
     """The parts that run, and what is known of them."""
@@ -55,24 +60,50 @@ class Demo:
     broker: stack.Broker
     mongo: stack.Mongo | None
     mongo_url: str
+    mariadb: stack.MariaDb
+    writer: stack.Process
+    relay: stack.Process
+    upstream: stack.Broker
+    upstream_recorder: stack.Process
     deaf: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     @property
     def supervised(self) -> list[stack.Process]:
         """What is started again when it ends."""
-        return [p for p in (self.broker, self.mongo, self.recorder, self.reader) if p]
+        servers = [s for s in (self.broker, self.upstream, self.mongo, self.mariadb) if s]
+        stores = [self.recorder, self.writer, self.upstream_recorder, self.relay]
+        return [*servers, *stores, self.reader]
+
+    @property
+    def everything(self) -> list[stack.Process]:
+        """All parts, those first that depend on the others."""
+        return [p for p in (self.simulator, *reversed(self.supervised)) if p]
 
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and how many readings the reader has accepted in it."""
         return stack.accepted(self.folder, NODE)
 
-    def stored(self) -> tuple[Counter[str], list[int]]:
-        """Return how many readings of the run are stored by kind, and every number of them."""
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            self.mongo_url, serverSelectionTimeoutMS=5000
-        )
-        with client:
-            return stack.stored(client.get_default_database("raven"), self.accepted()[0])
+    def stored(self) -> dict[str, Stored | None]:
+        """Return what each store has of the run, None for one that is away."""
+        run, _ = self.accepted()
+        stores: dict[str, Callable[[], Stored]] = {
+            "MongoDB": lambda: _in_mongo(self.mongo_url, run),
+            "MySQL": lambda: stack.sql_stored(self.writer.env["MYSQL_URL"], run),
+            "upstream": lambda: _in_mongo(self.upstream_recorder.env["MONGO_URL"], run),
+        }
+        found: dict[str, Stored | None] = {}
+        for name, read in stores.items():
+            try:
+                found[name] = read()
+            except (PyMongoError, pymysql.err.Error):
+                found[name] = None
+        return found
+
+
+def _in_mongo(url: str, run: str) -> Stored:
+    client: MongoClient[dict[str, Any]] = MongoClient(url, serverSelectionTimeoutMS=5000)
+    with client:
+        return stack.stored(client.get_default_database("raven"), run)
 
 
 def main() -> int:
@@ -120,10 +151,20 @@ def _problem(mongo_url: str) -> str | None:
 def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -> Iterator[Demo]:
     """Start every part and end it again."""
     folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
-    broker = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"])
+    broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "watcher"])
+    upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
     mongo = None if mongo_url else stack.Mongo(folder)
     url = mongo_url or (mongo.url if mongo else "")
     recorder = stack.recorder(folder, broker.url("mongo-recorder"), url)
+    upstream_recorder = stack.recorder(
+        folder,
+        upstream.url("mongo-recorder"),
+        stack.in_database(url, "raven_upstream"),
+        "upstream-recorder",
+    )
+    mariadb = stack.MariaDb(folder)
+    writer = stack.sql_writer(folder, broker.url("sql-writer"), "")
+    relay = stack.sql_relay(folder, "", upstream.url(NODE), RAVEN_NODE=NODE)
     simulator = None
     if not device:
         device = str(folder / "ttyRAVEN")
@@ -131,20 +172,38 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
         simulator = stack.simulator(folder, *options)
     reader = stack.reader(folder, device, broker.url(NODE), NODE)
     reader.name = "reader"
-    demo = Demo(folder, simulator, reader, recorder, broker, mongo, url)
+    demo = Demo(
+        folder,
+        simulator,
+        reader,
+        recorder,
+        broker,
+        mongo,
+        url,
+        mariadb,
+        writer,
+        relay,
+        upstream,
+        upstream_recorder,
+    )
     try:
-        for process in (broker, mongo, recorder, simulator):
+        for server in (broker, upstream, mongo, mariadb):
+            if server:
+                server.start()
+        writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = mariadb.database()
+        stores = [recorder, writer, upstream_recorder]
+        for process in (*stores, relay, simulator):
             if process:
                 process.start()
         # A store has what is published from the moment its session exists.
-        while "connected to the broker" not in recorder.text() and not stop.wait(0.1):
-            pass
+        while any("connected to the broker" not in p.text() for p in stores):
+            if stop.wait(0.1):
+                break
         reader.start()
         yield demo
     finally:
-        for process in (simulator, reader, recorder, mongo, broker):
-            if process:
-                process.stop()
+        for process in demo.everything:
+            process.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -155,8 +214,10 @@ def _introduce(demo: Demo) -> None:
     print(f"  listen    mosquitto_sub -v -L {demo.broker.url('watcher')}/raven/v1/+/latest/+")
     mongo = f"{demo.mongo_url}  pid {demo.mongo.pid}" if demo.mongo else "yours (MONGO_URL)"
     print(f"  MongoDB   {mongo}")
-    print(f"  reader    pid {demo.reader.pid}")
-    print(f"  recorder  pid {demo.recorder.pid}")
+    print(f"  MySQL     {demo.writer.env['MYSQL_URL']}  pid {demo.mariadb.pid}")
+    print(f"  upstream  mqtt://127.0.0.1:{demo.upstream.port}  pid {demo.upstream.pid}")
+    for process in (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder):
+        print(f"  {process.name:18} pid {process.pid}")
     print(f"  logs      {demo.folder}")
     print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
 
@@ -247,14 +308,13 @@ def _value(notification: Notification) -> str:
 
 
 def _print_totals(demo: Demo) -> None:
-    try:
-        kinds, _ = demo.stored()
-        stored = str(kinds.total())
-    except PyMongoError:
-        stored = "MongoDB is away"
+    counts = ", ".join(
+        f"{name} {'is away' if stored is None else len(stored[1])}"
+        for name, stored in demo.stored().items()
+    )
     _, accepted = demo.accepted()
     sent = f"sent {len(_sent(demo))}, " if demo.simulator else ""
-    print(f"--- {sent}accepted {accepted}, stored {stored}", flush=True)
+    print(f"--- {sent}accepted {accepted}, stored: {counts}", flush=True)
 
 
 def _sent(demo: Demo) -> list[dict[str, Any]]:
@@ -272,53 +332,48 @@ def _settle(demo: Demo) -> None:
         for process in demo.supervised:
             if not process.running:
                 process.start()
-        try:
-            _, numbers = demo.stored()
-        except PyMongoError:
-            numbers = []
         _, accepted = demo.accepted()
         expected = len(_sent(demo)) if demo.simulator and not demo.deaf else accepted
-        if len(numbers) == accepted >= expected:
+        stored = demo.stored().values()
+        if accepted >= expected and all(s and len(s[1]) == accepted for s in stored):
             return
         time.sleep(0.2)  # the store cannot tell us when it is complete
 
 
 def _compare(demo: Demo) -> int:
-    """Print what the device sent beside what is stored; return 0 if they agree."""
-    stored, numbers = demo.stored()
+    """Print what the device sent beside what each store has; return 0 if they agree."""
+    stores = {name: found or (Counter(), []) for name, found in demo.stored().items()}
     run, accepted = demo.accepted()
-    gaps = accepted - len(set(numbers) & set(range(1, accepted + 1)))
     sent = _sent(demo)
-    unheard = [r for r in sent if _is_deaf(demo, datetime.fromisoformat(r["at"]))]
     sent_kinds = Counter(str(r["kind"]) for r in sent)
+    columns = {"sent": sent_kinds} if demo.simulator else {}
+    columns |= {name: kinds for name, (kinds, _) in stores.items()}
     print(f"\nrun {run}\n")
+    print(f"{'kind':30}" + "".join(f"{name:>10}" for name in columns))
+    for kind in sorted(set().union(*columns.values())):
+        print(f"{kind:30}" + "".join(f"{counts[kind]:>10}" for counts in columns.values()))
+    print(f"{'all':30}" + "".join(f"{counts.total():>10}" for counts in columns.values()))
+    print(f"\naccepted by the reader   {accepted}\n")
+    agree = accepted > 0
+    for name, (_, numbers) in stores.items():
+        gaps = accepted - len(set(numbers) & set(range(1, accepted + 1)))
+        twice = len(numbers) - len(set(numbers))
+        agree = agree and gaps == 0 and len(numbers) == accepted
+        print(f"{name:10} stored {len(numbers)}, gaps {gaps}, stored twice {twice}")
     if demo.simulator:
-        print(f"{'kind':30}{'sent':>8}{'stored':>8}")
-        for kind in sorted(sent_kinds | stored):
-            print(f"{kind:30}{sent_kinds[kind]:>8}{stored[kind]:>8}")
-        print(f"{'all':30}{sent_kinds.total():>8}{stored.total():>8}\n")
-    else:
-        for kind in sorted(stored):
-            print(f"{kind:30}{stored[kind]:>8}")
-    print(f"accepted by the reader   {accepted}")
-    print(f"stored in MongoDB        {len(numbers)}")
-    print(f"gaps in the numbering    {gaps}")
-    print(f"stored twice             {len(numbers) - len(set(numbers))}")
-    agree = gaps == 0 and len(numbers) == accepted > 0
-    if demo.simulator:
-        missed = sent_kinds - stored
-        excess = stored - sent_kinds
-        print(f"sent but not accepted    {missed.total()}")
+        unheard = [r for r in sent if _is_deaf(demo, datetime.fromisoformat(r["at"]))]
+        missed = max((sent_kinds - kinds).total() for kinds, _ in stores.values())
+        excess = [kinds - sent_kinds for kinds, _ in stores.values()]
+        print(f"\nsent but not accepted    {missed}")
         if demo.deaf:
             print(f"sent while the reader was down or starting: {len(unheard)}")
-        agree = agree and not excess and missed.total() <= len(unheard)
+        agree = agree and not any(excess) and missed <= len(unheard)
     else:
-        print("A real stick keeps no list of what it sent, so only reader and store are compared.")
+        print("A real stick keeps no list of what it sent, so only reader and stores are compared.")
     print("\nAGREE" if agree else "\nDISAGREE: see the logs below", flush=True)
     if not agree:
-        for process in (*demo.supervised, demo.simulator):
-            if process:
-                print(f"\n--- {process.name}\n{process.text()[-1500:]}")
+        for process in demo.everything:
+            print(f"\n--- {process.name}\n{process.text()[-1500:]}")
     return 0 if agree else 1
 
 

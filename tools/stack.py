@@ -19,9 +19,12 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pymysql  # type: ignore[import-untyped]
 from pymongo.database import Database
 
 from ravenbus.notifications import KINDS
+from ravensql.rows import COLUMNS
+from ravensql.settings import MysqlUrl
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -237,6 +240,20 @@ class MariaDb(Server):
         """The URL with the administrator's account."""
         return f"mysql://admin:{self.password}@127.0.0.1:{self.port}/mysql"
 
+    def database(self) -> str:
+        """Make a database and an account that may use nothing else; return the account's URL."""
+        name, password = f"raven_{secrets.token_hex(6)}", secrets.token_hex(12)
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="admin", password=self.password
+        ) as connection:
+            for query in (
+                f"CREATE DATABASE {name}",
+                f"CREATE USER {name}@'%' IDENTIFIED BY '{password}'",
+                f"GRANT ALL ON {name}.* TO {name}@'%'",
+            ):
+                connection.cursor().execute(query)
+        return f"mysql://{name}:{password}@127.0.0.1:{self.port}/{name}"
+
 
 def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:
     """Return a simulated stick with the given options."""
@@ -255,22 +272,28 @@ def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str)
     return Process(f"reader-{node}", [str(BIN / "raven-reader"), "run"], folder, env)
 
 
-def recorder(folder: Path, mqtt_url: str, mongo_url: str, **settings: str) -> Process:
+def recorder(
+    folder: Path, mqtt_url: str, mongo_url: str, name: str = "recorder", **settings: str
+) -> Process:
     """Return a recorder."""
     env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
-    return Process("recorder", [str(BIN / "raven-mongo-recorder")], folder, env)
+    return Process(name, [str(BIN / "raven-mongo-recorder")], folder, env)
 
 
-def sql_writer(folder: Path, mqtt_url: str, mysql_url: str, **settings: str) -> Process:
+def sql_writer(
+    folder: Path, mqtt_url: str, mysql_url: str, name: str = "sql-writer", **settings: str
+) -> Process:
     """Return a writer."""
     env = {"MQTT_URL": mqtt_url, "MYSQL_URL": mysql_url, **settings}
-    return Process("sql-writer", [str(BIN / "raven-sql-writer")], folder, env)
+    return Process(name, [str(BIN / "raven-sql-writer")], folder, env)
 
 
-def sql_relay(folder: Path, mysql_url: str, upstream_url: str, **settings: str) -> Process:
+def sql_relay(
+    folder: Path, mysql_url: str, upstream_url: str, name: str = "sql-relay", **settings: str
+) -> Process:
     """Return a relay."""
     env = {"MYSQL_URL": mysql_url, "UPSTREAM_MQTT_URL": upstream_url, **settings}
-    return Process("sql-relay", [str(BIN / "raven-sql-relay")], folder, env)
+    return Process(name, [str(BIN / "raven-sql-relay")], folder, env)
 
 
 def metric(port: int, name: str) -> float | None:
@@ -306,6 +329,29 @@ def stored(db: Database[dict[str, Any]], run: str) -> tuple[Counter[str], list[i
         kinds[kind] += len(found)
         numbers += found
     return +kinds, sorted(numbers)
+
+
+def sql_stored(mysql_url: str, run: str) -> tuple[Counter[str], list[int]]:
+    """Return what MySQL has of a run: a count by kind, and every number in order."""
+    url = MysqlUrl(mysql_url)
+    kinds = {table: "kind" if table == "notification" else f"'{table}'" for table in COLUMNS}
+    query = " UNION ALL ".join(
+        f"SELECT {kind}, seq FROM {table} WHERE hash = %(run)s"  # noqa: S608 - our names
+        for table, kind in kinds.items()
+    )
+    account = {"user": url.user, "password": url.password, "database": url.database}
+    with pymysql.connect(host=url.host, port=url.port, **account) as connection:
+        cursor = connection.cursor()
+        cursor.execute(query, {"run": run})
+        found = cursor.fetchall()
+    return Counter(kind for kind, _ in found), sorted(seq for _, seq in found)
+
+
+def in_database(mongo_url: str, name: str) -> str:
+    """Return the URL of another database on a MongoDB."""
+    base, _, options = mongo_url.partition("?")
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.split('/')[0]}/{name}{'?' if options else ''}{options}"
 
 
 def _tool(name: str) -> str:

@@ -19,7 +19,6 @@ import stack
 from raven_sql_writer.sink import MysqlSink
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
-from ravensql import rows
 from ravensql.settings import MysqlUrl
 
 from .system import NODE, System
@@ -128,10 +127,8 @@ class SqlSystem(System):
         self.writer = self.another_writer("sql-writer")
 
     def another_writer(self, name: str) -> stack.Process:
-        process = stack.sql_writer(
-            self.folder, self.broker.url("sql-writer"), self.sql.url, RAVEN_CLIENT_ID=name
-        )
-        process.name, process.log = name, self.folder / f"{name}.log"
+        url = self.broker.url("sql-writer")
+        process = stack.sql_writer(self.folder, url, self.sql.url, name, RAVEN_CLIENT_ID=name)
         self.others.append(process)
         return process
 
@@ -144,13 +141,7 @@ class SqlSystem(System):
         self.reader.start()
 
     def stored(self) -> tuple[Counter[str], list[int]]:
-        kinds = [f"'{table}'" for table in rows.COLUMNS if table != "notification"] + ["kind"]
-        query = " UNION ALL ".join(
-            f"SELECT {kind}, seq FROM {table} WHERE hash = %s"  # noqa: S608 - our names
-            for kind, table in zip(kinds, rows.COLUMNS, strict=True)
-        )
-        found = self.sql(query, *[self.accepted()[0]] * len(kinds))
-        return Counter(kind for kind, _ in found), sorted(seq for _, seq in found)
+        return stack.sql_stored(self.sql.url, self.accepted()[0])
 
 
 def new_hash() -> str:

@@ -79,10 +79,9 @@ class System:
 
     @property
     def mongo_url(self) -> str:
-        url = os.environ.get("MONGO_URL") or f"mongodb://127.0.0.1:{self.mongo.port}"
-        base, _, options = url.partition("?")
-        scheme, _, rest = base.partition("://")
-        return f"{scheme}://{rest.split('/')[0]}/{self.database}{'?' if options else ''}{options}"
+        return stack.in_database(
+            os.environ.get("MONGO_URL") or f"mongodb://127.0.0.1:{self.mongo.port}", self.database
+        )
 
     @property
     def db(self) -> Any:

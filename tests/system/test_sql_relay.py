@@ -48,8 +48,8 @@ class RelaySystem(SqlSystem):
         self.others.append(self.upstream)
 
     def another_relay(self, name: str) -> stack.Process:
-        relay = stack.sql_relay(self.folder, self.sql.url, self.upstream.url(NODE), RAVEN_NODE=NODE)
-        relay.name, relay.log = name, self.folder / f"{name}.log"
+        url = self.upstream.url(NODE)
+        relay = stack.sql_relay(self.folder, self.sql.url, url, name, RAVEN_NODE=NODE)
         self.others.append(relay)
         return relay
 
@@ -392,6 +392,7 @@ def new_outbox(db: Db) -> Iterator[Callable[[], SqlOutbox]]:
 @pytest.fixture
 def outbox(new_outbox: Callable[[], SqlOutbox], monkeypatch: pytest.MonkeyPatch) -> SqlOutbox:
     monkeypatch.setattr(module, "POLL_S", 0)
+    monkeypatch.setattr(module, "MARK_AFTER_S", 0)
     monkeypatch.setattr(module, "FROM_START_S", 0)
     return new_outbox()
 

@@ -35,6 +35,7 @@ Json = dict[str, Any]
 
 READER: Final = "reader"
 STORE: Final = "store"
+RELAY: Final = "sql-relay"
 
 READINGS: Final = tuple(f"reading.{kind}" for kind in KINDS)
 """The names of the readings' schemas."""
@@ -61,7 +62,7 @@ CHANNELS: Final = (
         _topics.reading(_node, "{kind}"),
         "Every reading, at least once: the event stream that stores consume.",
         READINGS,
-        senders=(READER,),
+        senders=(READER, RELAY),
         receivers=(STORE,),
     ),
     Channel(
@@ -75,9 +76,9 @@ CHANNELS: Final = (
     Channel(
         "run",
         _topics.of_node(_node, "run"),
-        "The run under way.",
+        "The run under way; what a relay sends is not retained.",
         ("run",),
-        senders=(READER,),
+        senders=(READER, RELAY),
         receivers=(STORE,),
         retained=True,
     ),

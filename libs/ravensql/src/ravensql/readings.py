@@ -9,64 +9,85 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from ravenbus.errors import ContractError
 from ravenbus.messages import Envelope, Reading
-from ravenbus.notifications import (
-    AnyNotification,
-    CurrentSummationDelivered,
-    InstantaneousDemand,
-    Notification,
-    PriceCluster,
-    price_per_kwh,
-    scaled,
-)
+from ravenbus.notifications import KINDS, AnyNotification, Notification, price_per_kwh, scaled
 from ravensql import rows
+
+Record = dict[str, Any]
+"""The columns of a row by their names."""
 
 COLUMNS: Final = {
     table: ("id", *rows.IDENTITY, *(name for name in own if name not in rows.DERIVED))
     for table, own in rows.COLUMNS.items()
 }
-"""What is read of each table, in the order in which ``reading`` takes it."""
+"""What is read of each table."""
 
+_TIMES: Final = frozenset({"time", "received", "device_time", "start_time"})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ENVELOPE: Final = ("node", "run", "hash", "seq", "received")
+_FIELDS: Final = {
+    table: ("device", "meter", *(name for name in own if name not in rows.DERIVED))
+    for table, own in rows.COLUMNS.items()
+}
+_SCALED: Final = {
+    "instantaneous_demand": {"demand_kw": "demand"},
+    "current_summation_delivered": {
+        "delivered_kwh": "summation_delivered",
+        "received_kwh": "summation_received",
+    },
+}
 _OLD_METER: Final = re.compile(r"(?:0x)?([0-9a-f]{1,16})", re.IGNORECASE)
-_body: Final[msgspec.json.Decoder[Notification]] = msgspec.json.Decoder(AnyNotification)
+_decode_row: Final = msgspec.json.Decoder(list[Any]).decode
+_decode_body: Final[msgspec.json.Decoder[Notification]] = msgspec.json.Decoder(AnyNotification)
 
 
-def reading(table: str, row: rows.Row) -> Reading:
-    """Return the reading in a row of ``COLUMNS[table]``; raise ContractError if it is none.
+def selected(table: str, more: Sequence[str] = ()) -> str:
+    """Return what to select for ``record``: the columns, and ``more``, as one JSON array.
 
-    What the columns hold is not checked against the contract.
+    The driver takes a third of the time for one text that it takes for twenty values.
     """
-    found = dict(zip(COLUMNS[table], row, strict=True))
-    common = {
-        "device": found["device"],
-        "meter": found["meter"],
-        "time": _utc(found["device_time"]),
-    }
-    envelope = Envelope(
-        node=found["node"],
-        run=found["run"],
-        hash=found["hash"],
-        seq=found["seq"],
-        received=_utc(found["received"]),  # type: ignore[arg-type] # what is checked later
-    )
-    return Reading(envelope, _notification(table, found, common))
+    return f"JSON_ARRAY({', '.join(_selected(name) for name in (*COLUMNS[table], *more))})"
 
 
-def adopted(row: rows.Row, *, node: str, hash_: str, seq: int, meter: str | None) -> rows.Row:
-    """Return a row of ``instantaneous_demand`` with the identity that was made for it.
+def record(table: str, text: str, more: Sequence[str] = ()) -> Record:
+    """Return the columns of a row that was ``selected``, its times in UTC."""
+    found = dict(zip((*COLUMNS[table], *more), _decode_row(text), strict=True))
+    for name in _TIMES & found.keys():
+        millis = found[name]
+        found[name] = None if millis is None else _EPOCH + timedelta(milliseconds=millis)
+    return found
+
+
+def reading(table: str, found: Record) -> Reading:
+    """Return the reading in a row; raise ContractError if it is none."""
+    try:
+        envelope = msgspec.convert({name: found[name] for name in _ENVELOPE}, Envelope)
+        if table == "notification":
+            return Reading(envelope, _decode_body.decode(found["body"]))
+        fields = {name: found[name] for name in _FIELDS[table]} | _derived(table, found)
+        fields["time"] = found["device_time"]
+        return Reading(envelope, msgspec.convert(fields, KINDS[table]))
+    except msgspec.ValidationError as error:
+        raise ContractError("not-contract", str(error)) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ContractError("not-json", str(error)) from error
+
+
+def adopt(found: Record, *, node: str, hash_: str, seq: int, meter: str | None) -> None:
+    """Give a row of ``instantaneous_demand`` the identity that was made for it.
 
     Its time was the clock of the host that inserted it.
     """
-    found = dict(zip(COLUMNS["instantaneous_demand"], row, strict=True))
-    found |= {"node": node, "hash": hash_, "seq": seq, "meter": found["meter"] or old_meter(meter)}
+    found |= {"node": node, "hash": hash_, "seq": seq}
+    found["meter"] = found["meter"] or old_meter(meter)
     found["received"] = found["received"] or found["time"]
-    return tuple(found.values())
 
 
 def made_hash(source: str, run: str, hash_: str) -> str:
@@ -80,35 +101,19 @@ def old_meter(text: str | None) -> str | None:
     return matched[1].lower().zfill(16) if matched else None
 
 
-def _notification(table: str, found: dict[str, Any], common: dict[str, Any]) -> Notification:
-    if table == "notification":
-        return _decoded(found["body"], found["kind"])
-    own = {name: found[name] for name in COLUMNS[table] if name in rows.COLUMNS[table]}
+def _selected(name: str) -> str:
+    if name in _TIMES:
+        return f"CAST(UNIX_TIMESTAMP({name}) * 1000 AS SIGNED)"
+    return name
+
+
+def _derived(table: str, found: Record) -> Record:
+    """Return what the columns do not hold as the contract has it."""
     if table == "price_cluster":
-        own["start_time"] = _utc(own["start_time"])
-        value = price_per_kwh(own["price"], own["trailing_digits"])
-        return PriceCluster(**common, **own, price_per_kwh=value)
-    hint = own["suppress_leading_zero"]
-    own["suppress_leading_zero"] = None if hint is None else bool(hint)
-    scale = own["multiplier"], own["divisor"]
-    if table == "instantaneous_demand":
-        return InstantaneousDemand(**common, **own, demand_kw=scaled(own["demand"], *scale))
-    return CurrentSummationDelivered(
-        **common,
-        **own,
-        delivered_kwh=scaled(own["summation_delivered"], *scale),
-        received_kwh=scaled(own["summation_received"], *scale),
-    )
-
-
-def _decoded(body: str, kind: str) -> Notification:
-    try:
-        return _body.decode(body)
-    except msgspec.ValidationError as error:
-        raise ContractError("not-contract", f"{kind}: {error}") from error
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ContractError("not-json", f"{kind}: {error}") from error
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time else None
+        return {"price_per_kwh": price_per_kwh(found["price"], found["trailing_digits"])}
+    scale = found["multiplier"], found["divisor"]
+    hint = found["suppress_leading_zero"]
+    derived: Record = {"suppress_leading_zero": None if hint is None else bool(hint)}
+    for name, raw in _SCALED[table].items():
+        derived[name] = scaled(found[raw], *scale)
+    return derived

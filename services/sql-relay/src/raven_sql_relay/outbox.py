@@ -27,8 +27,11 @@ POLL_S: Final = 0.2
 """How often the tables are looked at for new rows when there were none."""
 FROM_START_S: Final = 1.0
 """How often the look begins at the lowest id, where rows are that committed late."""
-MARK_AT: Final = 250
-"""Rows that are marked at once, if so many come before a look at the tables."""
+MARK_AT: Final = 1000
+MARK_AFTER_S: Final = 0.2
+"""Rows are marked together, because each commit waits for the disk."""
+REOPEN_S: Final = 900.0
+"""How often what nobody took is tried at least; another relay that tried it may be gone."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 
@@ -45,6 +48,10 @@ class _Lane:
         self.open = False
         self.block: Block | None = None
         self.some_taken = False
+
+    def reopen(self) -> None:
+        """Try again what nobody took, whatever becomes of a block tried before."""
+        self.open, self.block, self.some_taken = True, None, False
 
     def settled(self, block: Block) -> None:
         """Go on if somebody took a row of the block that was tried."""
@@ -80,7 +87,7 @@ class SqlOutbox:
         self._in_hand: dict[Block, set[int]] = defaultdict(set)
         self._marks: dict[tuple[str, int], list[Ref]] = defaultdict(list)
         self._handed = 0
-        self._look_at = self._from_start_at = 0.0
+        self._look_at = self._from_start_at = self._mark_at = self._reopen_at = 0.0
         self._start: dict[str, int] = {}
         self._lanes = {table: _Lane() for table in rows.COLUMNS}
 
@@ -91,9 +98,11 @@ class SqlOutbox:
         """
         if after == 0:
             self._source.announced.clear()
+        if after == 0 or self._clock() >= self._reopen_at:
+            self._reopen_at = self._clock() + REOPEN_S
             for lane in self._lanes.values():
-                lane.open = True
-        self._mark()
+                lane.reopen()
+        self._mark_when_due()
         found = self._waiting(after, limit)
         if not found and self._clock() >= self._look_at:
             self._look()
@@ -105,8 +114,7 @@ class SqlOutbox:
     def remove(self, keys: list[int]) -> None:
         """Mark rows as taken upstream."""
         self._settle(keys, TAKEN)
-        if sum(map(len, self._marks.values())) >= MARK_AT:
-            self._mark()
+        self._mark_when_due()
 
     def keep(self, keys: list[int]) -> None:
         """Mark rows that nobody took, or that were refused."""
@@ -115,7 +123,8 @@ class SqlOutbox:
     def close(self) -> None:
         """Mark what is known and close the connection."""
         try:
-            self._mark()
+            if self._marks:
+                self._mark()
         except RetryableError as error:
             log.warning("rows that were taken will be sent again", extra={"reason": str(error)})
         self._database.close()
@@ -177,12 +186,13 @@ class SqlOutbox:
         lane = self._lanes[table]
         if lane.open and not lane.block:
             lane.block = self._claim(cursor, table, KEPT, lane.start)
-            lane.start = lane.block.last + 1 if lane.block else 0
             if lane.block:
+                lane.start = lane.block.last + 1
                 yield lane.block, KEPT
             else:
-                # Some may be in a block whose other rows are on their way.
-                lane.open = any(block.table == table for block in self._claims)
+                # From the lowest id once more, or later what is among rows on their way.
+                lane.open = lane.start > 0 or any(b.table == table for b in self._claims)
+                lane.start = 0
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
         """Claim the first block from ``start`` on that has such rows and that nobody has."""
@@ -199,6 +209,8 @@ class SqlOutbox:
     # From answers to marks
 
     def _settle(self, keys: Iterable[int], state: int) -> None:
+        if not self._marks:
+            self._mark_at = self._clock() + MARK_AFTER_S
         for key in keys:
             self._entries.pop(key, None)
             if ref := self._refs.pop(key, None):
@@ -206,9 +218,12 @@ class SqlOutbox:
                 lane = self._lanes[ref.table]
                 lane.some_taken |= state == TAKEN and ref.block == lane.block
 
+    def _mark_when_due(self) -> None:
+        count = sum(map(len, self._marks.values()))
+        if count >= MARK_AT or (count and self._clock() >= self._mark_at):
+            self._mark()
+
     def _mark(self) -> None:
-        if not self._marks:
-            return
         with self._database.transaction() as cursor:
             for (table, state), refs in self._marks.items():
                 mark(cursor, table, state, refs)

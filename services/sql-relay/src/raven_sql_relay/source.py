@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Final, NamedTuple
 
+import msgspec
 from prometheus_client import Counter, Gauge
 
 from raven_sql_relay.claims import Block
 from ravenbus.errors import ContractError
 from ravenbus.logs import Sparse
-from ravenbus.messages import DeadLetter, Reading, Run, decode_reading, encode, now
+from ravenbus.messages import DeadLetter, Reading, Run, encode, now
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.publisher import Entry
 from ravenbus.topics import Topics
 from ravensql import readings, rows
 from ravensql.database import Cursor
+from ravensql.readings import Record
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,10 @@ DEMAND: Final = "instantaneous_demand"
 BY_ID: Final = "FORCE INDEX (PRIMARY)"
 """A scan of the table would wait for what others have not committed."""
 
-_SELECTED: Final = {
-    table: (*columns, *(("relay_seq", "placeholder") if table == DEMAND else ()))
-    for table, columns in readings.COLUMNS.items()
+_THESE: Final = "id IN %s AND time BETWEEN %s AND %s"
+_MORE: Final = {
+    table: ("relay_seq", "placeholder") if table == DEMAND else () for table in rows.COLUMNS
 }
-_SEQ: Final = readings.COLUMNS[DEMAND].index("seq")
-_RUN: Final = itemgetter(
-    readings.COLUMNS[DEMAND].index("run"), readings.COLUMNS[DEMAND].index("hash")
-)
-_TIME: Final = readings.COLUMNS[DEMAND].index("time")
 
 
 class RelayMetrics(PublisherMetrics):
@@ -66,11 +61,16 @@ class RelayMetrics(PublisherMetrics):
 
 
 class Ref(NamedTuple):
-    """Where a row is; the time spares the server the other months."""
+    """Where a row is."""
 
     table: str
     id: int
     time: datetime
+
+    @classmethod
+    def of(cls, table: str, record: Record) -> Ref:
+        """Return where the row is that a record was read from."""
+        return cls(table, record["id"], record["time"])
 
     @property
     def block(self) -> Block:
@@ -83,13 +83,6 @@ class Found(NamedTuple):
 
     ref: Ref | None
     entry: Entry
-
-
-class _Foreign(NamedTuple):
-    """A row without an identity of its own, and its number if it was given one before."""
-
-    row: rows.Row
-    seq: int | None
 
 
 class Source:
@@ -144,38 +137,34 @@ class Source:
 
         What is no reading is marked and buried.
         """
-        columns = ", ".join(_SELECTED[block.table])
+        table, more = block.table, _MORE[block.table]
         cursor.execute(
-            f"SELECT {columns} FROM {block.table} "  # noqa: S608 - our names
+            f"SELECT {readings.selected(table, more)} FROM {table} "  # noqa: S608 - our names
             f"WHERE {condition} AND id BETWEEN %s AND %s ORDER BY id",
             (block.first, block.last),
         )
-        found = [row for row in cursor.fetchall() if row[0] not in in_hand]
+        found = [readings.record(table, text, more) for (text,) in cursor.fetchall()]
+        found = [record for record in found if record["id"] not in in_hand]
         if found and condition == NEW:
-            self._metrics.oldest.set(
-                min(row[_TIME] for row in found).replace(tzinfo=UTC).timestamp()
-            )
-        return self._entries_of(cursor, block.table, found)
+            self._metrics.oldest.set(min(record["time"] for record in found).timestamp())
+        if table == DEMAND:
+            found = self._identified(cursor, found)
+        return list(self._entries(cursor, table, found))
 
-    def _entries_of(self, cursor: Cursor, table: str, found: list[rows.Row]) -> list[Found]:
-        whole = self._identified(cursor, found) if table == DEMAND else [(row, "") for row in found]
-        entries: list[Found] = []
-        for row, old_hash in whole:
-            ref = Ref(table, row[0], row[_TIME])
+    def _entries(self, cursor: Cursor, table: str, found: Iterable[Record]) -> Iterator[Found]:
+        for record in found:
+            ref = Ref.of(table, record)
             try:
-                reading = readings.reading(table, row)
-                payload = encode(reading)
-                decode_reading(payload)  # another program may have written anything
+                reading = readings.reading(table, record)
             except ContractError as error:
-                self._bury(cursor, ref, row, error)
+                self._bury(cursor, ref, record, error)
                 continue
             e, meter = reading.envelope, reading.notification.meter
             known = self.announced.get(e.hash, "not yet")
             if known == "not yet" or (known is None and meter):
-                entries.append(Found(None, self._run(cursor, reading, old_hash or e.hash)))
+                yield Found(None, self._run(cursor, reading, record.get("old_hash", e.hash)))
             topic = self._topics.reading(e.node, reading.kind)
-            entries.append(Found(ref, self._entry(topic, payload)))
-        return entries
+            yield Found(ref, self._entry(topic, encode(reading)))
 
     def _entry(self, topic: str, payload: bytes) -> Entry:
         self._last_key += 1
@@ -199,51 +188,47 @@ class Source:
         self.announced[e.hash] = run.meter
         return self._entry(self._topics.of_node(e.node, "run"), encode(run))
 
-    def _identified(self, cursor: Cursor, found: Iterable[rows.Row]) -> list[tuple[rows.Row, str]]:
-        """Return demands that have an identity, some with the hash that they had before."""
-        whole: list[tuple[rows.Row, str]] = []
+    def _identified(self, cursor: Cursor, found: Iterable[Record]) -> list[Record]:
+        """Return demands that have an identity of their own or were given one."""
+        whole: list[Record] = []
         made_up: list[Ref] = []
-        foreign: dict[tuple[str, str], list[_Foreign]] = defaultdict(list)
-        for *columns, relay_seq, placeholder in found:
-            row = tuple(columns)
-            if placeholder:
-                made_up.append(Ref(DEMAND, row[0], row[_TIME]))
-            elif row[_SEQ] is None:
-                foreign[_RUN(row)].append(_Foreign(row, relay_seq))
+        foreign: dict[tuple[str, str], list[Record]] = defaultdict(list)
+        for record in found:
+            if record["placeholder"]:
+                made_up.append(Ref.of(DEMAND, record))
+            elif record["seq"] is None:
+                foreign[record["run"], record["hash"]].append(record)
             else:
-                whole.append((row, ""))
+                whole.append(record)
         if made_up:
             mark(cursor, DEMAND, LEFT_OUT, made_up)
             self._metrics.left_out.labels(reason="made-up").inc(len(made_up))
             self._sparse.warning("rows that a script made up are left out", "made-up")
-        for (run, hash_), members in foreign.items():
-            whole += [(row, hash_) for row in self._adopted(cursor, run, hash_, members)]
-        return sorted(whole)
+        for (run, hash_), records in foreign.items():
+            self._adopt(cursor, run, hash_, records)
+            whole += records
+        return whole
 
-    def _adopted(
-        self, cursor: Cursor, run: str, hash_: str, members: list[_Foreign]
-    ) -> Iterator[rows.Row]:
+    def _adopt(self, cursor: Cursor, run: str, hash_: str, records: Sequence[Record]) -> None:
         """Give the rows of a run of another program an identity, once and for good."""
         made = readings.made_hash(self._source, run, hash_)
         cursor.execute(
             "SELECT MAX(meter_id) FROM run_info WHERE hash = %s AND name = %s", (hash_, run)
         )
         ((meter,),) = cursor.fetchall()
-        unnumbered = [row for row, seq in members if seq is None]
-        numbers = {row[0]: seq for row, seq in members if seq is not None}
+        unnumbered = [record for record in records if record["relay_seq"] is None]
         if unnumbered:
             first = _reserve(cursor, made, len(unnumbered)) + 1
-            _number(cursor, unnumbered, first)
-            numbers |= {row[0]: seq for seq, row in enumerate(unnumbered, first)}
-        for row, _ in members:
-            yield readings.adopted(
-                row, node=self._node, hash_=made, seq=numbers[row[0]], meter=meter
-            )
+            _number(cursor, [Ref.of(DEMAND, record) for record in unnumbered], first)
+            for seq, record in enumerate(unnumbered, first):
+                record["relay_seq"] = seq
+        for record in records:
+            record["old_hash"] = hash_
+            seq = record["relay_seq"]
+            readings.adopt(record, node=self._node, hash_=made, seq=seq, meter=meter)
 
-    def _bury(self, cursor: Cursor, ref: Ref, row: rows.Row, error: ContractError) -> None:
-        payload = json.dumps(
-            dict(zip(readings.COLUMNS[ref.table], row, strict=True)), default=str
-        ).encode()
+    def _bury(self, cursor: Cursor, ref: Ref, record: Record, error: ContractError) -> None:
+        payload = msgspec.json.encode(record)
         letter = DeadLetter(
             id=hashlib.sha256(f"{self._source}/{ref.table}/{ref.id}".encode()).hexdigest()[:32],
             service=SERVICE,
@@ -261,10 +246,9 @@ class Source:
 
 def mark(cursor: Cursor, table: str, state: int, refs: Sequence[Ref]) -> None:
     """Mark rows with what became of them."""
-    times = [ref.time for ref in refs]
     cursor.execute(
-        f"UPDATE {table} {BY_ID} SET relayed = %s WHERE id IN %s AND time BETWEEN %s AND %s",  # noqa: S608 - our names
-        (state, [ref.id for ref in refs], min(times), max(times)),
+        f"UPDATE {table} {BY_ID} SET relayed = %s WHERE {_THESE}",  # noqa: S608 - our names
+        (state, *_these(refs)),
     )
 
 
@@ -280,12 +264,16 @@ def _reserve(cursor: Cursor, hash_: str, count: int) -> int:
     return int(last) - count
 
 
-def _number(cursor: Cursor, found: Sequence[rows.Row], first: int) -> None:
+def _number(cursor: Cursor, refs: Sequence[Ref], first: int) -> None:
     """Give rows, which are in the order of their ids, the numbers from ``first`` on."""
-    ids, times = [row[0] for row in found], [row[_TIME] for row in found]
-    order = ", ".join(map(str, ids))
+    order = ", ".join(str(ref.id) for ref in refs)
     cursor.execute(
-        f"UPDATE {DEMAND} {BY_ID} SET relay_seq = %s + FIELD(id, {order}) "  # noqa: S608 - our ids
-        "WHERE id IN %s AND time BETWEEN %s AND %s",
-        (first - 1, ids, min(times), max(times)),
+        f"UPDATE {DEMAND} {BY_ID} SET relay_seq = %s + FIELD(id, {order}) WHERE {_THESE}",  # noqa: S608 - our ids
+        (first - 1, *_these(refs)),
     )
+
+
+def _these(refs: Sequence[Ref]) -> tuple[list[int], datetime, datetime]:
+    """Return the arguments of ``_THESE``; the times spare the server the other months."""
+    times = [ref.time.replace(tzinfo=None) for ref in refs]
+    return [ref.id for ref in refs], min(times), max(times)

@@ -1,0 +1,144 @@
+"""From the tables to the upstream broker's PUBACK."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final
+
+from stack import Broker, MariaDb, Process, free_port, sql_relay
+
+import system
+from raven_reader.spool import SpoolOutbox
+from raven_sql_writer.sink import MysqlSink
+from ravenbus.messages import Reading, decode_reading
+from ravensql.settings import MysqlUrl
+from results import Row, compared
+
+ROUNDS: Final = 5
+MESSAGES: Final = 20_000
+WINDOW: Final = 100
+AIM: Final = 0.5
+POLL_S: Final = 0.05
+SINGLES: Final = 200
+LATENCY_AIM_S: Final = 1.0
+
+TEXT: Final = f"""\
+## Relay: from the tables to PUBACK
+
+{MESSAGES:,} readings are stored by the writer's sink in MariaDB, in the tables with all their
+indexes; then a relay is started, and its own metrics are read every {POLL_S * 1000:.0f} ms: the rate is that
+between the first look that finds a row taken and the one that finds all.
+Every row is read, made into the contract's message and checked against it, published, and marked
+in the table after its PUBACK; median of {ROUNDS} rounds.
+Beside it *bare paho*: a process that publishes the same payloads to the same topics from memory
+with QoS 1 and the same window ({WINDOW}).
+A third process subscribes in both, and MariaDB shares the machine's two cores with them.
+
+The time for one new row is from its commit until a process that subscribes has it, which the
+broker tells before the relay has the PUBACK; {SINGLES} rows, one after another, at no particular
+moment of the relay's looks at the tables.
+"""
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    with system.folder() as folder:
+        broker, server = system.broker(folder), system.mariadb(folder)
+        listener = Process(
+            "listener",
+            system.client_command("listen", broker.url("watcher"), system.READINGS),
+            folder,
+        )
+        with system.started(broker, server, listener):
+            for number in range(ROUNDS):
+                spool = folder / f"spool-{number}.sqlite"
+                system.filled_spool(spool, MESSAGES, seed=number)
+                roles = [_relay, _paho]
+                for role in roles if number % 2 else reversed(roles):
+                    rates[role.__name__].append(role(folder, broker, server, spool))
+        with system.started(broker, server):
+            found = _singles(folder, broker, server)
+    p50, p99 = median(found), quantiles(found, n=100)[98]
+    what = "relay, tables to PUBACK, rows/s"
+    return [
+        compared(what, rates["_relay"], "bare paho from memory", rates["_paho"], AIM),
+        *(
+            Row(
+                f"relay, commit to a subscriber, {name}",
+                f"{seconds * 1000:.0f} ms",
+                f"aim {LATENCY_AIM_S:.0f} s",
+                seconds / LATENCY_AIM_S,
+                1.0,
+                at_most=True,
+            )
+            for name, seconds in (("50th percentile", p50), ("99th percentile", p99))
+        ),
+    ]
+
+
+def _relay(folder: Path, broker: Broker, server: MariaDb, spool: Path) -> float:
+    url, port = server.database(), free_port()
+    with closing(MysqlSink(MysqlUrl(url))) as sink:
+        sink.prepare()
+        readings = _readings(spool)
+        for start in range(0, len(readings), 500):
+            sink.store(readings[start : start + 500])
+    relay = sql_relay(
+        folder,
+        url,
+        broker.url(system.NODE),
+        RAVEN_WINDOW=str(WINDOW),
+        RAVEN_METRICS_PORT=str(port),
+    )
+    return system.rate(relay, port, "raven_taken_total", MESSAGES, POLL_S)
+
+
+def _paho(_folder: Path, broker: Broker, _server: MariaDb, spool: Path) -> float:
+    found = system.client("load", broker.url(system.NODE), spool, WINDOW)
+    if found["taken"] != MESSAGES:
+        raise RuntimeError(f"{found['taken']} of {MESSAGES} readings were taken")
+    return MESSAGES / float(found["seconds"])
+
+
+def _singles(folder: Path, broker: Broker, server: MariaDb) -> list[float]:
+    """Return the seconds from the commit of one row to its arrival at a subscriber."""
+    url = server.database()
+    relay = sql_relay(folder, url, broker.url(system.NODE))
+    arrived: dict[int, float] = {}
+    came = threading.Event()
+
+    def receive(payload: bytes) -> None:
+        arrived[json.loads(payload)["seq"]] = time.perf_counter()
+        came.set()
+
+    times: list[float] = []
+    with closing(MysqlSink(MysqlUrl(url))) as sink:
+        sink.prepare()
+        spool = folder / "singles.sqlite"
+        system.filled_spool(spool, SINGLES, seed=1)
+        heard = system.subscriber(broker.url("watcher"), system.READINGS, receive)
+        with heard, system.started(relay):
+            for reading in _readings(spool):
+                came.clear()
+                sink.store([reading])
+                committed = time.perf_counter()
+                if not came.wait(system.LIMIT_S):
+                    raise TimeoutError("the row arrives")
+                times.append(arrived[reading.envelope.seq] - committed)
+                # The next commit falls anywhere between two looks of the relay.
+                time.sleep(reading.envelope.seq % 37 / 100)
+    return times[1:]
+
+
+def _readings(spool: Path) -> list[Reading]:
+    outbox = SpoolOutbox(spool, max_mb=1024)
+    found = [decode_reading(entry.payload) for entry in outbox.take(0, MESSAGES)]
+    outbox.close()
+    return found
