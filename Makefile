@@ -13,7 +13,7 @@ IMAGES := build reader simulator mongo-recorder sql-writer sql-relay
 
 .PHONY: help
 help:  ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into every store (DURATION=20 to end by itself)
@@ -38,6 +38,10 @@ check: $(VENV)/.dev  ## Check style and types
 .PHONY: bench
 bench: $(VENV)/.dev system  ## Measure what it costs, and rewrite docs/performance.md
 	PYTHONPATH=tools $(BIN)/python bench/run.py
+
+.PHONY: compose-bench
+compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/performance-containers.md
+	@tests/compose/run bench
 
 .PHONY: docs
 docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,14 @@ class Project:
         found = self.ps().get(service, {})
         return str(found.get("Health") or found.get("State"))
 
+    def _is_healthy(self, service: str) -> bool:
+        return self.health(service) == "healthy"
+
     def wait_healthy(self, *services: str) -> None:
         """Wait until services are healthy."""
         for service in services:
             try:
-                wait_until(lambda s=service: self.health(s) == "healthy", f"{service} is healthy")
+                wait_until(partial(self._is_healthy, service), f"{service} is healthy")
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.logs(service)[-3000:]}") from None
         say(f"  healthy: {' '.join(services)}")
