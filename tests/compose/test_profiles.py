@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.project import Project, Stick, docker, say, wait_until
+from tests.compose.project import ROOT, Project, Stick, docker, say, wait_until
 
+# Until recorders take slots, one of them is all there can be.
+SLOTS = Path(ROOT, "services/mongo-recorder/src/raven_mongo_recorder/slots.py").exists()
+REPLICAS = 4 if SLOTS else 1
+CHANGES = (
+    ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=2"),
+    ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=4"),
+    ("--profile", "server", "restart", "mongo-recorder"),
+)
 PROFILES = ("sql", "mqtt", "server", "edge", "demo")
 
 
@@ -129,7 +137,7 @@ def test_homes_report_to_a_server_over_tls(
         "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"
     ).strip()
     server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
-    server.up("--profile", "server")
+    server.up("--profile", "server", options=["--scale", f"mongo-recorder={REPLICAS}"])
     server.wait_healthy("broker", "mongo", "mongo-recorder")
     ca = server.compose("run", "--rm", "credentials", "ca").stdout
 
@@ -145,7 +153,18 @@ def test_homes_report_to_a_server_over_tls(
     edge.up("--profile", "edge")
     edge.wait_healthy("reader")
     assert set(edge.ps()) == {"credentials", "reader"}
-    edge.wait_complete(lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=20)
+    stored = edge.wait_complete(
+        lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=20
+    )
+
+    server.kill("mongo-recorder")
+    what = "the server after kill -9 of a recorder"
+    stored = edge.wait_complete(lambda: server.in_mongo("house-7"), what, more_than=stored + 50)
+    for change in CHANGES if SLOTS else ():
+        server.compose(*change, shown=True)
+        stored = edge.wait_complete(
+            lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=stored + 50
+        )
 
     relaying = project(
         RAVEN_DEVICE=stick().path, RAVEN_NODE="house-8", UPSTREAM_MQTT_URL=account("house-8")
