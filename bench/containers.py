@@ -55,19 +55,17 @@ def main() -> int:
 
 def _head() -> str:
     version = docker("version", "--format", "{{.Server.Version}}").strip()
-    images = docker(
-        "image",
-        "ls",
-        "--filter",
-        "label=raven.stand-in=yes",
-        "--format",
-        "{{.Repository}}:{{.Tag}}",
-    )
-    stand_ins = ", ".join(f"`{name}`" for name in sorted(images.split())) or "none"
+    versions = json.loads(
+        docker("compose", "-f", str(ROOT / "docker-compose.yml"), "config", "--format", "json")
+    )["x-versions"].values()
+    stands_in = '{{index .Config.Labels "raven.stand-in"}}'
+    stand_ins = [
+        f"`{v}`" for v in versions if "yes" in docker("image", "inspect", "-f", stands_in, v)
+    ]
     return f"""# Performance of the containers
 
 Made by `make compose-bench` on {platform.machine()} with {_cores()} cores, Docker {version}.
-Images that stand in for the official ones here: {stand_ins}.
+Images that stand in for the official ones here, and are larger: {", ".join(stand_ins) or "none"}.
 """
 
 
