@@ -14,8 +14,6 @@ from stack import Broker, Mongo, free_port, metric, recorder
 import system
 from raven_mongo_recorder.sink import DEAD_LETTER
 from raven_mongo_recorder.sink import _reading as document_of
-from raven_reader.spool import SpoolOutbox
-from ravenbus.messages import decode_reading
 from ravenbus.notifications import KINDS
 from results import Row, compared
 
@@ -111,9 +109,7 @@ def _paho(url: str) -> float:
 
 def _insert_many(database: Database[dict[str, Any]], spool: Path) -> float:
     """Insert the documents as the recorder does, by kind within each batch."""
-    outbox = SpoolOutbox(spool, max_mb=1024)
-    readings = [decode_reading(entry.payload) for entry in outbox.take(0, MESSAGES)]
-    outbox.close()
+    readings = system.readings_in(spool)
     for kind in KINDS:
         database[kind].create_index([("meter", ASCENDING), ("time", ASCENDING)])
         database[kind].create_index([("run", ASCENDING), ("time", ASCENDING)])

@@ -14,9 +14,7 @@ from typing import Final
 from stack import Broker, MariaDb, Process, free_port, sql_relay
 
 import system
-from raven_reader.spool import SpoolOutbox
 from raven_sql_writer.sink import MysqlSink
-from ravenbus.messages import Reading, decode_reading
 from ravensql.settings import MysqlUrl
 from results import Row, compared
 
@@ -87,7 +85,7 @@ def _relay(folder: Path, broker: Broker, server: MariaDb, spool: Path) -> float:
     url, port = server.database(), free_port()
     with closing(MysqlSink(MysqlUrl(url))) as sink:
         sink.prepare()
-        readings = _readings(spool)
+        readings = system.readings_in(spool)
         for start in range(0, len(readings), 500):
             sink.store(readings[start : start + 500])
     relay = sql_relay(
@@ -125,7 +123,7 @@ def _singles(folder: Path, broker: Broker, server: MariaDb) -> list[float]:
         system.filled_spool(spool, SINGLES, seed=1)
         heard = system.subscriber(broker.url("watcher"), system.READINGS, receive)
         with heard, system.started(relay):
-            for reading in _readings(spool):
+            for reading in system.readings_in(spool):
                 came.clear()
                 sink.store([reading])
                 committed = time.perf_counter()
@@ -135,10 +133,3 @@ def _singles(folder: Path, broker: Broker, server: MariaDb) -> list[float]:
                 # The next commit falls anywhere between two looks of the relay.
                 time.sleep(reading.envelope.seq % 37 / 100)
     return times[1:]
-
-
-def _readings(spool: Path) -> list[Reading]:
-    outbox = SpoolOutbox(spool, max_mb=1024)
-    found = [decode_reading(entry.payload) for entry in outbox.take(0, MESSAGES)]
-    outbox.close()
-    return found

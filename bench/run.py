@@ -22,17 +22,21 @@ import psutil
 from stack import _tool
 
 import decode
+import growth
 import memory
 import publisher
 import recorder
 import relay
+import writer
 from results import Row, table
 
 BENCHES: Final[dict[str, ModuleType]] = {
     "decode": decode,
     "recorder": recorder,
     "publisher": publisher,
+    "writer": writer,
     "relay": relay,
+    "growth": growth,
     "memory": memory,
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"

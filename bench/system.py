@@ -16,13 +16,13 @@ from stack import Broker, MariaDb, Process, metric
 
 import clients
 import stream
-from raven_reader.spool import Spool
-from ravenbus.messages import now
+from raven_reader.spool import Spool, SpoolOutbox
+from ravenbus.messages import Reading, decode_reading, now
 from ravenbus.topics import Topics
 
 NODE: Final = "bench"
 """Name of the reader whose readings the benches publish: its account at the broker."""
-ACCOUNTS: Final = (NODE, "mongo-recorder", "watcher")
+ACCOUNTS: Final = (NODE, "mongo-recorder", "sql-writer", "watcher")
 READINGS: Final = Topics().reading("+", "+")
 LIMIT_S: Final = 180.0
 _CLIENTS: Final = Path(__file__).resolve().parent / "clients.py"
@@ -85,6 +85,14 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
     at = now()
     spool.accept([(notification, at) for notification in stream.notifications(count, seed)], [])
     spool.close()
+
+
+def readings_in(spool: Path) -> list[Reading]:
+    """Return the readings in a spool."""
+    outbox = SpoolOutbox(spool, max_mb=1024)
+    found = [decode_reading(entry.payload) for entry in outbox.take(0, outbox.depth()[0])]
+    outbox.close()
+    return found
 
 
 def rate(process: Process, port: int, name: str, count: int, poll_s: float) -> float:

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from ravenbus.contract import schema_for
 from ravenbus.topics import Topics
 
-from .system import NODE, System, wait_until
+from .system import NODE, System, certificate, wait_until
 
 
 def test_everything_that_is_published_keeps_the_contract(system: System):
@@ -89,16 +89,6 @@ def test_a_secret_can_come_from_a_file(system: System):
                 process.env[f"{name}_FILE"] = str(path)
     system.start("--rate", "50", "--count", "20")
     system.assert_complete()
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that signs itself, and its key."""
-    made = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command += ["-out", str(made[0]), "-keyout", str(made[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    return made
 
 
 def test_a_broker_is_trusted_by_its_certificate_only(system: System):

@@ -23,15 +23,22 @@ import pymysql
 import pytest
 import stack
 
+from raven_sql_writer.housekeeping import look_after
 from raven_sql_writer.sink import MysqlSink
+from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
-from ravenbus.messages import DeadLetter, Envelope, Reading, Run
+from ravenbus.health import Health
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import Broker
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravenbus.settings import MqttUrl
+from ravenbus.topics import Topics
 from ravensql import schema
 from ravensql.settings import MysqlUrl
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
-from .system import NODE, wait_until
+from .system import NODE, certificate, wait_until
 
 # From the stick to the tables
 
@@ -78,6 +85,77 @@ def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: stack.Ma
         mariadb.start()
     sql.assert_complete()
     assert sql.writer.text().count("problem check=store") < 10
+
+
+class AtOnce(threading.Event):
+    """A stop whose waits take no time and move a clock; after an hour of it ``then`` happens."""
+
+    def __init__(self, then: Callable[[], Any]) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self._then = then
+
+    def wait(self, timeout: float | None = None) -> bool:
+        before = sum(self.waits)
+        self.waits.append(timeout or 0)
+        if before < 3600 <= sum(self.waits):
+            self._then()
+        return self.is_set()
+
+
+def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
+    sql: SqlSystem, mariadb: stack.MariaDb | None, caplog: pytest.LogCaptureFixture
+):
+    """What came meanwhile is stored when it is back; the log has a line for the start and the end."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    caplog.set_level("INFO")
+    sql.broker.start()
+    back = threading.Event()
+    stop = AtOnce(lambda: (mariadb.start(), back.set()))
+    broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
+    with closing(sql.sql.sink()) as sink:
+        consumer = Consumer("sql-writer", broker, sink, Topics(), Health(), ConsumerMetrics())
+        thread = threading.Thread(target=consumer.run, args=(stop,))
+        thread.start()
+        wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
+        mariadb.kill()
+        home, hash_ = sql.client(NODE), new_hash()
+        for seq in range(1, 51):
+            topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+            home.publish(topic, encode(reading(hash_, seq)))
+        assert back.wait(60), "an hour has passed"
+        wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 50, "all is stored")
+        stop.set()
+        thread.join(30)
+    assert stack.sql_stored(sql.sql.url, hash_)[1] == list(range(1, 51))
+    assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
+    store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
+    assert len(store) <= 4, [record.reason for record in store]
+
+
+def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):
+    """`ssl_ca` asks for TLS: the right certificate is stored through, another is said."""
+    right, key = certificate(tmp_path, "right")
+    wrong, _ = certificate(tmp_path, "wrong")
+    server = stack.MariaDb(tmp_path, f"--ssl-cert={right}", f"--ssl-key={key}")
+    try:
+        server.start()
+        url = server.database()
+        with closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={right}"))) as sink:
+            sink.prepare()
+            assert sink.store([reading(new_hash(), 1)]) == (1, 0)
+            with sink._database.transaction() as cursor:
+                cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+                assert cursor.fetchall()[0][1].startswith("TLS")
+        with (
+            closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={wrong}"))) as sink,
+            pytest.raises(RetryableError, match="certificate verify failed"),
+        ):
+            sink.prepare()
+    finally:
+        if server.running:
+            server.kill()
 
 
 def test_two_writers_that_start_together_make_the_tables_once_and_store_once(sql: SqlSystem):
@@ -514,15 +592,16 @@ def test_months_are_partitions_made_ahead(db: Db):
     """A range of times touches its months only; after half a year away the rows are sorted in."""
     today = datetime(2026, 3, 20, tzinfo=UTC)
     one = new_hash()
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: today)) as sink:
-        sink.prepare()
+    schema.migrate(MysqlUrl(db.url))
+    look_after(MysqlUrl(db.url), utc=lambda: today)
+    with closing(db.sink()) as sink:
         months = ["p_2026_03", "p_2026_04", "p_2026_05", "p_2026_06", "p_rest"]
         assert [name for name, _ in partitions(db)] == months
         for number, month in enumerate(range(2, 12), 1):
             at = datetime(2026, month, 1, tzinfo=UTC)
             sink.store([reading(one, number, time=at, received=at)])
-        today = datetime(2026, 12, 1, tzinfo=UTC)
         sink.store([reading(one, 11)])
+    look_after(MysqlUrl(db.url), utc=lambda: datetime(2026, 12, 1, tzinfo=UTC))
     assert [name for name, _ in partitions(db)][-2:] == ["p_2027_03", "p_rest"]
     query = "SELECT COUNT(*) FROM instantaneous_demand"
     assert db(f"{query} PARTITION (p_2026_11)") == ((1,),)
@@ -533,15 +612,16 @@ def test_months_are_partitions_made_ahead(db: Db):
     assert "p_2026_08" in explained[0]
 
 
-@pytest.mark.usefixtures("sink")
-def test_partitions_that_cannot_be_made_hold_no_reading_up(db: Db):
-    """An account that may not alter the tables any more stores on."""
+def test_partitions_that_cannot_be_made_hold_no_reading_up(
+    db: Db, sink: MysqlSink, caplog: pytest.LogCaptureFixture
+):
+    """An account that may not alter the tables any more stores on, and the log says why."""
     later = datetime.now(UTC) + timedelta(days=200)
     before = partitions(db)
     db.admin(f"REVOKE ALTER ON {db.name}.* FROM {db.user}@'%'")
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: later)) as other:
-        other.prepare()
-        assert other.store([reading(new_hash(), 1)]) == (1, 0)
+    look_after(MysqlUrl(db.url), utc=lambda: later)
+    assert "ALTER command denied" in caplog.records[-1].reason
+    assert sink.store([reading(new_hash(), 1)]) == (1, 0)
     assert [name for name, _ in partitions(db)] == [name for name, _ in before]
 
 
@@ -585,18 +665,16 @@ def test_rows_of_other_programs_are_rolled_up_once(db: Db):
     for demand in (1437, -1, 250):
         db(OLD_INSERT, demand, 1, 1000, "r", "h")
     db(OLD_INSERT, -1, -1, -1, "r", "h")
-    clock = [datetime.now(UTC)]
-    with closing(MysqlSink(MysqlUrl(db.url), utc=lambda: clock[0])) as sink:
+    with closing(db.sink()) as sink:
         sink.prepare()
         with closing(db.connect(autocommit=False)) as late:
             run(late, OLD_INSERT, 5000, 1, 1000, "r", "h")
             db(OLD_INSERT, 2500, 1, 1000, "r", "h")
             for seq in (1, 2):
-                clock[0] += timedelta(minutes=6)
+                look_after(MysqlUrl(db.url))
                 sink.store([reading(new_hash(), seq)])
             late.commit()
-        clock[0] += timedelta(minutes=6)
-        sink.store([reading(new_hash(), 3)])
+        look_after(MysqlUrl(db.url))
     assert rolled_up(db, 86400) == from_rows(db, 86400)
     query = "SELECT SUM(readings), MAX(meter) FROM demand_rollup WHERE period_s = 300 AND node = ''"
     assert db(query) == ((5, "Zähler"),)

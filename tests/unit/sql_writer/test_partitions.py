@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from raven_sql_writer.partitions import AHEAD, LONGEST, Month, missing
+import pytest
+
+from raven_sql_writer.partitions import AHEAD, LONGEST, Month, due, missing
 
 TODAY = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -19,6 +21,22 @@ def test_a_month_is_one_of_utc():
     assert december.partition == "p_2026_12"
     assert december.later(1).partition == "p_2027_01"
     assert december.later(1).start == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+
+
+def test_a_month_has_a_name():
+    """People say 2026-03, and nothing else is one."""
+    assert str(Month.parse("2026-03")) == "2026-03"
+    assert Month.parse("2026-03").partition == "p_2026_03"
+    for text in ("2026-13", "2026", "march", "2026-03-01", ""):
+        with pytest.raises(ValueError, match=r"does not match|unconverted"):
+            Month.parse(text)
+
+
+def test_whole_months_before_this_one_stay():
+    """What is older is due, the oldest first, each month once."""
+    months = [Month.of(TODAY).later(-n) for n in (0, 4, 1, 3, 2, 3)]
+    assert names(due(months, TODAY, 2)) == ["p_2026_07", "p_2026_08"]
+    assert due(months, TODAY, 4) == []
 
 
 def test_a_new_table_begins_with_this_month():

@@ -1,8 +1,8 @@
-"""Months as partitions, made some months ahead of the first reading that needs them."""
+"""Months as partitions: made ahead of the first reading that needs them, and which are old."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -26,6 +26,15 @@ class Month(NamedTuple):
         """Return the month that a time in UTC is in."""
         return cls(time.year * 12 + time.month - 1)
 
+    @classmethod
+    def parse(cls, text: str) -> Month:
+        """Return the month that a text as `2026-03` names; raise ValueError if it names none."""
+        return cls.of(datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC))
+
+    def __str__(self) -> str:
+        year, month = divmod(self.number, 12)
+        return f"{year}-{month + 1:02}"
+
     def later(self, months: int) -> Month:
         """Return the month so many months later."""
         return Month(self.number + months)
@@ -39,8 +48,7 @@ class Month(NamedTuple):
     @property
     def partition(self) -> str:
         """The partition's name."""
-        year, month = divmod(self.number, 12)
-        return f"p_{year}_{month + 1:02}"
+        return f"p_{self}".replace("-", "_")
 
 
 def missing(bounds: list[int], oldest: datetime | None, today: datetime) -> list[Month]:
@@ -58,21 +66,47 @@ def missing(bounds: list[int], oldest: datetime | None, today: datetime) -> list
     return [Month(number) for number in range(first.number, last.number + 1)]
 
 
+def due(months: Iterable[Month], today: datetime, keep: int) -> list[Month]:
+    """Return those of the months that are older than the ``keep`` months before today's."""
+    return sorted({month for month in months if month < Month.of(today).later(-keep)})
+
+
 def keep_ahead(cursor: Cursor, today: datetime, beat: Callable[[], None]) -> int:
     """Make the partitions that are missing and return how many they were."""
     made = 0
     for table in rows.COLUMNS:
         bounds = _bounds(cursor, table)
-        months = missing(bounds, None if bounds else _oldest(cursor, table), today)
-        if months:
-            parts = [
-                f"PARTITION {m.partition} VALUES LESS THAN ({m.later(1).start})" for m in months
-            ]
-            parts.append("PARTITION p_rest VALUES LESS THAN MAXVALUE")
-            split = f"ALTER TABLE {table} REORGANIZE PARTITION p_rest INTO ({', '.join(parts)})"
-            run_long(cursor, split, beat)
-        made += len(months)
+        needed = missing(bounds, None if bounds else _oldest(cursor, table), today)
+        if needed:
+            parts = [*map(_part, needed), "PARTITION p_rest VALUES LESS THAN MAXVALUE"]
+            _split(cursor, table, "p_rest", parts, beat)
+        made += len(needed)
     return made
+
+
+def months(cursor: Cursor, table: str) -> list[Month]:
+    """Return the months that have a partition; what is older is in the first one."""
+    return sorted(
+        Month.of(datetime.fromtimestamp(bound, UTC)).later(-1) for bound in _bounds(cursor, table)
+    )
+
+
+def make_again(cursor: Cursor, table: str, month: Month, beat: Callable[[], None]) -> None:
+    """Make the partition of a month that was dropped, out of the one that has its rows since."""
+    first = min(known for known in months(cursor, table) if known >= month)
+    if first != month:
+        _split(cursor, table, first.partition, map(_part, (month, first)), beat)
+
+
+def _part(month: Month) -> str:
+    return f"PARTITION {month.partition} VALUES LESS THAN ({month.later(1).start})"
+
+
+def _split(
+    cursor: Cursor, table: str, partition: str, parts: Iterable[str], beat: Callable[[], None]
+) -> None:
+    sql = f"ALTER TABLE {table} REORGANIZE PARTITION {partition} INTO ({', '.join(parts)})"
+    run_long(cursor, sql, beat)
 
 
 def _bounds(cursor: Cursor, table: str) -> list[int]:

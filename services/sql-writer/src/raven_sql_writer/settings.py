@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
 
-from ravenbus.settings import ClientId, ConsumerSettings
+from msgspec import Meta
+
+from ravenbus.settings import ClientId, ConsumerSettings, usable_folder
 from ravensql import settings as database
 from ravensql.settings import MysqlSetting
+
+ARCHIVE = "folder for the months that leave the tables; RAVEN_SQL_KEEP_MONTHS needs it"
 
 
 class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
@@ -14,8 +20,28 @@ class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
 
     mysql_url: MysqlSetting = database.DEFAULT_URL
     raven_client_id: ClientId = "raven-sql-writer"
+    raven_sql_keep_months: Annotated[
+        Annotated[int, Meta(ge=1, le=1200)] | None,
+        Meta(
+            description="whole months before this one whose rows stay in the tables, older ones "
+            "are archived; default: all stay"
+        ),
+    ] = None
+    raven_sql_archive: Annotated[Path | None, Meta(description=ARCHIVE)] = None
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the certificates."""
+        """Yield what is wrong with the certificates and the archive's folder."""
         yield from super().problems()
         yield from database.problems(self.mysql_url)
+        if self.raven_sql_archive is None:
+            if self.raven_sql_keep_months is not None:
+                yield "RAVEN_SQL_KEEP_MONTHS is set without RAVEN_SQL_ARCHIVE: allowed is both, or only the folder"
+        elif not usable_folder(self.raven_sql_archive):
+            path = str(self.raven_sql_archive)
+            yield f"RAVEN_SQL_ARCHIVE: {path!r} cannot be used: it cannot be written to"
+
+
+class ArchiveSettings(WriterSettings, frozen=True, kw_only=True):
+    """The same for the commands that cannot do without the archive's folder."""
+
+    raven_sql_archive: Annotated[Path, Meta(description=ARCHIVE)]

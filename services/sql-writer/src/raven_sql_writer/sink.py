@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
-from raven_sql_writer import partitions, rollups
+from raven_sql_writer import housekeeping, ranges, rollups
+from raven_sql_writer.ranges import Identity
 from ravenbus.consumer import Item, Stored
-from ravenbus.errors import PoisonError, RetryableError
-from ravenbus.messages import DeadLetter, Reading, Run, now
+from ravenbus.errors import PoisonError
+from ravenbus.messages import DeadLetter, Reading, Run
 from ravensql import rows, schema
 from ravensql.database import Cursor, Database
 from ravensql.settings import MysqlUrl
 
-log = logging.getLogger(__name__)
-
-Identity = tuple[str, int]
-"""Hash and seq."""
-
 LOOKED_UP_AT_ONCE: Final = 500
 """Beyond some thousand pairs the optimizer gives the index up."""
-
-LOOK_AFTER_EVERY: Final = timedelta(minutes=5)
 
 RUNS: Final = "SELECT hash, last_seq FROM run_info WHERE node IS NOT NULL AND hash IN %s "
 PUT_RUN: Final = (
@@ -58,30 +51,26 @@ class MysqlSink:
     """Stores readings, runs and dead letters in the tables that ``migrations`` describe.
 
     ``run_info.last_seq`` is the highest number stored of a run, and its row the lock of the run:
-    a reading above it is new, so only those at or below it are looked up.
+    a reading above it is new, so only those at or below it are looked up, in the tables and then
+    among those that are archived.
     """
 
     def __init__(
         self,
         url: MysqlUrl,
         beat: Callable[[], None] = lambda: None,
-        utc: Callable[[], datetime] = now,
     ) -> None:
         self._url = url
         self._beat = beat
-        self._utc = utc
-        self._look_after_at = datetime.min.replace(tzinfo=UTC)
         self._database = Database(url, on_connect=schema.require_known)
 
     def prepare(self) -> None:
         """Bring the tables up to date; raise RetryableError or FatalError."""
         schema.migrate(self._url, self._beat)
-        self._look_after()
+        housekeeping.look_after(self._url, self._beat)
 
     def store(self, items: Sequence[Item]) -> Stored:
         """Commit the items; raise PoisonError or RetryableError."""
-        if self._utc() >= self._look_after_at:
-            self._look_after()
         try:
             return self._store(items)
         except _StaleRunError:
@@ -97,6 +86,9 @@ class MysqlSink:
             suspects = list(wanted) if look_up_all else _suspects(wanted, known_runs)
             for identity, received in _stored(cursor, suspects).items():
                 _require_same(identity, received, wanted.pop(identity))
+            # A month is recorded before it leaves the tables, so what is in neither is new.
+            for identity in ranges.covered(cursor, wanted.keys() & suspects):
+                del wanted[identity]
             new = _insert(cursor, wanted.values())
             if new < len(wanted):
                 raise _StaleRunError
@@ -111,21 +103,6 @@ class MysqlSink:
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
-
-    def _look_after(self) -> None:
-        """Make the partitions of the months ahead and roll up what other programs inserted.
-
-        Neither is needed for storing, so nothing that stands in the way, as a lock or a right
-        that the account lacks, may keep readings from being stored.
-        """
-        self._look_after_at = self._utc() + LOOK_AFTER_EVERY
-        try:
-            with schema.maintenance(self._url) as cursor:
-                schema.lock(cursor, self._url.database, try_s=0)
-                partitions.keep_ahead(cursor, self._utc(), self._beat)
-                rollups.count_foreign(cursor, self._beat)
-        except (RetryableError, PoisonError) as error:
-            log.warning("looking after the tables is put off", extra={"reason": str(error)})
 
     def _bury(self, cursor: Cursor, letters: Sequence[DeadLetter]) -> int:
         if not letters:

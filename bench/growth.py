@@ -1,0 +1,211 @@
+"""What ten years of one meter cost: the same work at 1, 10 and 40 million rows."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import pymysql  # type: ignore[import-untyped]
+from stack import BIN, MariaDb
+
+import system
+from raven_sql_writer import partitions
+from raven_sql_writer.sink import MysqlSink
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import InstantaneousDemand
+from ravensql import schema
+from ravensql.settings import MysqlUrl
+from results import Row
+
+SIZES: Final = tuple(
+    int(float(size) * 1e6) for size in os.environ.get("GROWTH_MILLIONS", "1 10 40").split()
+)
+EVERY_S: Final = 8
+INSERTED: Final = 20_000
+BATCH: Final = 500
+REPEATS: Final = 5
+AIM: Final = 1.3
+METER: Final = "0013500100abcdef"
+
+TEXT: Final = f"""\
+## Growth: ten years of one meter
+
+Three databases hold {", ".join(f"{size / 1e6:g}" for size in SIZES)} million demands, one each {EVERY_S} s up to now, in their monthly
+partitions with all indexes, and their roll-ups; the server has 256 MiB for its cache, a
+fraction of the largest, and writes each commit to the disk.
+
+- *insert*: {INSERTED:,} new readings through the writer's sink, {BATCH} at a time;
+- *last day*: average and maximum of each hour of the last 24 from the view `demand`, and
+- *every day*: the daily means of the whole history from `demand_rollup`, each the median of
+  {REPEATS} after one to warm up; the second returns a line for each day, so its answer grows;
+- *archive of a month*: the oldest whole month, with `raven-sql-writer archive`: written,
+  checked row by row against the table, dropped; a month is {30 * 86400 // EVERY_S:,} rows at every size.
+
+The ratio is to the smallest database, and the aim holds for all but the archive.
+"""
+
+LOAD: Final = """
+INSERT INTO instantaneous_demand
+  (time, received, device_time, node, device, meter, demand, multiplier, divisor, digits_right,
+   digits_left, suppress_leading_zero, run, hash, seq, rolled_up)
+SELECT FROM_UNIXTIME(%(start)s + {every} * seq), FROM_UNIXTIME(%(start)s + {every} * seq + 0.321),
+  FROM_UNIXTIME(%(start)s + {every} * seq), 'house', 'd8d5b90000001234', '{meter}',
+  300 + (seq * 7919) %% 4000, 1, 1000, 3, 15, TRUE, 'default', %(hash)s, seq, TRUE
+FROM seq_{first}_to_{last}
+"""
+ROLL_UP: Final = """
+INSERT INTO demand_rollup (period_s, node, meter, start, readings, sum_kw, min_kw, max_kw)
+SELECT {period}, 'house', '{meter}', FROM_UNIXTIME((%s DIV {period} + seq) * {period}), {period} DIV 8, 2.3 * {period} / 8, 0.3, 4.3
+FROM seq_0_to_{last}
+"""
+LAST_DAY: Final = """
+SELECT DATE_FORMAT(time, '%Y-%m-%d %H:00'), AVG(demand_kw), MAX(demand_kw) FROM demand
+WHERE time >= NOW() - INTERVAL 1 DAY GROUP BY 1
+"""
+EVERY_DAY: Final = "SELECT start, mean_kw FROM demand_rollup WHERE period_s = 86400 ORDER BY start"
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    found: dict[int, dict[str, float]] = {}
+    for size in SIZES:
+        with system.folder() as folder:
+            server = MariaDb(
+                folder, "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M"
+            )
+            with system.started(server):
+                found[size] = _measured(folder, server, size)
+    least = found[SIZES[0]]
+    return [_row(name, size, found[size], least) for name in least for size in SIZES[1:]]
+
+
+def _row(name: str, size: int, found: dict[str, float], least: dict[str, float]) -> Row:
+    at = f"at {SIZES[0] / 1e6:g} million"
+    ratio = found[name] / least[name]
+    return Row(
+        f"growth, {name}, {size / 1e6:g} million rows",
+        _shown(found[name]),
+        f"{at}: {_shown(least[name])}",
+        ratio,
+        None if name.startswith("archive") else AIM,
+        at_most=True,
+    )
+
+
+def _shown(seconds: float) -> str:
+    units = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+    unit = next((u for u, least in units.items() if seconds >= least), "us")
+    return f"{seconds / units[unit]:.1f} {unit}"
+
+
+def _measured(folder: Path, server: MariaDb, size: int) -> dict[str, float]:
+    """Return the seconds that each kind of work takes in a database of a size."""
+    url = server.database()
+    end = datetime.now(UTC).replace(microsecond=0)
+    _fill(server, url, size, end)
+    with _connected(server, url) as cursor:
+        found = {
+            "last day": _asked(cursor, LAST_DAY),
+            "every day": _asked(cursor, EVERY_DAY),
+        }
+        days = cursor.execute(EVERY_DAY)
+    found["every day, for each day of the answer"] = found["every day"] / days
+    found["insert"] = _inserted(url, end)
+    month = partitions.Month.of(end - timedelta(seconds=EVERY_S * size)).later(1)
+    started = time.perf_counter()
+    subprocess.run(
+        [BIN / "raven-sql-writer", "archive", month.partition[2:].replace("_", "-")],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "MYSQL_URL": url, "RAVEN_SQL_ARCHIVE": str(folder / "archive")},
+    )
+    found["archive of a month"] = time.perf_counter() - started
+    return found
+
+
+def _fill(server: MariaDb, url: str, size: int, end: datetime) -> None:
+    start = int(end.timestamp()) - EVERY_S * size
+    hash_ = str(uuid.uuid4())
+    schema.migrate(MysqlUrl(url))
+    with _connected(server, url) as cursor:
+        # A row of the oldest day has the partitions made from there on.
+        load = LOAD.format(every=EVERY_S, meter=METER, first=1, last=1)
+        cursor.execute(load, {"start": start, "hash": hash_})
+        with closing(MysqlSink(MysqlUrl(url))) as sink:
+            sink.prepare()
+        cursor.execute("SET SESSION unique_checks = 0")
+        cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+        step = 200_000
+        for first in range(2, size + 1, step):
+            last = min(first + step - 1, size)
+            load = LOAD.format(every=EVERY_S, meter=METER, first=first, last=last)
+            cursor.execute(load, {"start": start, "hash": hash_})
+        for period in (300, 3600, 86400):
+            last = math.ceil(EVERY_S * size / period)
+            cursor.execute(ROLL_UP.format(period=period, meter=METER, last=last), (start,))
+        cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+        cursor.execute("ANALYZE TABLE instantaneous_demand, demand_rollup")
+        cursor.fetchall()
+
+
+def _asked(cursor: Any, query: str) -> float:
+    times = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        cursor.execute(query)
+        cursor.fetchall()
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
+
+
+def _inserted(url: str, end: datetime) -> float:
+    hash_ = str(uuid.uuid4())
+    batches = [
+        [_reading(hash_, seq, end) for seq in range(first, first + BATCH)]
+        for first in range(1, INSERTED + 1, BATCH)
+    ]
+    with closing(MysqlSink(MysqlUrl(url))) as sink:
+        sink.prepare()
+        started = time.perf_counter()
+        for batch in batches:
+            sink.store(batch)
+        return time.perf_counter() - started
+
+
+def _reading(hash_: str, seq: int, end: datetime) -> Reading:
+    at = end + timedelta(seconds=seq)
+    demand = InstantaneousDemand(
+        device=None,
+        meter=METER,
+        time=at,
+        demand=seq,
+        multiplier=1,
+        divisor=1000,
+        demand_kw=seq / 1e3,
+    )
+    return Reading(Envelope(node="house", run="r", hash=hash_, seq=seq, received=at), demand)
+
+
+@contextmanager
+def _connected(server: MariaDb, url: str) -> Iterator[Any]:
+    """Lend the administrator's cursor, in UTC, each statement committed."""
+    connection = pymysql.connect(
+        host="127.0.0.1",
+        port=server.port,
+        user="admin",
+        password=server.password,
+        database=MysqlUrl(url).database,
+        autocommit=True,
+        init_command="SET time_zone = '+00:00'",
+    )
+    with closing(connection):
+        yield connection.cursor()

@@ -1,0 +1,121 @@
+"""From a full queue at the broker to committed rows."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pymysql  # type: ignore[import-untyped]
+from stack import Broker, MariaDb, free_port, metric, sql_stored, sql_writer
+
+import system
+from ravenbus.messages import Reading
+from ravensql import rows, schema
+from ravensql.settings import MysqlUrl
+from results import Row, compared
+
+ROUNDS: Final = 5
+MESSAGES: Final = 20_000
+BATCH: Final = 500
+WINDOW: Final = 2 * BATCH
+AIM: Final = 0.7
+POLL_S: Final = 0.05
+
+TEXT: Final = f"""\
+## Writer: from a full queue to committed rows
+
+{MESSAGES:,} readings wait at the broker in the writer's session; median of {ROUNDS} rounds.
+The writer's process is started and its own metrics are read every {POLL_S * 1000:.0f} ms;
+the rate is that between the first look that finds something stored and the one that finds all.
+
+Two ceilings, each in its own turn of the same round, of which the slower one counts:
+
+- *bare paho*: a process that receives the same messages from a session of its own with the same
+  Receive Maximum ({WINDOW}), acknowledges each by hand and does nothing else;
+- *bare PyMySQL*: `executemany` of the same rows, ready made, into the same tables with the same
+  indexes and partitions, committed every {BATCH} messages; no MQTT, no roll-ups, no run.
+
+MariaDB writes each commit to the disk.
+Broker, writer and database share the machine's cores, and so does each ceiling with its server.
+"""
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    with system.folder() as folder:
+        broker, server = system.broker(folder), system.mariadb(folder)
+        with system.started(broker, server):
+            for number in range(ROUNDS):
+                for name, rate in _round(folder, broker, server, number).items():
+                    rates[name].append(rate)
+    rates["slower"] = [min(both) for both in zip(rates["paho"], rates["pymysql"], strict=True)]
+    what = "writer, messages/s"
+    return [
+        compared(what, rates["ours"], "the slower of the two", rates["slower"], AIM),
+        compared(what, rates["ours"], "bare paho", rates["paho"]),
+        compared(what, rates["ours"], "bare PyMySQL", rates["pymysql"]),
+    ]
+
+
+def _round(folder: Path, broker: Broker, server: MariaDb, number: int) -> dict[str, float]:
+    port, url = free_port(), broker.url("sql-writer")
+    stored, ceiling = server.database(), server.database()
+    ours = sql_writer(
+        folder, url, stored, RAVEN_METRICS_PORT=str(port), RAVEN_BATCH_SIZE=str(BATCH)
+    )
+    with system.started(ours):
+        system.wait_until(
+            lambda: metric(port, "raven_broker_connected") == 1, "the writer connects"
+        )
+    system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
+
+    spool = folder / f"spool-{number}.sqlite"
+    system.filled_spool(spool, MESSAGES, seed=number)
+    sent = system.client("send", broker.url(system.NODE), spool)
+    if sent["taken"] != MESSAGES:
+        raise RuntimeError(f"{sent['taken']} of {MESSAGES} readings reached the sessions")
+    readings = system.readings_in(spool)
+
+    ceilings = {
+        "paho": lambda: _paho(url),
+        "pymysql": lambda: _executemany(ceiling, readings),
+        "ours": lambda: system.rate(ours, port, "raven_stored_total", MESSAGES, POLL_S),
+    }
+    order = list(ceilings)
+    order = order[number % len(order) :] + order[: number % len(order)]
+    found = {name: ceilings[name]() for name in order}
+    kinds, _ = sql_stored(stored, readings[0].envelope.hash)
+    if kinds.total() != MESSAGES:
+        raise RuntimeError(f"{kinds.total()} of {MESSAGES} readings are stored")
+    return found
+
+
+def _paho(url: str) -> float:
+    found = system.client("drain", url, "bench-drain", system.READINGS, MESSAGES, WINDOW)
+    return MESSAGES / float(found["seconds"])
+
+
+def _executemany(database: str, readings: list[Reading]) -> float:
+    """Insert the rows as the writer does, by table within each batch."""
+    url = MysqlUrl(database)
+    schema.migrate(url)
+    batches: list[dict[str, list[rows.Row]]] = []
+    for start in range(0, MESSAGES, BATCH):
+        tables: dict[str, list[rows.Row]] = defaultdict(list)
+        for reading in readings[start : start + BATCH]:
+            row = rows.reading_row(reading)
+            tables[row.table].append(row.values)
+        batches.append(tables)
+    account = {"user": url.user, "password": url.password, "database": url.database}
+    with closing(pymysql.connect(host=url.host, port=url.port, **account)) as connection:
+        cursor = connection.cursor()
+        start_s = time.perf_counter()
+        for tables in batches:
+            for table, values in tables.items():
+                cursor.executemany(rows.INSERTS[table], values)
+            connection.commit()
+        return MESSAGES / (time.perf_counter() - start_s)
