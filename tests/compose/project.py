@@ -197,21 +197,21 @@ class Project:
     ) -> int:
         """Wait until a store has every reading that the reader accepted, each once; say how many."""
 
-        def complete() -> int:
+        def complete() -> tuple[int, int] | None:
             accepted, found = self.accepted(), stored()
-            at_least = all(found.get(run, [0])[0] >= count for run, count in accepted.items())
+            for count, different, _ in found.values():
+                assert count == different, f"{where} has readings twice: {found}"
+            all_there = all(found.get(run, [0])[0] >= count for run, count in accepted.items())
+            no_gap = all(count == highest for count, _, highest in found.values())
             total = sum(count for count, _, _ in found.values())
-            return total if accepted and at_least and total > more_than else 0
+            there = accepted and all_there and no_gap and total > more_than
+            return (total, len(found)) if there else None
 
         try:
-            wait_until(complete, f"{where} has every reading")
+            total, runs = wait_until(complete, f"{where} has every reading")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.accepted()} {stored()}") from None
-        found = stored()
-        for count, different, highest in found.values():
-            assert count == different == highest, found
-        total = sum(count for count, _, _ in found.values())
-        say(f"  {where}: {total} readings of {len(found)} run(s), none missing, none twice")
+        say(f"  {where}: {total} readings of {runs} run(s), none missing, none twice")
         return total
 
     def port(self) -> int:
