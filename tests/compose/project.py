@@ -208,9 +208,10 @@ class Project:
             return (total, len(found)) if there else None
 
         try:
-            total, runs = wait_until(complete, f"{where} has every reading")
+            found: tuple[int, int] = wait_until(complete, f"{where} has every reading")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.accepted()} {stored()}") from None
+        total, runs = found
         say(f"  {where}: {total} readings of {runs} run(s), none missing, none twice")
         return total
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import ssl
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +30,38 @@ def test_every_profile_and_every_pair_of_profiles_can_be_used(project: Callable[
     for chosen in [*combinations(PROFILES, 1), *combinations(PROFILES, 2)]:
         words = [word for profile in chosen for word in ("--profile", profile)]
         home.compose(*words, "config", "-q", shown=True)
+
+
+def test_what_the_pages_show_can_be_used(project: Callable[..., Project]):
+    """The override for one device in docs/operations.md passes, and so does the Swarm's stack."""
+    home = project()
+    page = (ROOT / "docs" / "operations.md").read_text()
+    home.override(page.partition("```yaml\n")[2].partition("```")[0])
+    shown = json.loads(home.compose("--profile", "edge", "config", "--format", "json").stdout)
+    reader = shown["services"]["reader"]
+    assert "device_cgroup_rules" not in reader
+    assert "/dev" not in [one["target"] for one in reader["volumes"]]
+    assert reader["devices"]
+    docker("stack", "config", "--compose-file", str(ROOT / "deploy" / "stack.yml"))
+
+
+def test_a_new_setting_is_taken_by_the_next_up(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """Who changes `.env` says `up` again: the services that it concerns start with it."""
+    home = project(RAVEN_DEVICE=stick().path)
+    home.up("--profile", "mqtt")
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    home.set(RAVEN_RUN="winter", SERVER_NAME="raven.example.org")
+    home.up("--profile", "mqtt")
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    home.wait_complete(home.in_mongo, "MongoDB, of both runs", more_than=50)
+    script = "cat /credentials/server.pem"
+    certificate = home.all("exec", "-T", "broker", "sh", "-c", script)
+    (home.folder / "server.pem").write_text(certificate)
+    names = ssl._ssl._test_decode_cert(str(home.folder / "server.pem"))["subjectAltName"]
+    assert ("DNS", "raven.example.org") in names
+    assert "run=winter" in home.logs("reader")
 
 
 def test_meter_to_sql_through_unplugging_killing_and_down(
