@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the environment of a Docker engine for the tests: the one that answers, or one of Debian's.
+# A Docker engine for the tests: the one that answers, or one of Debian's.
 #
 # `engine.sh up` installs Debian's packages where there is no engine, starts it where none runs and
 # writes its process id to .compose-test/dockerd.pid; `engine.sh down` ends what `up` started.

@@ -34,5 +34,5 @@ for image in $(docker compose -f ../../docker-compose.yml config --no-interpolat
   debian
   docker build --quiet --network host --label raven.stand-in=yes \
     --build-context certificates=/etc/ssl/certs -t "$image" -f "standins/$name.Dockerfile" standins >/dev/null
-  say "$image is stood in for by: $(sed -n '1s/^# In place of [^:]*:[^:]*: //p; 1s/^# In place of [^,]*, //p' "standins/$name.Dockerfile" | head -1)"
+  say "$image is stood in for by: $(sed -n '1s/^# In place of [^ ]*: //p' "standins/$name.Dockerfile")"
 done

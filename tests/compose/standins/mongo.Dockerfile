@@ -1,5 +1,4 @@
-# In place of mongo:8.0: SecantusDB, which speaks MongoDB's protocol, with the official image's
-# user, paths and first start.
+# In place of mongo:8.0: SecantusDB, which speaks MongoDB's protocol, with the official first start.
 FROM python:3.13-slim-trixie
 RUN groupadd -g 999 mongodb && useradd -u 999 -g 999 -M -d /data/db -s /usr/sbin/nologin mongodb \
  && install -d -o mongodb -g mongodb /data/db /data/configdb && mkdir /docker-entrypoint-initdb.d
