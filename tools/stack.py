@@ -275,8 +275,8 @@ def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str)
 def recorder(
     folder: Path, mqtt_url: str, mongo_url: str, name: str = "recorder", **settings: str
 ) -> Process:
-    """Return a recorder."""
-    env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, **settings}
+    """Return a recorder, or one of its replicas; one that was killed is soon believed dead."""
+    env = {"MQTT_URL": mqtt_url, "MONGO_URL": mongo_url, "RAVEN_LEASE_S": "2", **settings}
     return Process(name, [str(BIN / "raven-mongo-recorder")], folder, env)
 
 

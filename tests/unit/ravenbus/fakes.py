@@ -33,12 +33,14 @@ class FakeConnection:
     wakes: bool = True
     receive_maximum: int = 100
     taken_over: bool = False
+    session_present: bool = False
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)
     subscribed: list[str] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     unanswered: int = 0
     most_unanswered: int = 0
     closed: bool = False
+    session_ended: bool = False
     _mids: Iterable[int] = field(default_factory=lambda: itertools.count(1))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
@@ -56,7 +58,13 @@ class FakeConnection:
         self.events.put(Published(mid, reason))
 
     def subscribe(self, topics: list[str]) -> None:
-        self.subscribed += topics
+        self.subscribed += [topic for topic in topics if topic not in self.subscribed]
+
+    def unsubscribe(self, topics: list[str]) -> None:
+        self.subscribed = [topic for topic in self.subscribed if topic not in topics]
+
+    def settle(self) -> None:
+        pass
 
     def acknowledge(self, message: Received) -> None:
         self.acknowledged.append(message.mid)
@@ -67,8 +75,9 @@ class FakeConnection:
             self.events.put(Wake())
         return True
 
-    def close(self) -> None:
+    def close(self, *, end_session: bool = False) -> None:
         self.closed = True
+        self.session_ended |= end_session
 
     def lose(self, *, taken_over: bool = False) -> None:
         self.taken_over = taken_over

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 import pytest
 from tenacity import wait_none
 
-from ravenbus import retrying
+from ravenbus import consumer, retrying
 from ravenbus.consumer import Consumer, Item, Stored
-from ravenbus.errors import FatalError, PoisonError, RetryableError
+from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Denied, Received
+from ravenbus.mqtt import Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
+from ravenbus.slots import Alone, Slot
 from ravenbus.topics import Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
@@ -88,7 +89,7 @@ class Bench:
         self.broker = FakeBroker(*prepare, wakes=False)
         self.consumer = Consumer(
             "tester",
-            self.broker,
+            Alone(self.broker),
             self.sink,
             Topics(),
             self.health,
@@ -126,6 +127,58 @@ def bringing(bench: list[Bench], *messages: Received) -> Callable[[FakeConnectio
         connection.on_turn = turn
 
     return prepare
+
+
+class GroupSlot:
+    """A slot among others; ``calls`` has what was said of it."""
+
+    group = "g"
+
+    def __init__(self, connect: Connect) -> None:
+        self.connect = connect
+        self.calls: list[str] = []
+        self.others = True
+        self.leaves = False
+        self.lost = False
+        self.on_confirm: Callable[[], None] = lambda: None
+
+    def take(self, stop: threading.Event) -> Slot | None:
+        self.lost = False
+        return None if stop.is_set() else self
+
+    def shared(self) -> bool:
+        return self.others
+
+    def require(self) -> None:
+        if self.lost:
+            raise SlotLostError("lost")
+
+    def confirm(self) -> None:
+        self.on_confirm()
+        self.require()
+        self.calls.append("confirm")
+
+    def joined(self) -> None:
+        self.calls.append("joined")
+
+    def leave(self) -> bool:
+        return self.leaves
+
+    def closed(self) -> None:
+        self.calls.append("closed")
+
+    def adopt(self) -> Slot | None:
+        return None
+
+    def release(self) -> None:
+        self.calls.append("release")
+
+
+def grouped(monkeypatch, *prepare: Callable[[FakeConnection], None]) -> tuple[Bench, GroupSlot]:
+    bench = Bench(monkeypatch, *prepare)
+    slot = GroupSlot(bench.broker)
+    bench.consumer._slots = slot
+    return bench, slot
 
 
 def started(monkeypatch, *messages: Received, batch_size: int = 100) -> Bench:
@@ -305,3 +358,130 @@ def test_the_counters_balance(monkeypatch):
         "given_back": 0,
         "in_flight": 0,
     }
+
+
+def test_a_member_shares_readings_and_has_every_run(monkeypatch):
+    """Runs are retained, which a shared subscription would not bring."""
+    holder: list[Bench] = []
+    bench, slot = grouped(monkeypatch, bringing(holder, message(1)))
+    holder.append(bench)
+    seen: list[str] = []
+    bench.sink.on_store = lambda: seen.extend(bench.broker.connections[0].subscribed)
+    bench.go()
+    assert seen == [
+        "$share/g/raven/v1/+/reading/+",
+        "$share/g/raven/v1/dead/reader",
+        "raven/v1/+/run",
+    ]
+    assert slot.calls == ["confirm", "joined", "release"]
+
+
+def test_a_session_changes_its_way_without_a_moment_of_silence(monkeypatch):
+    """The new subscription is granted before the old one is given up."""
+    said: list[tuple[str, str]] = []
+    holder: list[Bench] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        bringing(holder, message(1))(connection)
+        first = connection.on_turn
+
+        def turn() -> None:
+            slot.others = not slot.others
+            first()
+
+        connection.on_turn = turn
+        monkeypatch.setattr(connection, "settle", lambda: said.append(("settle", "")))
+        for name in ("subscribe", "unsubscribe"):
+            monkeypatch.setattr(connection, name, lambda t, n=name: said.append((n, t[0])))
+
+    bench, slot = grouped(monkeypatch, prepare)
+    holder.append(bench)
+    bench.go()
+    shared, alone = "$share/g/raven/v1/+/reading/+", "raven/v1/+/reading/+"
+    assert said[:8] == [
+        ("subscribe", shared),
+        ("settle", ""),
+        ("unsubscribe", alone),
+        ("settle", ""),
+        ("subscribe", alone),
+        ("settle", ""),
+        ("unsubscribe", shared),
+        ("settle", ""),
+    ]
+
+
+def test_a_session_is_ended_only_when_the_broker_has_nothing_left_for_it(monkeypatch):
+    """However slow the broker is, what it sends before it answers is stored first."""
+    late = [message(2), message(3)]
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        connection.on_turn = bench.stop.set
+
+        def settle() -> None:
+            if bench.stop.is_set() and connection.acknowledged and late:
+                connection.events.put(late.pop(0))
+
+        monkeypatch.setattr(connection, "settle", settle)
+
+    bench, slot = grouped(monkeypatch, prepare)
+    monkeypatch.setattr(consumer, "QUIET_S", 0)
+    slot.leaves = True
+    bench.go()
+    connection = bench.broker.connections[0]
+    assert connection.acknowledged == [1, 2, 3]
+    assert connection.subscribed == []
+    assert connection.session_ended
+    assert slot.calls[-2:] == ["closed", "release"]
+
+
+def test_the_last_of_a_group_keeps_its_session(monkeypatch):
+    """It takes every topic alone until the next start, even if the broker is restarted."""
+    bench, slot = grouped(monkeypatch, lambda _: bench.stop.set())
+    bench.go()
+    (connection,) = bench.broker.connections
+    assert sorted(connection.subscribed) == sorted(Topics().stored())
+    assert connection.closed
+    assert not connection.session_ended
+    assert slot.calls[-1] == "release"
+
+
+def test_a_lost_slot_is_left_at_once_without_an_acknowledgement(monkeypatch):
+    """Who has the session now gets the messages; this one takes a slot anew."""
+    holder: list[Bench] = []
+
+    def lose(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        bench.sink.on_store = lambda: setattr(slot, "lost", True)
+
+    def again(connection: FakeConnection) -> None:
+        bench.sink.on_store = lambda: None
+        bringing(holder, message(1))(connection)
+
+    bench, slot = grouped(monkeypatch, lose, again)
+    holder.append(bench)
+    bench.clock.now = 0
+    monkeypatch.setattr(bench.consumer, "_flush_after_s", 0)
+    bench.go()
+    first, second = bench.broker.connections
+    assert first.acknowledged == []
+    assert first.closed
+    assert second.acknowledged == [1]
+    assert bench.sink.numbers == [1]
+    counts = bench.counts()
+    assert counts["received"] == 2
+    assert (counts["stored"], counts["duplicate"]) == (1, 1)
+
+
+def test_a_takeover_by_the_slots_new_holder_is_no_fault(monkeypatch):
+    """The session was taken over rightly: this one takes a slot anew instead of ending."""
+    holder: list[Bench] = []
+
+    def lose(connection: FakeConnection) -> None:
+        connection.lose(taken_over=True)
+        slot.on_confirm = lambda: setattr(slot, "lost", len(slot.calls) == 2)
+
+    bench, slot = grouped(monkeypatch, lose, bringing(holder, message(1)))
+    holder.append(bench)
+    bench.go()
+    assert bench.sink.numbers == [1]

@@ -3,6 +3,9 @@
 Messages are stored in batches by size or age.  A batch that the sink refuses is split until the
 message at fault stands alone; that one becomes a dead letter and the others are stored.  What is
 retryable is retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
+
+Consumers that form a group share the topics among them; whose session a consumer uses, and when it
+may be unsubscribed, its slot says.
 """
 
 from __future__ import annotations
@@ -10,14 +13,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity.wait import wait_base
 
-from ravenbus.errors import BrokerAwayError, ContractError, FatalError, PoisonError, RetryableError
+from ravenbus.errors import (
+    BrokerAwayError,
+    ContractError,
+    FatalError,
+    PoisonError,
+    RavenError,
+    RetryableError,
+    SlotLostError,
+)
 from ravenbus.health import Health
 from ravenbus.logs import Sparse
 from ravenbus.messages import (
@@ -31,8 +44,9 @@ from ravenbus.messages import (
     now,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Denied, Event, Events, Lost, Received
+from ravenbus.mqtt import NETWORK_ENDED, Connection, Denied, Event, Events, Lost, Received
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
+from ravenbus.slots import Slot, Slots
 from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -47,6 +61,10 @@ TAKEN_OVER = (
 )
 DRAIN_S = 10.0
 """How long messages are still taken after a stop; Docker's grace period has to be longer."""
+LEAVE_S = 20.0
+"""How long after a stop a session may take to drain; what it holds longer is left to the group."""
+QUIET_S = 1.0
+"""A session that brings nothing for so long is asked whether it is empty."""
 
 T = TypeVar("T")
 
@@ -78,17 +96,37 @@ class Sink(Protocol):
         """Give back what the sink holds."""
 
 
+class _LostError(Exception):
+    """The connection has ended."""
+
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(lost.detail)
+        self.lost = lost
+
+
+@dataclass
+class _Intake:
+    """One connection and what it has brought; a message never outlives its connection."""
+
+    slot: Slot
+    connection: Connection
+    events: Events
+    shared: bool = False
+    pending: list[Received] = field(default_factory=list)
+    flush_at: float = float("inf")
+
+
 class Consumer:
     """Receives from a broker, stores in a sink; ``run`` is the main loop.
 
-    ``connect`` resumes the session of a fixed client id, with a Receive Maximum of twice
-    ``batch_size`` or more, so that a batch can fill while another is stored.
+    A slot's connection has a Receive Maximum of twice ``batch_size`` or more, so that a batch can
+    fill while another is stored.
     """
 
     def __init__(
         self,
         service: str,
-        connect: Connect,
+        slots: Slots,
         sink: Sink,
         topics: Topics,
         health: Health,
@@ -101,7 +139,7 @@ class Consumer:
         utc: Callable[[], datetime] = now,
     ) -> None:
         self._service = service
-        self._connect = connect
+        self._slots = slots
         self._sink = sink
         self._topics = topics
         self._health = health
@@ -117,143 +155,236 @@ class Consumer:
     def run(self, stop: threading.Event) -> None:
         """Store until ``stop`` is set, then drain; raise FatalError if the session is taken over."""
         self._stop = stop
-        reconnecting = Reconnecting()
         try:
-            retrying(stop, self._wait)(self._try, "store", self._sink.prepare)
+            self._retry("store", self._sink.prepare)
+            while slot := self._slots.take(stop):
+                try:
+                    self._hold(slot)
+                except SlotLostError as error:
+                    log.warning("slot lost", extra={"reason": str(error)})
+                finally:
+                    slot.release()
         except RetryableError:
             return
-        while not stop.is_set():
-            events: Events = SimpleQueue()
-            try:
-                connection = retrying(stop, self._wait)(
-                    self._try, "broker", lambda events=events: self._connect(events)
-                )
-            except BrokerAwayError:
-                return
+
+    def _hold(self, slot: Slot) -> None:
+        """Store what the slot's session brings, over one connection after another, until a stop."""
+        reconnecting = Reconnecting()
+        while not self._stop.is_set():
+            intake = self._retry("broker", lambda: self._open(slot))
             log.info("connected to the broker")
             self._metrics.connected.set(1)
             opened_at = self._clock()
             try:
-                lost = self._serve(connection, events)
+                self._serve(intake)
+            except _LostError as error:
+                pause_s = reconnecting.pause_s(self._clock() - opened_at)
+                reason = f"connection lost: {error.lost.detail}{reconnecting.suspicion}"
+                self._health.failing("broker", reason)
+            else:
+                return
             finally:
                 self._metrics.connected.set(0)
-                self._metrics.in_flight.set(0)
-                connection.close()
-            if lost:
-                pause_s = reconnecting.pause_s(self._clock() - opened_at)
-                reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
-                self._health.failing("broker", reason)
-                stop.wait(pause_s)
+                intake.connection.close()
+            self._stop.wait(pause_s)
 
-    def _serve(self, connection: Connection, events: Events) -> Lost | None:
-        """Store what one connection brings; return why it was lost, or None after a stop.
+    def _open(self, slot: Slot) -> _Intake:
+        slot.require()
+        events: Events = SimpleQueue()
+        return _Intake(slot, slot.connect(events), events)
 
-        Everything that belongs to the connection is a local of this call: a message of an older
-        connection cannot be acknowledged.
-        """
-        connection.subscribe(self._topics.stored())
-        pending: list[Received] = []
-        flush_at = stop_at = float("inf")
-        while True:
-            self._health.ok("broker")
-            self._health.beat()
-            alive = connection.alive()
-            if self._stop.is_set():
-                stop_at = min(stop_at, self._clock() + DRAIN_S)
+    def _serve(self, intake: _Intake) -> None:
+        """Store what one connection brings until a stop, then leave the group if it goes on."""
+        slot = intake.slot
+        with self._closing(intake):
+            self._subscribe(intake)
+            while not self._stop.is_set():
+                if slot.shared() != intake.shared:
+                    self._share(intake, shared=not intake.shared)
+                self._take(intake, min(TICK_S, max(0.0, intake.flush_at - self._clock())))
+                if abandoned := slot.adopt():
+                    self._flush(intake)
+                    self._adopt(abandoned)
+            stopped_at = self._clock()
+            if self._may_leave(slot):
+                self._drain(intake, QUIET_S, lambda: self._clock() > stopped_at + LEAVE_S)
+            else:
+                if intake.shared:
+                    # Mosquitto's own persistence forgets shared subscriptions at a restart.
+                    self._share(intake, shared=False)
+                while self._clock() < stopped_at + DRAIN_S and self._take(intake, 0):
+                    pass
+                self._flush(intake)
+
+    def _may_leave(self, slot: Slot) -> bool:
+        try:
+            return self._retry("slot", slot.leave)
+        except RetryableError:
+            return False
+
+    @contextmanager
+    def _closing(self, intake: _Intake) -> Iterator[None]:
+        """Settle what an intake still has when it ends, however it ends."""
+        try:
+            yield
+        except _LostError as error:
+            if error.lost.taken_over:
+                self._refuse_takeover(intake.slot)
+            # A broker that crashed may have forgotten them: ours can be the only copy.
+            self._flush(intake, acknowledge=False)
+            raise
+        finally:
+            self._metrics.given_back.inc(len(intake.pending))
+            self._metrics.in_flight.set(0)
+
+    def _subscribe(self, intake: _Intake) -> None:
+        """Subscribe on a new connection as the group needs it."""
+        self._retry("slot", intake.slot.confirm)
+        self._share(intake, shared=intake.slot.shared())
+        self._retry("slot", intake.slot.joined)
+
+    def _share(self, intake: _Intake, *, shared: bool) -> None:
+        """Have the topics shared or alone; what is not needed is given up last."""
+        intake.shared = shared
+        alone, together = self._subscriptions(intake.slot)
+        wanted, other = (together, alone) if shared else (alone, together)
+        intake.connection.subscribe(wanted)
+        self._settle(intake)
+        if unwanted := [topic for topic in other if topic not in wanted]:
+            intake.connection.unsubscribe(unwanted)
+            self._settle(intake)
+
+    def _subscriptions(self, slot: Slot) -> tuple[list[str], list[str]]:
+        """Return what a consumer subscribes to alone, and what as one of a group."""
+        return self._topics.stored(), self._topics.shared(slot.group) if slot.group else []
+
+    def _settle(self, intake: _Intake) -> None:
+        try:
+            intake.connection.settle()
+        except BrokerAwayError as error:
+            raise _LostError(Lost(str(error), taken_over=False)) from error
+
+    def _adopt(self, slot: Slot) -> None:
+        """Drain a session that nobody uses; whatever comes in between leaves it to a next time."""
+        try:
+            intake = self._open(slot)
             try:
-                wait_s = min(TICK_S, max(0.0, flush_at - self._clock()))
-                event: Event | None = events.get(timeout=0 if stop_at < float("inf") else wait_s)
-            except Empty:
-                event = None if alive else NETWORK_ENDED
-            match event:
-                case Received():
-                    if not pending:
-                        flush_at = self._clock() + self._flush_after_s
-                    pending.append(event)
-                    self._metrics.received.inc()
-                    self._metrics.in_flight.set(len(pending))
-                case Denied(detail):
-                    event = Lost(detail, taken_over=False)
-            if isinstance(event, Lost):
-                if event.taken_over:
-                    self._give_back(pending)
-                    raise FatalError(TAKEN_OVER)
-                # A broker that crashed may have forgotten them: ours can be the only copy.
-                self._flush(connection, pending, acknowledge=False)
-                return event
-            drained = self._clock() >= stop_at or (stop_at < float("inf") and event is None)
-            if pending and (
-                drained or len(pending) >= self._batch_size or self._clock() >= flush_at
-            ):
-                if not self._flush(connection, pending):
-                    return None
-                pending = []
-                flush_at = float("inf")
-            elif drained:
-                return None
+                with self._closing(intake):
+                    quiet_s = QUIET_S if intake.connection.session_present else 0
+                    self._drain(intake, quiet_s, self._stop.is_set)
+            finally:
+                intake.connection.close()
+        except (_LostError, RavenError) as error:
+            log.warning("session not drained", extra={"reason": str(error)})
+        finally:
+            slot.release()
 
-    def _give_back(self, pending: list[Received]) -> None:
-        """Count what the broker will deliver again, because it was never acknowledged."""
-        self._metrics.given_back.inc(len(pending))
+    def _drain(self, intake: _Intake, quiet_s: float, enough: Callable[[], bool]) -> None:
+        """Unsubscribe, store all that the session holds and end it; or stop when it is enough."""
+        alone, shared = self._subscriptions(intake.slot)
+        topics = sorted({*alone, *shared})
+        intake.connection.unsubscribe(topics)
+        self._settle(intake)
+        while not enough():
+            if self._take(intake, quiet_s):
+                continue
+            self._flush(intake)
+            # What the acknowledgements made room for comes before the answer to what follows them.
+            intake.connection.unsubscribe(topics)
+            self._settle(intake)
+            if intake.events.empty():
+                intake.connection.close(end_session=True)
+                self._retry("slot", intake.slot.closed)
+                return
+        self._flush(intake)
 
-    def _flush(
-        self, connection: Connection, batch: list[Received], *, acknowledge: bool = True
-    ) -> bool:
-        """Store a batch and acknowledge it in order; return False if a stop came first."""
+    def _take(self, intake: _Intake, wait_s: float) -> bool:
+        """Take what comes next and store what is due; return False if nothing came in time."""
+        self._health.ok("broker")
+        self._health.beat()
+        intake.slot.require()
+        alive = intake.connection.alive()
+        try:
+            event: Event | None = intake.events.get(timeout=wait_s)
+        except Empty:
+            event = None if alive else NETWORK_ENDED
+        match event:
+            case Received():
+                if not intake.pending:
+                    intake.flush_at = self._clock() + self._flush_after_s
+                intake.pending.append(event)
+                self._metrics.received.inc()
+                self._metrics.in_flight.set(len(intake.pending))
+            case Denied(detail):
+                raise _LostError(Lost(detail, taken_over=False))
+            case Lost():
+                raise _LostError(event)
+        if len(intake.pending) >= self._batch_size or self._clock() >= intake.flush_at:
+            self._flush(intake)
+        return event is not None
+
+    def _flush(self, intake: _Intake, *, acknowledge: bool = True) -> None:
+        """Store what is pending and acknowledge it in order; raise RetryableError after a stop."""
         items: list[tuple[Received, Item]] = []
         letters: list[DeadLetter] = []
-        for message in batch:
+        for message in intake.pending:
             try:
                 items.append((message, self._read(message)))
             except PoisonError as error:
                 letters.append(self._letter(message, error))
-        try:
-            self._store(connection, items, letters)
-            if letters:
-                self._commit(connection, letters)
-        except RetryableError:
-            self._give_back(batch)
-            return False
+        stored = self._store(intake, items, letters)
+        if letters:
+            self._commit(intake, letters)
+        self._metrics.stored.inc(stored.new)
+        self._metrics.duplicate.inc(stored.duplicate)
         for letter in letters:
-            connection.publish(self._topics.dead(self._service), encode(letter))
+            intake.connection.publish(self._topics.dead(self._service), encode(letter))
             self._metrics.dead.labels(reason=letter.reason).inc()
-        for message in batch if acknowledge else ():
-            connection.acknowledge(message)
+        taken, intake.pending = intake.pending, []
+        intake.flush_at = float("inf")
         self._metrics.in_flight.set(0)
-        return True
+        if acknowledge:
+            intake.slot.require()
+            for message in taken:
+                intake.connection.acknowledge(message)
 
     def _store(
-        self,
-        connection: Connection,
-        items: list[tuple[Received, Item]],
-        letters: list[DeadLetter],
-    ) -> None:
+        self, intake: _Intake, items: list[tuple[Received, Item]], letters: list[DeadLetter]
+    ) -> Stored:
         """Commit the items; halve what the sink refuses until the culprit stands alone."""
         if not items:
-            return
+            return Stored(0, 0)
         try:
-            stored = self._commit(connection, [item for _, item in items])
+            return self._commit(intake, [item for _, item in items])
         except PoisonError as error:
             if len(items) == 1:
                 letters.append(self._letter(items[0][0], error))
-                return
-            half = len(items) // 2
-            self._store(connection, items[:half], letters)
-            self._store(connection, items[half:], letters)
-        else:
-            self._metrics.stored.inc(stored.new)
-            self._metrics.duplicate.inc(stored.duplicate)
+                return Stored(0, 0)
+        half = len(items) // 2
+        first = self._store(intake, items[:half], letters)
+        second = self._store(intake, items[half:], letters)
+        return Stored(first.new + second.new, first.duplicate + second.duplicate)
 
-    def _commit(self, connection: Connection, items: Sequence[Item]) -> Stored:
+    def _commit(self, intake: _Intake, items: Sequence[Item]) -> Stored:
         """Store items however long the store is away, but not beside one who took our session."""
 
         def store() -> Stored:
-            if connection.taken_over:
-                raise FatalError(TAKEN_OVER)
+            intake.slot.require()
+            if intake.connection.taken_over:
+                self._refuse_takeover(intake.slot)
             return self._sink.store(items)
 
-        stored: Stored = retrying(self._stop, self._wait)(self._try, "store", store)
-        return stored
+        return self._retry("store", store)
+
+    def _refuse_takeover(self, slot: Slot) -> None:
+        """Raise SlotLostError if another one holds the slot now, FatalError if none should."""
+        self._retry("slot", slot.confirm)
+        raise FatalError(TAKEN_OVER)
+
+    def _retry(self, check: str, call: Callable[[], T]) -> T:
+        """Return what a call returns once it works; raise RetryableError after a stop."""
+        result: T = retrying(self._stop, self._wait)(self._try, check, call)
+        return result
 
     def _try(self, check: str, call: Callable[[], T]) -> T:
         self._health.beat()

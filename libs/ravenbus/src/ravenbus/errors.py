@@ -41,3 +41,7 @@ class BrokerAwayError(RetryableError):
 
 class FatalError(RavenError):
     """Going on would do harm: the process has to end."""
+
+
+class SlotLostError(RavenError):
+    """The slot belongs to somebody else now: leave its session alone and take a slot anew."""

@@ -82,6 +82,8 @@ class Connection(Protocol):
 
     receive_maximum: int
     taken_over: bool
+    session_present: bool
+    """Whether the broker still had the session; what it holds comes by itself."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``."""
@@ -89,14 +91,27 @@ class Connection(Protocol):
     def subscribe(self, topics: list[str]) -> None:
         """Subscribe with QoS 1; messages come as ``Received``."""
 
+    def unsubscribe(self, topics: list[str]) -> None:
+        """Unsubscribe; what the session was given before still comes."""
+
+    def settle(self) -> None:
+        """Wait until the broker has granted what was subscribed and unsubscribed.
+
+        Every message that the broker sent before its answer is then among the events.
+        Raise BrokerAwayError if it refuses, does not answer, or is gone.
+        """
+
     def acknowledge(self, message: Received) -> None:
         """Send the PUBACK of a message that asks for one."""
 
     def alive(self) -> bool:
         """Say whether anything still reads from the network."""
 
-    def close(self) -> None:
-        """Send what is queued, then DISCONNECT, and wait a moment for both."""
+    def close(self, *, end_session: bool = False) -> None:
+        """Send what is queued, then DISCONNECT, and wait a moment for both.
+
+        With ``end_session`` the broker forgets the session and what it holds.
+        """
 
 
 class Connect(Protocol):
@@ -149,11 +164,16 @@ class _PahoConnection:
     def __init__(self, broker: Broker, events: Events) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.taken_over = False
+        self.session_present = False
         self._broker = broker
         self._events = events
         self._answered = threading.Event()
         self._ended = threading.Event()
         self._refusal: str | None = None
+        self._asked = 0
+        self._granted = 0
+        self._denied: str | None = None
+        self._answer = threading.Condition()
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.client_id,
@@ -175,6 +195,7 @@ class _PahoConnection:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         self._client = client
 
     def open(self) -> None:
@@ -206,7 +227,22 @@ class _PahoConnection:
     def subscribe(self, topics: list[str]) -> None:
         # Retained messages come with a new subscription only, not again at each connect.
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        self._asked += 1
         self._client.subscribe([(topic, options) for topic in topics])
+
+    def unsubscribe(self, topics: list[str]) -> None:
+        self._asked += 1
+        self._client.unsubscribe(topics)
+
+    def settle(self) -> None:
+        with self._answer:
+            self._answer.wait_for(
+                lambda: self._granted == self._asked or self._denied or self._ended.is_set(),
+                OPEN_TIMEOUT_S,
+            )
+            if self._granted != self._asked:
+                why = self._denied or "the broker does not confirm a subscription"
+                raise BrokerAwayError(why)
 
     def acknowledge(self, message: Received) -> None:
         # To acknowledge what was sent with QoS 0 is a protocol error, and ends the connection.
@@ -217,19 +253,23 @@ class _PahoConnection:
         # paho's own is_connected() stays true when its thread has died.
         return self._client._thread is not None  # noqa: SLF001
 
-    def close(self) -> None:
-        self._client.disconnect()
+    def close(self, *, end_session: bool = False) -> None:
+        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+        if end_session:
+            properties.SessionExpiryInterval = 0
+        self._client.disconnect(properties=properties)
         self._ended.wait(OPEN_TIMEOUT_S)
         self._client.loop_stop()
 
     # The callbacks run on paho's thread, which an exception would end without a word.
 
     def _on_connect(
-        self, _client: Client, _data: Any, _flags: Any, reason: Any, answer: Any
+        self, _client: Client, _data: Any, flags: Any, reason: Any, answer: Any
     ) -> None:
         if reason.is_failure:
             self._refusal = str(reason)
         else:
+            self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
         self._answered.set()
 
@@ -240,7 +280,9 @@ class _PahoConnection:
             self._refusal = str(reason)
             self._answered.set()
         self.taken_over = reason.value == TAKEN_OVER
-        self._ended.set()
+        with self._answer:
+            self._ended.set()
+            self._answer.notify()
         self._events.put(Lost(str(reason), self.taken_over))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
@@ -257,6 +299,19 @@ class _PahoConnection:
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
     ) -> None:
+        self._answered_by(reasons)
+
+    def _on_unsubscribe(
+        self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        self._answered_by(reasons)
+
+    def _answered_by(self, reasons: Any) -> None:
         refused = {str(reason) for reason in reasons if reason.is_failure}
-        if refused:
-            self._events.put(Denied(f"the broker refuses a subscription: {', '.join(refused)}"))
+        with self._answer:
+            if refused:
+                self._denied = f"the broker refuses a subscription: {', '.join(refused)}"
+                self._events.put(Denied(self._denied))
+            else:
+                self._granted += 1
+            self._answer.notify()

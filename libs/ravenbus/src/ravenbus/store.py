@@ -12,6 +12,7 @@ from ravenbus.health import Health, Watchdog
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker
 from ravenbus.settings import ConsumerSettings
+from ravenbus.slots import Alone, Slots
 from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,12 @@ def run(
     settings: ConsumerSettings,
     open_sink: Callable[[Health], Sink],
     stop: threading.Event,
+    open_slots: Callable[[Broker, Health], Slots] = lambda broker, _: Alone(broker),
 ) -> None:
-    """Store what is on the broker until ``stop`` is set; ``service`` names the dead letters."""
+    """Store what is on the broker until ``stop`` is set; ``service`` names the dead letters.
+
+    ``open_slots`` is for a service that may run more than once: it says whose session to use.
+    """
     health = Health(settings.raven_health_file)
     metrics = ConsumerMetrics()
     metrics.serve(settings.raven_metrics_port)
@@ -45,9 +50,10 @@ def run(
         },
     )
     sink = open_sink(health)
+    slots = open_slots(broker, health)
     consumer = Consumer(
         service,
-        broker,
+        slots,
         sink,
         Topics(settings.raven_topic_prefix),
         health,
@@ -59,4 +65,5 @@ def run(
     try:
         consumer.run(stop)
     finally:
+        slots.close()
         sink.close()

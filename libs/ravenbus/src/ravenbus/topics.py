@@ -38,6 +38,14 @@ class Topics:
         """Return the subscriptions of a store: readings, runs, and the readers' dead letters."""
         return [self.reading("+", "+"), self.of_node("+", "run"), self.dead("reader")]
 
+    def shared(self, group: str) -> list[str]:
+        """Return the subscriptions of a store whose group shares the readings and dead letters.
+
+        Runs are retained, which a shared subscription does not bring: every member gets them all.
+        """
+        shared = [self.reading("+", "+"), self.dead("reader")]
+        return [*(f"$share/{group}/{topic}" for topic in shared), self.of_node("+", "run")]
+
     def parse(self, topic: str) -> tuple[str, str, str]:
         """Split a topic into node, leaf and kind ("" where it has none).
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from raven_mongo_recorder.ledger import MongoLedger
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_mongo_recorder.sink import MongoSink
+from raven_mongo_recorder.slots import LeasedSlots
 from ravenbus import service, store
 
 NAME = "raven-mongo-recorder"
@@ -20,4 +22,12 @@ def main() -> int:
 
 def run(settings: RecorderSettings, stop: threading.Event) -> None:
     """Record until ``stop`` is set."""
-    store.run("mongo-recorder", settings, lambda _: MongoSink(settings.mongo_url.text), stop)
+    url, client_id = settings.mongo_url.text, settings.raven_client_id
+    ledger = MongoLedger(url, client_id, f"{settings.mqtt_url.host}:{settings.mqtt_url.port}")
+    store.run(
+        "mongo-recorder",
+        settings,
+        lambda _: MongoSink(url),
+        stop,
+        lambda broker, health: LeasedSlots(ledger, broker, settings.raven_lease_s, health),
+    )

@@ -45,4 +45,15 @@ class RecorderSettings(ConsumerSettings, frozen=True, kw_only=True):
             extra=SECRET,
         ),
     ] = MongoUrl("mongodb://localhost:27017/raven")
-    raven_client_id: ClientId = "raven-mongo-recorder"
+    raven_client_id: Annotated[
+        ClientId,
+        Meta(description="name of the session at the broker; replicas share the name"),
+    ] = "raven-mongo-recorder"
+    raven_lease_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=300,
+            description="how long a replica that says nothing keeps its slot, seconds",
+        ),
+    ] = 10.0

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from bson import Int64
 from bson.errors import BSONError, InvalidDocument
-from pymongo import ASCENDING, MongoClient, UpdateOne, WriteConcern
+from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import (
     BulkWriteError,
@@ -20,15 +20,12 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from raven_mongo_recorder.database import Document, client, database, explain
 from ravenbus.consumer import Item, Stored
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
 
-Document = dict[str, Any]
-
-DATABASE: Final = "raven"
-"""Used where the URL names no database."""
 RUNS: Final = "runs"
 DEAD_LETTER: Final = "dead_letter"
 
@@ -46,8 +43,6 @@ POISON_CODES: Final = frozenset(
 )
 """Codes that blame the document; every other failure is the server's state and is retried."""
 
-SELECTION_TIMEOUT_MS: Final = 2_000
-"""Short, so that a stop is not held up; who waits longer is our own retrying."""
 SOCKET_TIMEOUT_MS: Final = 30_000
 """A peer that vanished without a word would otherwise hold the recorder for ever."""
 
@@ -65,20 +60,11 @@ class MongoSink:
     @cached_property
     def _client(self) -> MongoClient[Document]:
         # Looking up mongodb+srv needs the network, so it belongs where errors are retried.
-        return MongoClient(
-            self._url,
-            serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
-            connectTimeoutMS=SELECTION_TIMEOUT_MS,
-            socketTimeoutMS=SOCKET_TIMEOUT_MS,
-            retryWrites=False,
-            tz_aware=True,
-            appname="raven-mongo-recorder",
-        )
+        return client(self._url, SOCKET_TIMEOUT_MS)
 
     @cached_property
     def _db(self) -> Database[Document]:
-        concern = WriteConcern("majority", j=True, wtimeout=SOCKET_TIMEOUT_MS)
-        return self._client.get_default_database(DATABASE, write_concern=concern)
+        return database(self._client, SOCKET_TIMEOUT_MS)
 
     def prepare(self) -> None:
         """Create the indexes, and with them the collections; raise RetryableError."""
@@ -189,19 +175,8 @@ def _errors_sorted() -> Iterator[None]:
         blamed = [one for one in failures if one["code"] in POISON_CODES]
         if blamed:
             raise PoisonError("not-storable", blamed[0]["errmsg"]) from error
-        raise RetryableError(_explain(error)) from error
+        raise RetryableError(explain(error)) from error
     except PyMongoError as error:
         if isinstance(error, OperationFailure) and error.code in POISON_CODES:
             raise PoisonError("not-storable", str(error)) from error
-        raise RetryableError(_explain(error)) from error
-
-
-def _explain(error: PyMongoError) -> str:
-    """Say in a line what keeps the store away, without the driver's topology dump."""
-    text = str(error)
-    for noise in (", Timeout:", ", full error:", " (configured timeouts:"):
-        text = text.partition(noise)[0]
-    refused = isinstance(error, OperationFailure) and error.code in (13, 18)
-    if refused or "authentication failed" in text.lower():
-        return f"MongoDB refuses the account: {text} (see MONGO_URL)"
-    return f"MongoDB is away: {text}"
+        raise RetryableError(explain(error)) from error

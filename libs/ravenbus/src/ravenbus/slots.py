@@ -1,0 +1,111 @@
+"""A consumer's slot: the session that it uses, and whether others share the topics with it.
+
+A session holds messages that nobody else gets.  It may be ended only when it is unsubscribed and
+drained, and unsubscribed only while another one of the group stays subscribed.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from ravenbus.mqtt import Connect, Connection, Events
+
+
+class Slot(Protocol):
+    """A place in a group of consumers, with a session of its own; held until it is lost.
+
+    Whoever takes a slot connects with its client id, which throws its last holder out.  So the
+    order is: connect, ``confirm``, subscribe, ``joined``; then nothing that an older holder still
+    says can reach the broker, however late it notices.
+
+    Every call but ``connect``, ``shared``, ``require``, ``adopt`` and ``release`` asks whoever
+    keeps the slots: it raises RetryableError when they are away, SlotLostError when it is lost.
+    """
+
+    @property
+    def group(self) -> str | None:
+        """The name that the members share topics under; None for a consumer without a group."""
+
+    def connect(self, events: Events) -> Connection:
+        """Resume the slot's session; raise BrokerAwayError."""
+
+    def shared(self) -> bool:
+        """Whether others are subscribed too, as far as is known."""
+
+    def require(self) -> None:
+        """Raise SlotLostError if the slot is lost, as far as is known."""
+
+    def confirm(self) -> None:
+        """Return if the slot is still held."""
+
+    def joined(self) -> None:
+        """Say that the session is subscribed: from now on others may leave."""
+
+    def leave(self) -> bool:
+        """Return whether the session may be unsubscribed, because another one stays subscribed."""
+
+    def closed(self) -> None:
+        """Say that the session was drained and ended."""
+
+    def adopt(self) -> Slot | None:
+        """Take a slot whose holder is gone, for its session to be drained and ended."""
+
+    def release(self) -> None:
+        """Let others have the slot, and what its session holds, at once."""
+
+
+class Slots(Protocol):
+    """Where a consumer's slot comes from."""
+
+    def take(self, stop: threading.Event) -> Slot | None:
+        """Return a slot, however long that takes; None if ``stop`` is set first."""
+
+    def close(self) -> None:
+        """Give back what is needed to take slots."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The slot of a consumer that has its session to itself, and where that slot comes from."""
+
+    connection: Connect
+    group: None = None
+
+    def take(self, stop: threading.Event) -> Slot | None:
+        """Return the slot."""
+        return None if stop.is_set() else self
+
+    def connect(self, events: Events) -> Connection:
+        """Resume the session."""
+        return self.connection(events)
+
+    def shared(self) -> bool:
+        """Share with nobody."""
+        return False
+
+    def require(self) -> None:
+        """Hold it for ever."""
+
+    def confirm(self) -> None:
+        """Hold it for ever."""
+
+    def joined(self) -> None:
+        """Tell nobody."""
+
+    def leave(self) -> bool:
+        """Keep the session subscribed."""
+        return False
+
+    def closed(self) -> None:
+        """Tell nobody."""
+
+    def adopt(self) -> None:
+        """Know of no other."""
+
+    def release(self) -> None:
+        """Keep the session for the next start."""
+
+    def close(self) -> None:
+        """Give back nothing."""

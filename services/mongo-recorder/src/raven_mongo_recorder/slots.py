@@ -1,0 +1,250 @@
+"""Slots under a lease: taken, renewed, lost, adopted and given back.
+
+A lease shows who is alive, and nothing more.  A holder that is late finds its connection taken
+over, so no clock can cost a reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, Protocol
+
+from raven_mongo_recorder import group as rules
+from raven_mongo_recorder.group import Group, State, Watch
+from ravenbus.errors import RetryableError, SlotLostError
+from ravenbus.health import Health
+from ravenbus.mqtt import Broker, Connection, Events
+
+log = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE: Final = 5
+LOOK_AGAIN_S: Final = 1.0
+GIVE_UP_AFTER: Final = 0.8
+"""The part of a lease after which a holder that could not renew it stops by itself."""
+
+Rule = Callable[[Group], Group]
+
+
+class Ledger(Protocol):
+    """Where the group is kept."""
+
+    def change(self, rule: Rule) -> Group:
+        """Replace the group by what the rule makes of it, and return that.
+
+        Nothing happens in between.  Raise RetryableError, and then it may have happened or not.
+        """
+
+    def close(self) -> None:
+        """Give back what the ledger holds."""
+
+
+class LeasedSlots:
+    """The slots of a group, of which one replica holds one and drains others.
+
+    Slot 1 has the session of ``broker``'s client id, slot n that of ``<client id>-<n>``.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        broker: Broker,
+        lease_s: float,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.broker = broker
+        self._ledger = ledger
+        self._lease_s = lease_s
+        self._renew_every_s = lease_s / RENEWALS_PER_LEASE
+        self._health = health
+        self._clock = clock
+        self._me = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._watch = Watch(lease_s)
+        self._asking = threading.Lock()
+        self._group: Group = {}
+        self._held: frozenset[int] = frozenset()
+        self._used: frozenset[int] = frozenset()
+        self._abandoned: list[int] = []
+        self._too_high: set[int] = set()
+        self._renewed_at = float("-inf")
+        self._released = threading.Event()
+
+    def take(self, stop: threading.Event) -> LeasedSlot | None:
+        """Return the lowest slot that nobody alive holds, once that is clear; None after a stop."""
+        pause_s = 0.0
+        while not stop.wait(pause_s):
+            pause_s = min(LOOK_AGAIN_S, self._renew_every_s / 2)
+            self._health.beat()
+            began = self._clock()
+            try:
+                self._change(lambda group: rules.taken(group, self._me, self._watch))
+            except RetryableError as error:
+                self._health.failing("slot", str(error))
+                continue
+            self._health.ok("slot")
+            if self._held:
+                self._renewed_at = began
+                self._released = threading.Event()
+                threading.Thread(
+                    target=self._keep, args=(self._released,), name="lease", daemon=True
+                ).start()
+                slot = self._use(min(self._held))
+                log.info("slot taken", extra={"slot": slot.number, "client_id": slot.client_id})
+                return slot
+        return None
+
+    def close(self) -> None:
+        """Give back what the ledger holds."""
+        self._ledger.close()
+
+    def renew(self) -> None:
+        """Show that this replica is alive; raise RetryableError."""
+        began = self._clock()
+        self._change(lambda group: rules.renewed(group, self._used, self._me))
+        self._renewed_at = began
+
+    def require(self, number: int) -> None:
+        """Raise SlotLostError if a slot is lost, as far as is known."""
+        if number not in self._held:
+            raise SlotLostError(f"slot {number} is somebody else's")
+        late_s = self._clock() - self._renewed_at
+        if late_s > GIVE_UP_AFTER * self._lease_s:
+            raise SlotLostError(f"the lease of slot {number} was not renewed for {late_s:.1f} s")
+        if number in self._too_high:
+            raise SlotLostError(f"a slot below {number} is free")
+
+    def shared(self, number: int) -> bool:
+        """Say whether others than the slot are subscribed, as far as is known."""
+        return rules.shared(self._group, number)
+
+    def closed(self) -> set[int]:
+        """Return the slots whose sessions have been ended."""
+        return {number for number, slot in self._group.items() if slot.state is State.CLOSED}
+
+    def adopt(self, closed: set[int]) -> LeasedSlot | None:
+        """Take a slot whose holder does not come back, or one of these, for it to be drained."""
+        number = next(iter(closed or self._abandoned), None)
+        if number is None:
+            return None
+        closed.discard(number)
+        try:
+            self._change(lambda group: rules.adopted(group, number, self._me, self._watch))
+        except RetryableError:
+            return None
+        return self._use(number) if number in self._held else None
+
+    def joined(self, number: int) -> None:
+        """Note that a slot's session is subscribed."""
+        self._change(lambda group: rules.joined(group, number, self._me))
+
+    def leave(self, number: int) -> bool:
+        """Return whether a slot's session may be unsubscribed."""
+        self._change(lambda group: rules.left(group, number, self._me, self._watch))
+        return number in self._held and self._group[number].state is State.LEAVING
+
+    def end(self, number: int) -> None:
+        """Note that a slot's session was drained and ended."""
+        self._change(lambda group: rules.closed(group, number, self._me))
+
+    def release(self, number: int) -> None:
+        """Let others have a slot at once, or when the lease is over if the ledger is away."""
+        self._used -= {number}
+        if not self._used:
+            self._released.set()
+        with suppress(RetryableError):
+            self._change(lambda group: rules.released(group, number, self._me))
+
+    def _use(self, number: int) -> LeasedSlot:
+        self._used |= {number}
+        return LeasedSlot(self, number)
+
+    def _keep(self, released: threading.Event) -> None:
+        """Renew the lease until the slot is released, whatever its consumer waits for."""
+        while not released.wait(self._renew_every_s):
+            try:
+                self.renew()
+            except RetryableError as error:
+                self._health.failing("slot", str(error))
+            else:
+                self._health.ok("slot")
+
+    def _change(self, rule: Rule) -> None:
+        def look_and_change(group: Group) -> Group:
+            self._watch.look(group, self._clock())
+            return rule(group)
+
+        with self._asking:
+            self._group = self._ledger.change(look_and_change)
+            self._watch.look(self._group, self._clock())
+            self._held = rules.held(self._group, self._me)
+            self._abandoned = rules.abandoned(self._group, self._watch, self._lease_s)
+            self._too_high = {
+                number
+                for number in self._held
+                if rules.too_high(self._group, number, self._watch, self._lease_s)
+            }
+
+
+class LeasedSlot:
+    """A slot that is held for as long as its lease is renewed."""
+
+    def __init__(self, slots: LeasedSlots, number: int) -> None:
+        self.number = number
+        self.group = slots.broker.client_id
+        self.client_id = self.group if number == 1 else f"{self.group}-{number}"
+        self._slots = slots
+        self._visit: set[int] = set()
+
+    def connect(self, events: Events) -> Connection:
+        """Resume the slot's session; raise BrokerAwayError."""
+        # A broker that lost its memory may have sessions back that were ended.
+        self._visit = self._slots.closed()
+        return replace(self._slots.broker, client_id=self.client_id)(events)
+
+    def shared(self) -> bool:
+        """Whether others are subscribed too, as far as is known."""
+        return self._slots.shared(self.number)
+
+    def require(self) -> None:
+        """Raise SlotLostError if the slot is lost, as far as is known."""
+        self._slots.require(self.number)
+
+    def confirm(self) -> None:
+        """Return if the slot is still held."""
+        self._slots.renew()
+        self.require()
+
+    def joined(self) -> None:
+        """Say that the session is subscribed: from now on others may leave."""
+        self._slots.joined(self.number)
+        self.require()
+
+    def leave(self) -> bool:
+        """Return whether the session may be unsubscribed, because another one stays subscribed."""
+        leaves = self._slots.leave(self.number)
+        if leaves:
+            log.info("leaving the group", extra={"slot": self.number})
+        return leaves
+
+    def closed(self) -> None:
+        """Say that the session was drained and ended."""
+        self._slots.end(self.number)
+        log.info("session drained and ended", extra={"slot": self.number})
+
+    def adopt(self) -> LeasedSlot | None:
+        """Take a slot whose holder is gone, for its session to be drained and ended."""
+        found = self._slots.adopt(self._visit)
+        if found:
+            log.info("slot adopted", extra={"slot": found.number})
+        return found
+
+    def release(self) -> None:
+        """Let others have the slot, and what its session holds, at once."""
+        self._slots.release(self.number)

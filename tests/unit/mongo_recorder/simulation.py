@@ -1,0 +1,458 @@
+"""Recorders, a broker and a database in one thread of control, in any order that is asked for.
+
+The recorders are the real ones down to their connections and their ledger.  Each of their threads
+stops wherever it would talk to somebody else or wait, and only one goes on at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from queue import Empty
+from types import SimpleNamespace
+from typing import Any
+
+from tenacity import wait_fixed
+
+from raven_mongo_recorder import slots as slots_module
+from raven_mongo_recorder.group import Group
+from raven_mongo_recorder.slots import LeasedSlots
+from ravenbus import consumer as consumer_module
+from ravenbus.consumer import Consumer, Stored
+from ravenbus.errors import BrokerAwayError, RetryableError
+from ravenbus.health import Health
+from ravenbus.messages import Envelope, Reading, encode
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import Lost, Received
+from ravenbus.notifications import InstantaneousDemand
+from ravenbus.topics import Topics
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LEASE_S = 10.0
+WINDOW = 4
+RUN = "11111111-2222-4333-8444-555555555555"
+TOPIC = Topics().reading("home", "instantaneous_demand")
+GROUP = "recorder"
+
+
+class KilledError(BaseException):
+    """Ends a thread of a process that was killed."""
+
+
+class Task:
+    """A thread that goes on only when it is its turn."""
+
+    def __init__(self, world: World, process: Process, target: Callable[[], None]) -> None:
+        self.process = process
+        self.ready: Callable[[], bool] = lambda: True
+        self.wake_at = float("inf")
+        self.done = False
+        self.error: BaseException | None = None
+        self._world = world
+        self._target = target
+        self._go = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._world.tasks.append(self)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._go.acquire()
+        with suppress(KilledError):
+            try:
+                self._target()
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                self.error = error
+        self.done = True
+        self._world.back.release()
+
+    def step(self) -> None:
+        """Let it go on until it stops again."""
+        self._world.current = self
+        self._go.release()
+        self._world.back.acquire()
+
+    def pause(self, ready: Callable[[], bool] = lambda: True, timeout_s: float = 0.0) -> None:
+        """Wait for a turn, when something is ready or the time is over."""
+        if self.process.killed:
+            raise KilledError
+        self.ready, self.wake_at = ready, self._world.now + timeout_s
+        self._world.back.release()
+        self._go.acquire()
+        if self.process.killed:
+            raise KilledError
+
+    def runnable(self) -> bool:
+        due = self.process.killed or self.ready() or self._world.now >= self.wake_at
+        return not self.done and not self.process.paused and due
+
+
+class World:
+    """What the processes share: time, the broker, the database."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.tasks: list[Task] = []
+        self.current: Task | None = None
+        self.back = threading.Semaphore(0)
+        self.broker = SimulatedBroker(self)
+        self.database_away = False
+        self.group: Group = {}
+        self.revision = 0
+        self.stored: set[int] = set()
+        self.forgets = False
+        """The database does what it is asked, and its answer is lost."""
+
+    def point(self) -> None:
+        """Let others go first, perhaps."""
+        assert self.current
+        self.current.pause()
+
+    def run(self, steps: int, choose: random.Random) -> None:
+        """Let threads and the network go on in a random order; time passes when all wait."""
+        for _ in range(steps):
+            self.now += 0.001
+            self.tasks = [task for task in self.tasks if not task.done]
+            ready = [task for task in self.tasks if task.runnable()]
+            moves: list[Callable[[], None]] = [task.step for task in ready]
+            if not self.broker.stalled:
+                moves += [one.deliver for one in self.broker.connections if one.outbox]
+            if moves:
+                choose.choice(moves)()
+            else:
+                later = [t.wake_at for t in self.tasks if not t.process.paused]
+                self.now = max(self.now, min(later, default=self.now + 1))
+
+    def run_for(self, seconds: float, choose: random.Random) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.run(20, choose)
+            if not self.tasks:
+                self.now += 1
+
+
+class SimulatedEvent:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert self._world.current
+        self._world.current.pause(self.is_set, float("inf") if timeout is None else timeout)
+        return self._set
+
+
+class SimulatedLock:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._taken = False
+
+    def __enter__(self) -> None:
+        while self._taken:
+            assert self._world.current
+            self._world.current.pause(lambda: not self._taken, float("inf"))
+        self._taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._taken = False
+
+
+class SimulatedQueue:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def get(self, timeout: float) -> Any:
+        assert self._world.current
+        self._world.current.pause(lambda: bool(self._items), timeout)
+        if not self._items:
+            raise Empty
+        return self._items.popleft()
+
+
+@dataclass
+class Session:
+    """What the broker keeps of one client id."""
+
+    subscriptions: set[str] = field(default_factory=set)
+    queue: deque[int] = field(default_factory=deque)
+    in_flight: dict[int, int] = field(default_factory=dict)
+    connection: SimulatedConnection | None = None
+    mids: int = 0
+
+    def send(self) -> None:
+        while self.connection and self.queue and len(self.in_flight) < WINDOW:
+            self.mids += 1
+            self.in_flight[self.mids] = self.queue.popleft()
+            self.connection.bring(self.mids, self.in_flight[self.mids])
+
+
+class SimulatedBroker:
+    """Mosquitto, as far as sessions go: shared messages go round, to the absent too.
+
+    While it is ``stalled`` it reads nothing.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.sessions: dict[str, Session] = {}
+        self.connections: list[SimulatedConnection] = []
+        self.says_takeover = False
+        self.away = False
+        self.stalled = False
+        self._turn = 0
+
+    def publish(self, number: int) -> bool:
+        """Give a reading to whom it concerns; return whether there was anybody."""
+        plain = Topics().reading("+", "+")
+        members = [
+            s for s in self.sessions.values() if f"$share/{GROUP}/{plain}" in s.subscriptions
+        ]
+        to = [one for one in self.sessions.values() if plain in one.subscriptions]
+        if members:
+            self._turn += 1
+            to.append(members[self._turn % len(members)])
+        for session in to:
+            session.queue.append(number)
+            session.send()
+        return bool(to)
+
+    def connect(self, client_id: str, events: Any) -> SimulatedConnection:
+        self._world.point()
+        if self.away:
+            raise BrokerAwayError("away")
+        present = client_id in self.sessions
+        session = self.sessions.setdefault(client_id, Session())
+        if session.connection:
+            session.connection.end(taken_over=self.says_takeover)
+        connection = SimulatedConnection(self._world, client_id, events, session_present=present)
+        session.connection = connection
+        self.connections.append(connection)
+        for mid, number in session.in_flight.items():
+            connection.bring(mid, number)
+        session.send()
+        self._world.point()
+        return connection
+
+    def stop(self) -> None:
+        """Be away until it is started again, with all that it knew."""
+        self.away = True
+        for connection in list(self.connections):
+            connection.end(taken_over=False)
+
+
+class SimulatedConnection:
+    """What is sent takes its time, and is lost with the connection."""
+
+    def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
+        self.receive_maximum = WINDOW
+        self.taken_over = False
+        self.session_present = session_present
+        self.outbox: deque[Callable[[Session], None]] = deque()
+        self.open = True
+        self.process = world.current.process if world.current else None
+        self._world = world
+        self._client_id = client_id
+        self._events = events
+
+    @property
+    def _session(self) -> Session:
+        return self._world.broker.sessions[self._client_id]
+
+    def bring(self, mid: int, number: int) -> None:
+        self._events.put(Received(mid, TOPIC, message(number)))
+
+    def deliver(self) -> None:
+        """Let the broker have what was sent first."""
+        self.outbox.popleft()(self._session)
+
+    def end(self, *, taken_over: bool) -> None:
+        """End as the broker, or the process's death, wants it."""
+        self.open = False
+        self.taken_over = taken_over
+        self.outbox.clear()
+        self._world.broker.connections.remove(self)
+        if self._session.connection is self:
+            self._session.connection = None
+        self._events.put(Lost("ended", taken_over))
+
+    def _send(self, command: Callable[[Session], None]) -> None:
+        if self.open:
+            self.outbox.append(command)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        raise AssertionError((topic, payload, retain))
+
+    def subscribe(self, topics: list[str]) -> None:
+        self._world.point()
+        self._send(lambda session: session.subscriptions.update(topics))
+
+    def unsubscribe(self, topics: list[str]) -> None:
+        self._world.point()
+        self._send(lambda session: session.subscriptions.difference_update(topics))
+
+    def settle(self) -> None:
+        assert self._world.current
+        self._world.current.pause(lambda: not self.outbox, 5)
+        if self.outbox or not self.open:
+            raise BrokerAwayError("not confirmed")
+
+    def acknowledge(self, received: Received) -> None:
+        def take(session: Session) -> None:
+            session.in_flight.pop(received.mid)
+            session.send()
+
+        self._send(take)
+
+    def alive(self) -> bool:
+        return True
+
+    def close(self, *, end_session: bool = False) -> None:
+        self._world.point()
+        while self.open and self.outbox:
+            self.deliver()
+        if self.open:
+            self.end(taken_over=False)
+            if end_session:
+                del self._world.broker.sessions[self._client_id]
+
+
+@dataclass(frozen=True)
+class Connector:
+    """What the recorder's slots make their connections with."""
+
+    world: World
+    client_id: str
+
+    def __call__(self, events: Any) -> SimulatedConnection:
+        return self.world.broker.connect(self.client_id, events)
+
+
+class SimulatedLedger:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def change(self, rule: Callable[[Group], Group]) -> Group:
+        while True:
+            self._ask()
+            revision, new = self._world.revision, rule(self._world.group)
+            self._ask()
+            if revision == self._world.revision:
+                self._world.group, self._world.revision = new, revision + 1
+                if self._world.forgets:
+                    raise RetryableError("no answer")
+                return new
+
+    def _ask(self) -> None:
+        self._world.point()
+        if self._world.database_away:
+            raise RetryableError("away")
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedSink:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def prepare(self) -> None:
+        pass
+
+    def store(self, items: Any) -> Stored:
+        self._world.point()
+        if self._world.database_away:
+            raise RetryableError("away")
+        new = {item.envelope.seq for item in items} - self._world.stored
+        self._world.stored |= new
+        self._world.point()
+        return Stored(len(new), len(items) - len(new))
+
+    def close(self) -> None:
+        pass
+
+
+class Process:
+    """A recorder."""
+
+    def __init__(self, world: World) -> None:
+        self.killed = False
+        self.paused = False
+        self.stop = SimulatedEvent(world)
+        self.metrics = ConsumerMetrics()
+        self._world = world
+        health = Health(clock=lambda: world.now)
+        clock: Callable[[], float] = lambda: world.now  # noqa: E731
+        connector: Any = Connector(world, GROUP)
+        self.slots = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
+        consumer = Consumer(
+            "tester",
+            self.slots,
+            SimulatedSink(world),
+            Topics(),
+            health,
+            self.metrics,
+            batch_size=WINDOW // 2,
+            wait=wait_fixed(1),
+            clock=clock,
+        )
+        stop: Any = self.stop
+        self.main = Task(world, self, lambda: consumer.run(stop))
+        self.main.start()
+
+    def kill(self) -> None:
+        """End it where it stands; the kernel closes its connections."""
+        self.killed = True
+        self.paused = False
+        for connection in list(self._world.broker.connections):
+            if connection.process is self:
+                connection.end(taken_over=False)
+        for task in list(self._world.tasks):
+            while task.process is self and not task.done:
+                task.step()
+
+    def balances(self) -> bool:
+        """Received = stored + duplicate + given back + in flight."""
+        counted = (self.metrics.stored, self.metrics.duplicate, self.metrics.given_back)
+        total = sum(one._value.get() for one in counted) + self.metrics.in_flight._value.get()
+        return bool(self.metrics.received._value.get() == total)
+
+
+def patch(monkeypatch: Any, world: World) -> None:
+    """Let the recorders wait as the world wants it."""
+
+    def thread(target: Any, args: Any, **_: Any) -> Task:
+        assert world.current
+        return Task(world, world.current.process, lambda: target(*args))
+
+    simulated = SimpleNamespace(
+        Event=lambda: SimulatedEvent(world), Lock=lambda: SimulatedLock(world), Thread=thread
+    )
+    monkeypatch.setattr(slots_module, "threading", simulated)
+    monkeypatch.setattr(consumer_module, "SimpleQueue", lambda: SimulatedQueue(world))
+
+
+def message(number: int) -> bytes:
+    envelope = Envelope(node="home", run="r", hash=RUN, seq=number, received=NOW)
+    body = InstantaneousDemand(
+        device=None, meter=None, time=NOW, multiplier=1, divisor=1, demand=number, demand_kw=1.0
+    )
+    return encode(Reading(envelope, body))
