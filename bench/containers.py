@@ -28,8 +28,7 @@ import system
 PAGE: Final = ROOT / "docs" / "performance-containers.md"
 OURS: Final = ("reader", "mongo-recorder", "sql-writer", "sql-relay", "simulator", "credentials")
 MESSAGES: Final = 20_000
-SLOTS: Final = ROOT / "services/mongo-recorder/src/raven_mongo_recorder/slots.py"
-RECORDERS: Final = (1, 2, 4) if SLOTS.exists() else (1,)
+RECORDERS: Final = (1, 2, 4)
 LOOK_S: Final = 60.0
 
 PUBLISHED: Final = """

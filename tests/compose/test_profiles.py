@@ -13,9 +13,6 @@ import pytest
 
 from tests.compose.project import ROOT, Project, Stick, docker, say, wait_until
 
-# Until recorders take slots, one of them is all there can be.
-SLOTS = Path(ROOT, "services/mongo-recorder/src/raven_mongo_recorder/slots.py").exists()
-REPLICAS = 4 if SLOTS else 1
 CHANGES = (
     ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=2"),
     ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=4"),
@@ -171,7 +168,7 @@ def test_homes_report_to_a_server_over_tls(
         "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"
     ).strip()
     server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
-    server.up("--profile", "server", options=["--scale", f"mongo-recorder={REPLICAS}"])
+    server.up("--profile", "server", options=["--scale", "mongo-recorder=4"])
     server.wait_healthy("broker", "mongo", "mongo-recorder")
     ca = server.compose("run", "--rm", "credentials", "ca").stdout
 
@@ -194,7 +191,7 @@ def test_homes_report_to_a_server_over_tls(
     server.kill("mongo-recorder")
     what = "the server after kill -9 of a recorder"
     stored = edge.wait_complete(lambda: server.in_mongo("house-7"), what, more_than=stored + 50)
-    for change in CHANGES if SLOTS else ():
+    for change in CHANGES:
         server.compose(*change, shown=True)
         stored = edge.wait_complete(
             lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=stored + 50
