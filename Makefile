@@ -7,11 +7,13 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES := libs/ravenbus libs/ravensql services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay
 PROJECTS := $(PACKAGES:%=%/pyproject.toml)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-SOURCES := libs services tests tools bench
+SOURCES := libs services tests tools bench deploy
+# What is in an image is locked for itself, in the versions that the tests use.
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay
 
 .PHONY: help
 help:  ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into every store (DURATION=20 to end by itself)
@@ -21,16 +23,25 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
 	$(BIN)/pytest
 
+.PHONY: compose-test
+compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
+	@tests/compose/run
+
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/mypy tools bench
+	$(BIN)/mypy deploy/container
 
 .PHONY: bench
 bench: $(VENV)/.dev system  ## Measure what it costs, and rewrite docs/performance.md
 	PYTHONPATH=tools $(BIN)/python bench/run.py
+
+.PHONY: compose-bench
+compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/performance-containers.md
+	@tests/compose/run bench
 
 .PHONY: docs
 docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code
@@ -42,10 +53,14 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
+	for name in $(IMAGES:%=requirements/%); do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	    --custom-compile-command "make lock" -c requirements/dev.txt $$name.in -o $$name.txt || exit 1; \
+	done
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system

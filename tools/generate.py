@@ -323,7 +323,7 @@ _CONFIGURATION: Final = """\
 # Configuration
 
 Services are configured by environment variables.
-A variable that is empty counts as not set.
+A variable that is empty, or whose file is, counts as not set.
 Where two names stand in a row, the second holds the path of a file to read the value from, as container secrets need it; the first wins if both are set.
 User and password in a URL are percent-encoded: `p@ss` is written `p%40ss`.
 

@@ -86,6 +86,15 @@ def test_an_empty_variable_counts_as_not_set():
     assert MqttSettings.load({"MQTT_URL": "", "RAVEN_LOG_LEVEL": ""}) == MqttSettings.load({})
 
 
+def test_an_empty_file_counts_as_not_set(tmp_path: Path):
+    """A container is always told where its secrets are; one that nobody gave is empty there."""
+    secret = tmp_path / "url"
+    secret.write_text("\n")
+    assert (
+        str(MqttSettings.load({"MQTT_URL_FILE": str(secret)}).mqtt_url) == "mqtt://localhost:1883"
+    )
+
+
 def test_a_certificate_that_does_not_match_its_key_stops_the_start(tmp_path: Path):
     """A wrong client certificate is an error at the start, not a log line."""
     for name in ("one", "two"):

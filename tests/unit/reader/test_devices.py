@@ -130,3 +130,13 @@ def test_another_location_is_refused(text):
     """Anything else is refused with what is allowed, before it fails later."""
     with pytest.raises(ValueError, match="auto, a path"):
         DeviceLocation(text)
+
+
+def test_a_stick_that_goes_away_while_it_is_looked_for_may_come_back():
+    """What vanishes with the stick breaks pyserial; that is retried."""
+
+    def vanishing():
+        raise TypeError("int() argument must be a string, not 'NoneType'")
+
+    with pytest.raises(PortError, match="cannot be listed now"):
+        Port(DeviceLocation("auto"), vanishing)

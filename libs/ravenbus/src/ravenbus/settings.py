@@ -207,14 +207,17 @@ class Setting:
     """What the variable may hold, in words."""
 
     def read(self, environ: Mapping[str, str]) -> str | None:
-        """Return the variable's text, or its file's; raise ValueError if that cannot be read."""
+        """Return the variable's text, or its file's; raise ValueError if that cannot be read.
+
+        What is empty counts as not set.
+        """
         if environ.get(self.name):
             return environ[self.name]
         path = environ.get(f"{self.name}_FILE") if self.secret else None
         if not path:
             return None
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            return Path(path).read_text(encoding="utf-8").strip() or None
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{self.name}_FILE names a file that cannot be read: {error}"

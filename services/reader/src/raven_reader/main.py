@@ -178,7 +178,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _devices() -> int:
-    sticks = find_sticks()
+    try:
+        sticks = find_sticks()
+    except PortError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 1
     for stick in sticks:
         print(f"{stick.model:6} {stick.path:14} {stick.link}  {stick.description}")
     if sticks:

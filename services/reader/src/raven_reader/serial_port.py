@@ -50,9 +50,17 @@ class PortError(RetryableError):
 
 
 def find_sticks(ports: Callable[[], Iterable[Any]] = list_ports.comports) -> list[Stick]:
-    """Return the RAVEn and EMU-2 sticks among the ports, by their USB identity."""
+    """Return the RAVEn and EMU-2 sticks among the ports, by their USB identity.
+
+    Raises PortError when a port goes away while it is looked at.
+    """
     found = []
-    for port in ports():
+    try:
+        seen = list(ports())
+    except (OSError, TypeError, ValueError) as error:
+        # pyserial makes numbers of files that vanish with the port.
+        raise PortError(f"the ports cannot be listed now: {error}") from error
+    for port in seen:
         identity = (port.vid, port.pid)
         text = f"{port.manufacturer or ''} {port.product or ''}".strip()
         if identity == (0x0403, 0x8A28):

@@ -1,0 +1,317 @@
+"""Makes every credential of docker-compose.yml, and hands each service its own and no other's.
+
+It runs to its end before the services start, at each `up`: what is missing is made, what is
+there stays.  ``/made`` keeps one file for each credential; below ``/for`` is a volume for each
+service, which that service alone mounts.  A value from the environment, or a file of the same
+name in ``/own`` (deploy/secrets on the host), takes the place of one that is made.
+
+    credentials                  make what is missing and hand it out
+    credentials account NAME     print the URL of an account of the broker, made if there is none
+    credentials remove NAME      take an account of the broker away
+    credentials ca               print the certificate that signs the broker's
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+RAVEN: Final = 10001
+BROKER: Final = 1883
+DATABASE: Final = 999
+"""Users that the containers run as: ours, Mosquitto's, and that of MySQL and of MongoDB."""
+
+USER_OF: Final = {
+    "broker": BROKER,
+    "mysql": DATABASE,
+    "mongo": DATABASE,
+    "reader": RAVEN,
+    "mongo-recorder": RAVEN,
+    "sql-writer": RAVEN,
+    "sql-relay": RAVEN,
+}
+BROKER_ACCOUNTS: Final = ("mongo-recorder", "sql-writer", "watcher", "health")
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
+DAYS: Final = "7300"
+
+WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW"
+RELAY_RIGHTS: Final = "SELECT, INSERT, UPDATE"
+
+
+class Credentials:
+    """What was made, what the owner brought, and who gets what."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        made: Path = Path("/made"),
+        own: Path = Path("/own"),
+        handed: Path = Path("/for"),
+        acl: Path = Path("/acl"),
+    ) -> None:
+        self._environ = environ
+        self._made = made
+        self._own = own
+        self._handed = handed
+        self._acl = acl
+
+    def hand_out(self) -> None:
+        """Make what is missing and give each service what is its own."""
+        node = self._node()
+        for account in (*BROKER_ACCOUNTS, node):
+            self._password("mqtt", account)
+        self._certificates()
+        self._give_broker()
+
+        for service in ("reader", "sql-relay"):
+            self._give(service, "node", node)
+        self._give("reader", "mqtt_url", self._mqtt_url(node))
+        self._give("mongo-recorder", "mqtt_url", self._mqtt_url("mongo-recorder"))
+        self._give("sql-writer", "mqtt_url", self._mqtt_url("sql-writer"))
+        for service in ("reader", "mongo-recorder", "sql-writer"):
+            self._give_ca(service, "mqtt_ca.pem")
+
+        password = self._password("mongo", "mongo-recorder")
+        url = (
+            self._given("mongo_url")
+            or f"mongodb://mongo-recorder:{quote(password, '')}@mongo/raven"
+        )
+        self._give("mongo-recorder", "mongo_url", url)
+        self._give_mongo(password)
+
+        accounts = {"sql-writer": WRITER_RIGHTS, "sql-relay": RELAY_RIGHTS}
+        for account in accounts:
+            password = self._password("mysql", account)
+            url = self._given("mysql_url") or f"mysql://{account}:{quote(password, '')}@mysql/raven"
+            self._give(account, "mysql_url", url)
+        self._give_mysql(accounts)
+
+        self._give("sql-relay", "upstream_mqtt_url", self._given("upstream_mqtt_url"))
+        self._give_ca("sql-relay", "upstream_ca.pem")
+
+    def account(self, name: str) -> str:
+        """Return the URL of an account of our broker, made if there is none."""
+        password = self._password("mqtt", _checked(name))
+        self._certificates()
+        self._give_broker()
+        return f"mqtts://{name}:{quote(password, '')}@{self._names()[0]}:8883"
+
+    def remove(self, name: str) -> None:
+        """Take an account of our broker away."""
+        try:
+            (self._made / f"mqtt-{name}").unlink()
+        except FileNotFoundError:
+            raise ValueError(f"{name!r} is no account of the broker") from None
+        self._give_broker()
+
+    def ca(self) -> str:
+        """Return the certificate that signs the broker's."""
+        self._certificates()
+        return (self._made / "ca.pem").read_text()
+
+    def _given(self, name: str) -> str:
+        """Return what the owner brought under a name, or nothing."""
+        if text := self._environ.get(name.upper()):
+            return text
+        file = self._own / name
+        return file.read_text().strip() if file.is_file() else ""
+
+    def _password(self, server: str, account: str) -> str:
+        """Return an account's password: the owner's, or one that is made once."""
+        name = f"{server}-{account}"
+        return self._once(name, self._given(name) or secrets.token_urlsafe(24))
+
+    def _once(self, name: str, text: str) -> str:
+        """Keep a text under a name unless there is one; the owner's takes its place."""
+        file = self._made / name
+        if not file.exists() or self._given(name):
+            _write(file, text)
+        return file.read_text()
+
+    def _node(self) -> str:
+        """Return the reader's name: as told, its account's at another broker, or made once."""
+        account = unquote(urlsplit(self._given("mqtt_url")).username or "")
+        told = self._environ.get("RAVEN_NODE") or (account if NAME.fullmatch(account) else "")
+        return _checked(told) if told else self._once("node", f"home-{secrets.token_hex(3)}")
+
+    def _mqtt_url(self, account: str) -> str:
+        ours = f"mqtt://{account}:{quote(self._password('mqtt', account), '')}@broker"
+        return self._given("mqtt_url") or ours
+
+    def _names(self) -> list[str]:
+        """Return the names under which the broker's certificate is asked for."""
+        told = self._environ.get("SERVER_NAME", "").replace(",", " ").split()
+        return [*told, "localhost", "127.0.0.1", "broker"]
+
+    def _certificates(self) -> None:
+        """Make an authority, and the broker's certificate whenever it gets another name."""
+        ca, ca_key = self._made / "ca.pem", self._made / "ca.key"
+        if not ca.exists():
+            usage = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"]
+            _certificate(ca, ca_key, "python-raven", usage)
+        names = self._made / "server.names"
+        wanted = json.dumps(self._names())
+        if not names.exists() or names.read_text() != wanted:
+            alternatives = ",".join(f"{_kind(name)}:{name}" for name in self._names())
+            usage = [
+                "basicConstraints=critical,CA:FALSE",
+                "keyUsage=critical,digitalSignature",
+                "extendedKeyUsage=serverAuth",
+                f"subjectAltName={alternatives}",
+            ]
+            signed = ["-CA", str(ca), "-CAkey", str(ca_key)]
+            server = self._made / "server.pem"
+            _certificate(server, self._made / "server.key", self._names()[0], usage, signed)
+            _write(names, wanted)
+
+    def _give_broker(self) -> None:
+        lines = [
+            password_line(file.name.removeprefix("mqtt-"), file.read_text())
+            for file in sorted(self._made.glob("mqtt-*"))
+        ]
+        self._give("broker", "passwords", "\n".join(lines) + "\n")
+        self._give("broker", "acl", self._acl.read_text())
+        for name in ("server.pem", "server.key"):
+            self._give("broker", name, self._given(name) or (self._made / name).read_text())
+        password = self._password("mqtt", "health")
+        self._give("broker", "health", f"-u health\n-P {password}\n-i health\n")
+
+    def _give_mongo(self, password: str) -> None:
+        recorder = {
+            "user": "mongo-recorder",
+            "pwd": password,
+            "roles": [{"role": "readWrite", "db": "raven"}],
+        }
+        self._give("mongo", "root", self._password("mongo", "root"))
+        script = f'db.getSiblingDB("raven").createUser({json.dumps(recorder)})\n'
+        self._give("mongo", "accounts.js", script)
+
+    def _give_mysql(self, rights: Mapping[str, str]) -> None:
+        # The server runs this at each start, so that an account that came later is made too.
+        lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
+        for account in (*rights, "health"):
+            host = "127.0.0.1" if account == "health" else "%"
+            user, password = f"'{account}'@'{host}'", _sql(self._password("mysql", account))
+            lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
+            lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
+        lines += [f"GRANT {what} ON raven.* TO '{who}'@'%';" for who, what in rights.items()]
+        self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
+        self._give("mysql", "root", self._password("mysql", "root"))
+        for account in ("health", "root"):
+            host = "127.0.0.1" if account == "health" else "localhost"
+            password = self._password("mysql", account)
+            text = f'[client]\nuser={account}\npassword="{password}"\nhost={host}\n'
+            self._give("mysql", f"{account}.cnf", text)
+
+    def _give_ca(self, service: str, name: str) -> None:
+        """Give the owner's certificates to trust, or a link to those of the system."""
+        if text := self._given(name):
+            self._give(service, name, text)
+            return
+        file = self._handed / service / name
+        file.unlink(missing_ok=True)
+        file.symlink_to(SYSTEM_CA)
+
+    def _give(self, service: str, name: str, text: str) -> None:
+        _write(self._handed / service / name, text, USER_OF[service])
+
+
+def password_line(account: str, password: str) -> str:
+    """Return a line of Mosquitto's password file."""
+    rounds, salt = 1000, secrets.token_bytes(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    return f"{account}:$7${rounds}${_base64(salt)}${_base64(digest)}"
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name) or name == "dead":
+        raise ValueError(f"{name!r}: allowed is 1 to 64 letters, digits, _ or -, but not dead")
+    return name
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _kind(name: str) -> str:
+    """Say whether a certificate's name is an address or a host's name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return "DNS"
+    return "IP"
+
+
+def _certificate(
+    file: Path, key: Path, name: str, extensions: list[str], signed: list[str] | None = None
+) -> None:
+    """Make a key and a certificate, signed by itself if nobody else signs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        new, new_key = Path(folder) / "pem", Path(folder) / "key"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+        command += ["ec_paramgen_curve:P-256", "-noenc", "-days", DAYS, "-subj", f"/CN={name}"]
+        command += [word for extension in extensions for word in ("-addext", extension)]
+        command += [*(signed or []), "-out", str(new), "-keyout", str(new_key)]
+        subprocess.run(command, check=True, capture_output=True)
+        _write(key, new_key.read_text())
+        _write(file, new.read_text())
+
+
+def _write(file: Path, text: str, user: int | None = None) -> None:
+    """Put a text into a file that its user alone can read; whole, or not at all."""
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    with new.open("w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    if user is not None:
+        os.chown(new, user, user)
+    new.replace(file)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    credentials = Credentials(os.environ)
+    try:
+        match arguments:
+            case []:
+                credentials.hand_out()
+            case ["account", name]:
+                print(credentials.account(name))
+            case ["remove", name]:
+                credentials.remove(name)
+            case ["ca"]:
+                print(credentials.ca(), end="")
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 2
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        print(f"credentials: {said}", file=sys.stderr)
+        return 1
+    if arguments and arguments[0] != "ca":
+        print("the broker learns it by: docker compose kill -s HUP broker", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,268 @@
+"""One project of docker-compose.yml: a copy of what a stranger has, run for real and taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+WAIT_S = 90.0
+
+COUNT_MONGO = """
+from pymongo import MongoClient
+db = MongoClient(open("/credentials/mongo_url").read())["raven"]
+kinds = set(db.list_collection_names()) - {"runs", "dead_letter"}
+seqs = {}
+for kind in kinds:
+    for one in db[kind].find({"hash": {"$exists": True}, "node": NODE}, {"hash": 1, "seq": 1}):
+        seqs.setdefault(one["hash"], []).append(one["seq"])
+"""
+COUNT_MYSQL = """
+import pymysql
+from raven_sql_writer.settings import WriterSettings
+import os
+url = WriterSettings.load(os.environ).mysql_url
+db = pymysql.connect(host=url.host, user=url.user, password=url.password, database=url.database)
+seqs = {}
+with db.cursor() as cursor:
+    for table in TABLES:
+        cursor.execute(f"SELECT hash, seq FROM {table} WHERE seq IS NOT NULL")
+        for hash, seq in cursor.fetchall():
+            seqs.setdefault(hash, []).append(seq)
+"""
+PRINT = """
+import json
+print(json.dumps({h: [len(s), len(set(s)), max(s)] for h, s in seqs.items()}))
+"""
+ACCEPTED = """
+import json, sqlite3
+db = sqlite3.connect("file:/var/lib/raven-reader/spool.sqlite?mode=ro", uri=True)
+print(json.dumps(dict(db.execute("SELECT hash, seq FROM run"))))
+"""
+
+
+def say(text: str) -> None:
+    """Print a line of the log that the tests leave."""
+    print(text, flush=True)
+
+
+def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    """Return what ``true`` returns once it is true; containers make it so."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.5)  # nothing here can be waited on
+    raise AssertionError(f"waited {timeout_s:.0f} s in vain until {what}")
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run a command of the engine and return what it printed."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(arguments[:4])}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Project:
+    """docker-compose.yml and deploy/ in a folder of their own, under a name of their own."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.name = f"raven-test-{uuid.uuid4().hex[:8]}"
+        self.folder = folder
+        folder.mkdir()
+        shutil.copytree(ROOT / "deploy", folder / "deploy")
+        text = (ROOT / "docker-compose.yml").read_text()
+        # Tests look more often than a Raspberry Pi should.
+        text = text.replace("interval: 30s", "interval: 3s").replace(
+            "interval: 120s", "interval: 5s"
+        )
+        (folder / "docker-compose.yml").write_text(text)
+        self.set(**{"MQTTS_PUBLISH": "127.0.0.1:0", **env})
+
+    def set(self, **env: str) -> None:
+        """Write `.env`, with what it held before."""
+        self.env = {**getattr(self, "env", {}), **env}
+        lines = [f"{name}={value}" for name, value in self.env.items()]
+        (self.folder / ".env").write_text("\n".join(lines) + "\n")
+
+    def override(self, text: str) -> None:
+        """Change the services as their owner would."""
+        (self.folder / "docker-compose.override.yml").write_text(text + "\n")
+
+    def compose(
+        self, *arguments: str, check: bool = True, shown: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose` in the folder, with nothing of this process's own settings."""
+        if shown:
+            say(f"\n$ docker compose {' '.join(arguments)}")
+        keep = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG")
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", self.name, *arguments],
+            cwd=self.folder,
+            env={name: os.environ[name] for name in keep if name in os.environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(arguments)}:\n{done.stderr[-2000:]}")
+        return done
+
+    def up(self, *arguments: str, options: Sequence[str] = (), check: bool = True) -> str:
+        """Start what profiles name, in the background; return what was said."""
+        say(f"\n$ docker compose {' '.join([*arguments, 'up', *options])}")
+        return self.compose(
+            *arguments, "up", "--detach", "--no-build", *options, check=check
+        ).stderr
+
+    def all(self, *arguments: str, check: bool = True) -> str:
+        """Run a command over the services of all profiles and return what it printed."""
+        return self.compose("--profile", "*", *arguments, check=check).stdout
+
+    def down(self) -> None:
+        """Take it away with its volumes."""
+        self.all("down", "--volumes", "--timeout", "3", check=False)
+
+    def ps(self) -> dict[str, dict[str, Any]]:
+        """Return what `docker compose ps` says, by service; the last replica of each."""
+        lines = self.all("ps", "--all", "--format", "json").splitlines()
+        return {one["Service"]: one for one in map(json.loads, lines)}
+
+    def health(self, service: str) -> str:
+        """Return healthy, unhealthy, starting, or the state of what has no health."""
+        found = self.ps().get(service, {})
+        return str(found.get("Health") or found.get("State"))
+
+    def _is_healthy(self, service: str) -> bool:
+        return self.health(service) == "healthy"
+
+    def wait_healthy(self, *services: str) -> None:
+        """Wait until services are healthy."""
+        for service in services:
+            try:
+                wait_until(partial(self._is_healthy, service), f"{service} is healthy")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.logs(service)[-3000:]}") from None
+        say(f"  healthy: {' '.join(services)}")
+
+    def wait_unhealthy(self, service: str, log: str) -> None:
+        """Wait until a service is unhealthy and its log says why."""
+        wait_until(lambda: log in self.logs(service), f"{service} says {log!r}")
+        wait_until(lambda: self.health(service) == "unhealthy", f"{service} is unhealthy")
+        line = next(one for one in self.logs(service).splitlines() if log in one)
+        say(f"  {service} unhealthy: {line.strip()[:230]}")
+
+    def logs(self, service: str) -> str:
+        """Return a service's log."""
+        return self.all("logs", "--no-log-prefix", "--no-color", service).replace("\x1b[2K", "")
+
+    def python(self, service: str, script: str) -> Any:
+        """Run Python in a service's container and return what it printed as JSON, or nothing."""
+        done = self.compose(
+            "--profile", "*", "exec", "-T", service, "python", "-c", script, check=False
+        )
+        return json.loads(done.stdout) if not done.returncode else {}
+
+    def kill(self, service: str) -> None:
+        """Kill every process of a service at once; the engine starts it again."""
+        self.all("exec", "-T", service, "sh", "-c", "kill -9 -1", check=False)
+
+    def accepted(self) -> dict[str, int]:
+        """Return how many readings the reader has accepted, by run."""
+        return dict(self.python("reader", ACCEPTED))
+
+    def in_mongo(self, node: str | None = None) -> dict[str, list[int]]:
+        """Return how many readings MongoDB has by run: in all, different ones, and the highest."""
+        which = f"NODE = {node!r}\n" if node else 'NODE = {"$exists": True}\n'
+        return dict(self.python("mongo-recorder", which + COUNT_MONGO + PRINT))
+
+    def in_mysql(self) -> dict[str, list[int]]:
+        """Return the same of MySQL."""
+        tables = "instantaneous_demand current_summation_delivered price_cluster notification"
+        return dict(self.python("sql-writer", f"TABLES = {tables.split()}" + COUNT_MYSQL + PRINT))
+
+    def wait_complete(
+        self, stored: Callable[[], dict[str, list[int]]], where: str, more_than: int = 0
+    ) -> int:
+        """Wait until a store has every reading that the reader accepted, each once; say how many."""
+
+        def complete() -> tuple[int, int] | None:
+            accepted, found = self.accepted(), stored()
+            for count, different, _ in found.values():
+                assert count == different, f"{where} has readings twice: {found}"
+            all_there = all(found.get(run, [0])[0] >= count for run, count in accepted.items())
+            no_gap = all(count == highest for count, _, highest in found.values())
+            total = sum(count for count, _, _ in found.values())
+            there = accepted and all_there and no_gap and total > more_than
+            return (total, len(found)) if there else None
+
+        try:
+            found: tuple[int, int] = wait_until(complete, f"{where} has every reading")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.accepted()} {stored()}") from None
+        total, runs = found
+        say(f"  {where}: {total} readings of {runs} run(s), none missing, none twice")
+        return total
+
+    def port(self) -> int:
+        """Return the host's port of the broker's TLS listener."""
+        return int(self.all("port", "broker", "8883").strip().rpartition(":")[2])
+
+
+class Stick:
+    """A simulated stick on a pseudo-terminal of this host, under a path that containers see."""
+
+    def __init__(self, rate: float = 10, path: str = "") -> None:
+        # Of what a container sees of the host's devices, this is where anybody may make a link.
+        self._folder = Path("/dev/shm") / f"raven-test-{uuid.uuid4().hex[:8]}"  # noqa: S108
+        self._folder.mkdir()
+        self.path = path or str(self._folder / "ttyRAVEN")
+        command = [str(BIN / "raven-simulator"), "--pty", self.path, "--rate", str(rate)]
+        self._process = subprocess.Popen(
+            [*command, "--control"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._answer("ready")
+
+    def unplug(self) -> None:
+        """Take it out."""
+        self._say("unplug")
+
+    def plug(self, path: str = "") -> None:
+        """Put it in again: another device, under another path if one is given."""
+        self.path = path or self.path
+        self._say(f"replug {path}".strip())
+
+    def end(self) -> None:
+        """Take it away."""
+        self._process.terminate()
+        self._process.communicate(timeout=10)
+        shutil.rmtree(self._folder)
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        self._answer("ok")
+
+    def _answer(self, wanted: str) -> None:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line.startswith(wanted), line
+        if Path(self.path).exists():
+            # The container's user is in the group that owns a real port; here it is nobody's.
+            Path(self.path).resolve().chmod(0o666)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Sees that every official image that docker-compose.yml names is there: the official one where it
+# is or can be pulled, else one that stands in for it, built from Debian's packages.
+set -euo pipefail
+cd "$(dirname "$0")"
+state="$(cd ../.. && pwd)/.compose-test"
+say() { echo "compose-test: $*" >&2; }
+
+debian() {
+  docker image inspect raven-stand-in/debian:trixie >/dev/null 2>&1 && return 0
+  local mirror root="$state/debian"
+  if ! PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null; then
+    say "installing Debian's package debootstrap"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+  fi
+  say "making a Debian image to build stand-ins on"
+  mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
+  PATH="$PATH:/usr/sbin" debootstrap --variant=minbase trixie "$root" "$mirror" >"$state/debootstrap.log"
+  tar -C "$root" -c . | docker import - raven-stand-in/debian:trixie >/dev/null
+  rm -rf "$root"
+}
+
+# Python comes first: others stand on it.
+for image in $(docker compose -f ../../docker-compose.yml config --no-interpolate --format json |
+    python3 -c 'import json, sys; print(*sorted(json.load(sys.stdin)["x-versions"].values(), reverse=True))'); do
+  name="${image%%:*}"
+  if docker image inspect "$image" >/dev/null 2>&1; then
+    stand_in="$(docker image inspect -f '{{index .Config.Labels "raven.stand-in"}}' "$image")"
+    [ "$stand_in" = yes ] || { say "$image is the official one"; continue; }
+  elif docker pull -q "$image" >/dev/null 2>&1; then
+    say "$image is the official one"
+    continue
+  fi
+  debian
+  docker build --quiet --network host --label raven.stand-in=yes \
+    --build-context certificates=/etc/ssl/certs -t "$image" -f "standins/$name.Dockerfile" standins >/dev/null
+  say "$image is stood in for by: $(sed -n '1s/^# In place of [^ ]*: //p' "standins/$name.Dockerfile")"
+done

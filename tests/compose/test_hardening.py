@@ -1,0 +1,118 @@
+"""What the running containers may do, and who can read which secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.compose.project import Project, docker, say, wait_until
+
+SERVICES = ("broker", "mysql", "mongo", "reader", "sql-writer", "sql-relay", "mongo-recorder")
+
+
+def containers(home: Project) -> dict[str, dict[str, Any]]:
+    """Return what `docker inspect` says of a project's containers, by service."""
+    found = json.loads(docker("inspect", *home.all("ps", "--all", "--quiet").split()))
+    return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
+
+def secrets_of(home: Project) -> dict[str, str]:
+    """Return every secret that was made, by name."""
+    script = (
+        "import json, pathlib; print(json.dumps({f.name: f.read_text() for f in "
+        "pathlib.Path('/made').iterdir() if f.name.split('-')[0] in ('mqtt', 'mongo', 'mysql') "
+        "or f.suffix == '.key'}))"
+    )
+    run = ["run", "--rm", "--entrypoint", "python", "credentials", "-c", script]
+    return dict(json.loads(home.compose(*run).stdout))
+
+
+def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., Project]):
+    """No root, no capabilities, no new privileges, nothing writable but volumes, bounded."""
+    home = project()
+    home.up("--profile", "demo", "--profile", "mqtt", "--profile", "sql")
+    home.wait_healthy(*SERVICES)
+    found = containers(home)
+    for service in (*SERVICES, "simulator", "credentials"):
+        config, host = found[service]["Config"], found[service]["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+        assert host["Init"], service
+        assert not host["Privileged"], service
+        assert host["Memory"] > 0, service
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}, service
+        if service == "credentials":
+            assert sorted(host["CapAdd"]) == ["CHOWN", "DAC_OVERRIDE"]
+            assert host["NetworkMode"] == "none"
+            continue
+        assert not host["CapAdd"], service
+        assert config["User"].split(":")[0].isdigit(), service
+        status = home.all("exec", "-T", service, "sh", "-c", "cat /proc/self/status")
+        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        assert lines["Uid"].split()[1] != "0", service
+        assert int(lines["CapEff"], 16) == int(lines["CapBnd"], 16) == 0, service
+        assert lines["NoNewPrivs"].strip() == "1", service
+        touched = home.compose("exec", "-T", service, "touch", "/etc/x", check=False)
+        assert touched.returncode, service
+    published = {s: one["HostConfig"]["PortBindings"] for s, one in found.items()}
+    assert {service for service, ports in published.items() if ports} == {"broker"}
+    say(f"  checked: {' '.join(sorted(found))}")
+
+    secrets = secrets_of(home)
+    assert len(secrets) >= 10
+    assert len(set(secrets.values())) == len(secrets)
+    inspected = json.dumps(found)
+    logged = "".join(home.logs(service) for service in found)
+    for name, secret in secrets.items():
+        assert len(secret) >= 32, name
+        assert secret not in inspected, name
+        assert secret not in logged, name
+    for service in SERVICES:
+        mounted = {
+            m["Name"].removeprefix(home.name + "_") for m in found[service]["Mounts"] if "Name" in m
+        }
+        assert {name for name in mounted if name.startswith("for-")} == {f"for-{service}"}, service
+        assert "credentials" not in mounted, service
+    say(f"  {len(secrets)} secrets: in no environment, inspect or log; each service mounts its own")
+
+
+def test_the_broker_lets_nobody_in_without_an_account_of_its_own(project: Callable[..., Project]):
+    """Anonymous and wrong passwords are refused; a reader cannot write what is another's."""
+    home = project(RAVEN_NODE="house")
+    home.up("--profile", "mqtt", options=["broker", "mongo-recorder"])
+    home.wait_healthy("broker", "mongo-recorder")
+    secrets = secrets_of(home)
+
+    def sub(topic: str, *who: str) -> str:
+        words = ["exec", "-T", "broker", "mosquitto_sub", "-W", "3", "-t", topic, *who]
+        return home.compose(*words, check=False).stderr
+
+    assert "not authorised" in sub("#")
+    assert "not authorised" in sub("#", "-u", "mongo-recorder", "-P", "wrong")
+    for topic, kept in (("raven/v1/house/status", True), ("raven/v1/other/status", False)):
+        who = ["-u", "house", "-P", secrets["mqtt-house"], "-q", "1", "-r", "-m", "1"]
+        home.compose("exec", "-T", "broker", "mosquitto_pub", "-t", topic, *who)
+        words = ["-u", "watcher", "-P", secrets["mqtt-watcher"], "-t", topic, "-W", "2", "-C", "1"]
+        seen = home.compose("exec", "-T", "broker", "mosquitto_sub", *words, check=False).stdout
+        assert bool(seen) is kept, topic
+
+
+def test_the_alarm_comes_before_a_queue_is_full(project: Callable[..., Project]):
+    """A broker with many messages waiting is unhealthy, says how many, and recovers."""
+    home = project(RAVEN_NODE="house")
+    health = home.folder / "deploy/mosquitto/health"
+    health.write_text(health.read_text().replace("ALARM=160000", "ALARM=300"))
+    home.up("--profile", "mqtt", options=["broker", "mongo-recorder"])
+    wait_until(lambda: "connected to the broker" in home.logs("mongo-recorder"), "it has a session")
+    home.all("stop", "mongo-recorder")
+    who = f"-u house -P {secrets_of(home)['mqtt-house']} -q 1"
+    lines = f"seq 400 | mosquitto_pub {who} -t raven/v1/house/reading/x -l"
+    home.all("exec", "-T", "broker", "sh", "-c", lines)
+    wait_until(lambda: home.health("broker") == "unhealthy", "the broker is unhealthy")
+    say(
+        f"  unhealthy: {containers(home)['broker']['State']['Health']['Log'][-1]['Output'].strip()}"
+    )
+    home.all("start", "mongo-recorder")
+    home.wait_healthy("broker")

@@ -1,0 +1,163 @@
+"""What goes wrong at homes: the log says it, `docker compose ps` shows it, nothing spins."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.compose.project import Project, Stick, docker, say, wait_until
+
+
+def calm(home: Project) -> None:
+    """Assert that no container is busy with its trouble."""
+    ids = home.all("ps", "--quiet").split()
+    table = docker("stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}}", *ids)
+    busy = {name: float(cpu.rstrip("%")) for name, cpu in map(str.split, table.splitlines())}
+    assert all(cpu < 25 for cpu in busy.values()), busy
+
+
+def test_a_home_without_a_stick_waits_for_it(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """A missing device is unhealthy and named; once plugged in it is read without a restart."""
+    meter = stick()
+    meter.unplug()
+    home = project(RAVEN_DEVICE=meter.path)
+    home.up("--profile", "mqtt")
+    home.wait_unhealthy("reader", "there is no such port")
+    calm(home)
+    meter.plug()
+    home.wait_healthy("reader")
+    home.wait_complete(home.in_mongo, "MongoDB", more_than=10)
+
+    other = project(RAVEN_DEVICE=meter.path)
+    other.up("--profile", "mqtt")
+    other.wait_unhealthy("reader", "another program uses it; two readers cannot share a stick")
+    calm(other)
+    assert home.health("reader") == "healthy"
+    assert other.port() != home.port()
+
+
+def test_an_upstream_that_cannot_be_reached_and_a_full_disk(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """An edge home says that the server is not reached, and, when readings filled its disk, that."""
+    meter = stick(60)
+    home = project(RAVEN_DEVICE=meter.path, MQTT_URL="mqtt://house:x@nowhere.invalid")
+    path = home.folder / "docker-compose.yml"
+    small = "driver_opts: {type: tmpfs, device: tmpfs, o: 'size=1m,uid=10001'}"
+    path.write_text(
+        re.sub(
+            r"^  reader:$\n(?=  mongo:)",
+            f"  reader: {{{small}}}\n",
+            path.read_text(),
+            flags=re.MULTILINE,
+        )
+    )
+    home.up("--profile", "edge")
+    home.wait_unhealthy("reader", "check=broker")
+    home.wait_unhealthy("reader", "check=spool")
+    meter.unplug()
+    calm(home)
+
+
+def test_a_wrong_password(project: Callable[..., Project]):
+    """A password that a server does not take is named with the setting to look at."""
+    home = project()
+    secrets = home.folder / "deploy/secrets"
+    (secrets / "mongo_url").write_text("mongodb://mongo-recorder:wrong@mongo/raven")
+    (secrets / "mysql_url").write_text("mysql://sql-writer:wrong@mysql/raven")
+    home.up("--profile", "mqtt", "--profile", "sql", "--profile", "demo")
+    home.wait_unhealthy("mongo-recorder", "see MONGO_URL")
+    home.wait_unhealthy("sql-writer", "see MYSQL_URL")
+    calm(home)
+    (secrets / "mongo_url").unlink()
+    (secrets / "mysql_url").unlink()
+    home.up(
+        "--profile", "mqtt", "--profile", "sql", "--profile", "demo", options=["--force-recreate"]
+    )
+    home.wait_healthy("mongo-recorder", "sql-writer", "sql-relay", "reader")
+    home.wait_complete(home.in_mongo, "MongoDB", more_than=2)
+
+    (secrets / "mqtt_url").write_text("mqtt://somebody:wrong@broker")
+    home.up("--profile", "mqtt", options=["--force-recreate", "credentials", "mongo-recorder"])
+    home.wait_unhealthy("mongo-recorder", "somebody@broker:1883 refuses: Not authorized")
+
+
+def test_a_setting_that_cannot_be_used(project: Callable[..., Project]):
+    """The service stops with status 78 and names the variable; the engine tries seldom."""
+    home = project(RAVEN_DEVICE="usb")
+    home.up("--profile", "edge")
+    wait_until(lambda: "(78)" in str(home.ps()["reader"]["Status"]), "the reader ended with 78")
+    said = "RAVEN_DEVICE: 'usb' cannot be used: allowed is auto, a path"
+    assert said in home.logs("reader")
+    say(f"  reader {home.ps()['reader']['Status']}: {said}")
+
+    home.set(RAVEN_DEVICE="auto", RAVEN_NODE="no name")
+    assert "credentials" in home.up("--profile", "edge", check=False)
+    assert "'no name': allowed is 1 to 64 letters" in home.logs("credentials")
+
+
+def test_a_volume_from_an_older_version_gets_what_is_missing(project: Callable[..., Project]):
+    """Accounts that an older version did not make are made, and what was made stays."""
+    home = project()
+    home.up("--profile", "demo", "--profile", "sql")
+    home.wait_healthy("sql-writer", "sql-relay", "reader")
+    stored = home.wait_complete(home.in_mysql, "MySQL", more_than=2)
+    mysql = ["exec", "-T", "mysql", "mysql", "--defaults-extra-file=/credentials/root.cnf"]
+    home.all(*mysql, "-e", "DROP USER 'sql-relay'@'%'")
+    home.all("down")
+    forget = "rm /made/mysql-sql-relay /made/ca.* /made/server.* /for/sql-relay/* /for/broker/*"
+    home.compose("run", "--rm", "--entrypoint", "sh", "credentials", "-c", forget)
+    home.up("--profile", "demo", "--profile", "sql")
+    home.wait_healthy("broker", "sql-writer", "sql-relay", "reader")
+    home.wait_complete(home.in_mysql, "MySQL", more_than=stored)
+
+
+def test_two_projects_that_want_one_port(project: Callable[..., Project]):
+    """The engine names the port that is taken; MQTTS_PUBLISH gives the second its own."""
+    first = project()
+    first.up("--profile", "mqtt", options=["broker"])
+    second = project(MQTTS_PUBLISH=f"127.0.0.1:{first.port()}")
+    said = second.up("--profile", "mqtt", options=["broker"], check=False)
+    assert "port is already allocated" in said
+    say(f"  {said.strip().splitlines()[-1][-140:]}")
+    second.set(MQTTS_PUBLISH="127.0.0.1:0")
+    second.up("--profile", "mqtt", options=["broker"])
+    second.wait_healthy("broker")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes")
+def test_the_reader_may_open_serial_ports_and_no_other_device(
+    project: Callable[..., Project],
+):
+    """Of the host's devices the container's rules let the reader open ttyUSB and ttyACM alone."""
+    home = project()
+    home.up("--profile", "edge")
+    wait_until(lambda: home.health("reader") != "starting", "the reader is up")
+    script = """
+import errno, json, os
+def tried(path):
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+        return "opened"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+print(json.dumps([tried(path) for path in PATHS]))
+"""
+    nodes = {"/dev/raven-test-usb": 188, "/dev/raven-test-acm": 166, "/dev/raven-test-disk": 253}
+    try:
+        for path, major in nodes.items():
+            os.mknod(path, 0o020666, os.makedev(major, 987))
+            os.chmod(path, 0o666)  # noqa: PTH101, S103 - the group's rights are not what is tested
+        usb, acm, other = home.python("reader", f"PATHS = {list(nodes)}" + script)
+    finally:
+        for path in nodes:
+            os.unlink(path)  # noqa: PTH108
+    say(f"  ttyUSB {usb}, ttyACM {acm} (no such hardware here), another device {other}")
+    assert usb in ("ENXIO", "ENODEV", "opened")
+    assert acm in ("ENXIO", "ENODEV", "opened")
+    assert other == "EPERM"

@@ -1,0 +1,121 @@
+"""The credentials that `docker compose up` makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+from pathlib import Path
+
+import credentials
+import pytest
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that runs the one-shot over the same volumes again and again."""
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    for name in ("made", "own", *(f"for/{service}" for service in credentials.USER_OF)):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "acl").write_text("user health\n")
+
+    def run(**environ: str) -> credentials.Credentials:
+        folders = [tmp_path / name for name in ("made", "own", "for", "acl")]
+        made = credentials.Credentials(environ, *folders)
+        made.hand_out()
+        return made
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return what every file of a folder holds; password lines have a new salt each time."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != "passwords")
+    return {str(file.relative_to(folder)): file.read_text() for file in files}
+
+
+def test_what_was_made_stays(tmp_path: Path, make):
+    """A second start changes nothing."""
+    make()
+    before = contents(tmp_path)
+    make()
+    assert contents(tmp_path) == before
+
+
+def test_every_file_is_for_one_user(tmp_path: Path, make):
+    """Nobody but its owner can read a credential."""
+    make()
+    files = [file for file in tmp_path.glob("for/*/*") if not file.is_symlink()]
+    assert files
+    assert {file.stat().st_mode & 0o777 for file in [*files, *tmp_path.glob("made/*")]} == {0o600}
+
+
+def test_what_a_newer_version_needs_is_made(tmp_path: Path, make):
+    """Volumes of an older version get what they lack and keep what they have."""
+    make()
+    before = contents(tmp_path)
+    for name in ("made/mysql-sql-relay", "for/sql-relay/mysql_url", "made/ca.pem"):
+        (tmp_path / name).unlink()
+    make()
+    after = contents(tmp_path)
+    assert after.keys() == before.keys()
+    assert after["for/reader/mqtt_url"] == before["for/reader/mqtt_url"]
+    assert after["for/sql-relay/mysql_url"] != before["for/sql-relay/mysql_url"]
+
+
+def test_the_owners_values_take_the_place_of_ours(tmp_path: Path, make):
+    """From the environment or from a file, percent-encoded where they become part of a URL."""
+    (tmp_path / "own" / "mqtt-sql-writer").write_text("p@ss/word\n")
+    (tmp_path / "own" / "mongo_url").write_text("mongodb://elsewhere/raven\n")
+    make(UPSTREAM_MQTT_URL="mqtts://me:x@up")
+    found = contents(tmp_path / "for")
+    assert found["sql-writer/mqtt_url"] == "mqtt://sql-writer:p%40ss%2Fword@broker"
+    assert found["mongo-recorder/mongo_url"] == "mongodb://elsewhere/raven"
+    assert found["sql-relay/upstream_mqtt_url"] == "mqtts://me:x@up"
+
+
+def test_a_node_is_called_as_its_account(tmp_path: Path, make):
+    """RAVEN_NODE, else the account at another broker, else a name that is made once."""
+    node = tmp_path / "for/reader/node"
+    make()
+    made = node.read_text()
+    assert made.startswith("home-")
+    make(MQTT_URL="mqtts://house-7:x@server")
+    assert node.read_text() == "house-7"
+    make(MQTT_URL="mqtts://me%40home:x@server", RAVEN_NODE="attic")
+    assert node.read_text() == "attic"
+    make()
+    assert node.read_text() == made
+    with pytest.raises(ValueError, match="allowed is 1 to 64 letters"):
+        make(RAVEN_NODE="no name")
+
+
+def test_a_broker_account_comes_and_goes(tmp_path: Path, make):
+    """An account is made once, printed as a URL for the server's name, and can be removed."""
+    made = make(SERVER_NAME="raven.example.org")
+    url = made.account("house-7")
+    assert url.startswith("mqtts://house-7:")
+    assert url.endswith("@raven.example.org:8883")
+    assert made.account("house-7") == url
+    passwords = tmp_path / "for/broker/passwords"
+    assert "\nhouse-7:$7$" in passwords.read_text()
+    made.remove("house-7")
+    assert "house-7" not in passwords.read_text()
+    with pytest.raises(ValueError, match="no account"):
+        made.remove("house-7")
+
+
+def test_the_certificate_follows_the_servers_names(tmp_path: Path, make):
+    """A new name gets a new certificate from the same authority, which clients go on trusting."""
+    make()
+    ca, first = ((tmp_path / "made" / name).read_text() for name in ("ca.pem", "server.pem"))
+    make(SERVER_NAME="raven.example.org, 192.0.2.7")
+    server = tmp_path / "for/broker/server.pem"
+    assert (tmp_path / "made/ca.pem").read_text() == ca
+    assert server.read_text() != first
+    names = ssl._ssl._test_decode_cert(str(server))["subjectAltName"]  # type: ignore[attr-defined]
+    assert ("DNS", "raven.example.org") in names
+    assert ("IP Address", "192.0.2.7") in names
+    ssl.create_default_context(cafile=tmp_path / "made/ca.pem")
