@@ -36,7 +36,7 @@ check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/mypy deploy/container
 
 .PHONY: bench
-bench: $(VENV)/.dev system  ## Measure what it costs, and rewrite docs/performance.md
+bench: $(VENV)/.dev system system-sql  ## Measure what it costs, and rewrite docs/performance.md
 	PYTHONPATH=tools $(BIN)/python bench/run.py
 
 .PHONY: compose-bench

@@ -1,6 +1,6 @@
 """Measures, prints one table, and after a whole run writes docs/performance.md.
 
-``PYTHONPATH=tools:bench .venv/bin/python bench/run.py [decode|recorder|publisher|memory ...]``
+``PYTHONPATH=tools:bench .venv/bin/python bench/run.py [decode|recorder|publisher|writer|...]``
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BUSY_LOOK_S: Final = 3.0
-PACKAGES: Final = ("paho-mqtt", "pymongo", "msgspec", "SecantusDB")
+PACKAGES: Final = ("paho-mqtt", "pymongo", "PyMySQL", "msgspec", "SecantusDB")
 
 HEAD: Final = """\
 # Performance
@@ -63,7 +63,8 @@ TAIL: Final = """\
   writes its whole queue anew each time and a long queue would measure the disk alone.
 - Memory over days.
 - How long a single reading takes from the stick to the store.
-- More than one reader or recorder at a time.
+- More than one reader, writer or relay at a time; several recorders are in
+  [performance-containers.md](performance-containers.md).
 """
 
 
@@ -96,7 +97,7 @@ def machine(busy: float) -> str:
         f"- {datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB",
         f"- {_system()}, Linux {platform.release().split('-')[0]}",
         f"- Python {platform.python_version()}, {packages}",
-        f"- {_mosquitto()}, SQLite {sqlite3.sqlite_version}",
+        f"- {_mosquitto()}, {_mariadb()}, SQLite {sqlite3.sqlite_version}",
         f"- beside them: {', '.join(_peers())}",
         f"- other processes took {busy:.0f} % of the cores just before",
     ]
@@ -117,6 +118,12 @@ def _system() -> str:
 def _mosquitto() -> str:
     shown = subprocess.run([_tool("mosquitto"), "-h"], capture_output=True, text=True, check=False)
     return "Mosquitto" + shown.stdout.partition("version")[2].splitlines()[0]
+
+
+def _mariadb() -> str:
+    command = [_tool("mariadbd"), "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "MariaDB " + shown.stdout.partition("Ver ")[2].partition("-")[0]
 
 
 def _peers() -> list[str]:

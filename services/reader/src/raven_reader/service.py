@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 SERVICE: Final = "reader"
 PENDING_MAX: Final = 10_000
 """Readings held in memory while the disk is full; older ones are then refused."""
+KEEP_AGAIN_S: Final = 1.0
+"""A full disk is tried again after this; each try costs as much as all that waits."""
 LINE_STALL_S: Final = 60.0
 
 
@@ -89,6 +92,7 @@ class Reader:
         metrics: ReaderMetrics,
         *,
         clock: Callable[[], datetime] = now,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -97,6 +101,8 @@ class Reader:
         self._health = health
         self._metrics = metrics
         self._clock = clock
+        self._elapsed = elapsed
+        self._keep_again_at = 0.0
         self._sparse = Sparse(log)
         self._node = spool.node
         self._topics = Topics(settings.raven_topic_prefix)
@@ -151,7 +157,7 @@ class Reader:
                 case Rejected(error, raw):
                     self._reject(error, raw)
         self._count_damaged()
-        if self._pending or self._letters:
+        if (self._pending or self._letters) and self._elapsed() >= self._keep_again_at:
             self._keep()
         if outcomes:
             port = self._status.port if self._status else None
@@ -263,6 +269,7 @@ class Reader:
             readings = self._spool.accept(list(self._pending), list(self._letters))
         except RetryableError as error:
             self._health.failing("spool", str(error))
+            self._keep_again_at = self._elapsed() + KEEP_AGAIN_S
             return
         self._health.ok("spool")
         self._pending.clear()
