@@ -20,9 +20,6 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Settings)
 
-SWITCH_INTERVAL_S = 0.0005
-"""A tenth of Python's own: after each answer of a database the main loop would otherwise wait for
-the thread that reads from the broker, which took a third of a writer's rate."""
 EXIT_FAILED = 1
 EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h."""
@@ -65,7 +62,6 @@ def main(
         print("the settings can be used")
         return 0
     logs.configure(name, settings.raven_log_level, settings.raven_log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
