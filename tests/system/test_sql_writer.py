@@ -116,7 +116,9 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     stop = AtOnce(lambda: (mariadb.start(), back.set()))
     broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
     with closing(sql.sql.sink()) as sink:
-        consumer = Consumer("sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics())
+        consumer = Consumer(
+            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics()
+        )
         thread = threading.Thread(target=consumer.run, args=(stop,))
         thread.start()
         wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
