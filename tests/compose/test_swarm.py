@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,15 +82,17 @@ def test_recorders_are_a_service_of_a_swarm(
     service = f"{name}_mongo-recorder"
 
     def stored() -> dict[str, list[int]]:
+        time.sleep(2)  # what was accepted just now is on its way
         return _in_mongo(mongo_url, "house-9")
 
     def wait_for_tasks(count: int) -> None:
-        wait_until(
-            lambda: docker("ps", "-q", "-f", f"name={service}", "-f", "health=healthy").split()[
-                count - 1 :
-            ],
-            f"{count} recorders run: {docker('service', 'ps', service, '--no-trunc')}",
-        )
+        running = ("ps", "-q", "-f", f"name={service}", "-f", "health=healthy")
+        try:
+            wait_until(lambda: len(docker(*running).split()) == count, f"{count} recorders run")
+        except AssertionError as error:
+            said = docker("service", "ps", service, "--no-trunc")
+            logs = docker("service", "logs", "--tail", "5", service, check=False)
+            raise AssertionError(f"{error}\n{said}\n{logs}") from None
 
     wait_for_tasks(4)
     count = home.wait_complete(stored, "the server, with a swarm's recorders", more_than=20)
