@@ -126,7 +126,7 @@ def _first_readings(folder: Path) -> str:
 
 
 def _total(counts: Callable[[], dict[str, list[int]]]) -> int:
-    return sum(count for count, _, _ in counts().values())
+    return sum(map(len, counts().values()))
 
 
 def _idle_and_busy(folder: Path) -> str:

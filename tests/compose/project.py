@@ -42,7 +42,7 @@ with db.cursor() as cursor:
 """
 PRINT = """
 import json
-print(json.dumps({h: [len(s), len(set(s)), max(s)] for h, s in seqs.items()}))
+print(json.dumps(seqs))
 """
 ACCEPTED = """
 import json, sqlite3
@@ -183,7 +183,7 @@ class Project:
         return dict(self.python("reader", ACCEPTED))
 
     def in_mongo(self, node: str | None = None) -> dict[str, list[int]]:
-        """Return how many readings MongoDB has by run: in all, different ones, and the highest."""
+        """Return the numbers of the readings that MongoDB has, by run."""
         which = f"NODE = {node!r}\n" if node else 'NODE = {"$exists": True}\n'
         return dict(self.python("mongo-recorder", which + COUNT_MONGO + PRINT))
 
@@ -196,21 +196,25 @@ class Project:
         self, stored: Callable[[], dict[str, list[int]]], where: str, more_than: int = 0
     ) -> int:
         """Wait until a store has every reading that the reader accepted, each once; say how many."""
+        goal: dict[str, int] = {}
 
         def complete() -> tuple[int, int] | None:
-            accepted, found = self.accepted(), stored()
-            for count, different, _ in found.values():
-                assert count == different, f"{where} has readings twice: {found}"
-            all_there = all(found.get(run, [0])[0] >= count for run, count in accepted.items())
-            no_gap = all(count == highest for count, _, highest in found.values())
-            total = sum(count for count, _, _ in found.values())
-            there = accepted and all_there and no_gap and total > more_than
-            return (total, len(found)) if there else None
+            if not goal:
+                # What the reader accepts from here on may be under way at any look.
+                accepted = self.accepted()
+                goal.update(accepted if sum(accepted.values()) > more_than else {})
+                return None
+            found = stored()
+            for run, numbers in found.items():
+                assert len(numbers) == len(set(numbers)), f"{where} has readings of {run} twice"
+            there = all(set(range(1, n + 1)) <= set(found.get(run, [])) for run, n in goal.items())
+            return (sum(map(len, found.values())), len(found)) if there else None
 
         try:
             found: tuple[int, int] = wait_until(complete, f"{where} has every reading")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.accepted()} {stored()}") from None
+            there = {run: (len(numbers), max(numbers)) for run, numbers in stored().items()}
+            raise AssertionError(f"{error}: wanted {goal}, there {there}") from None
         total, runs = found
         say(f"  {where}: {total} readings of {runs} run(s), none missing, none twice")
         return total
