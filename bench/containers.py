@@ -30,6 +30,8 @@ OURS: Final = ("reader", "mongo-recorder", "sql-writer", "sql-relay", "simulator
 MESSAGES: Final = 20_000
 RECORDERS: Final = (1, 2, 4)
 LOOK_S: Final = 60.0
+SETTLE_S: Final = 20
+"""After the last service is healthy: what a start costs is not what it costs to run."""
 
 PUBLISHED: Final = """
 services:
@@ -137,7 +139,7 @@ def _idle_and_busy(folder: Path) -> str:
             profiles = ["--profile", "sql", "--profile", "mqtt", *(["--profile", "demo"] * busy)]
             home.up(*profiles)
             home.wait_healthy("broker", "mysql", "mongo", "sql-writer", "mongo-recorder")
-            time.sleep(20)
+            time.sleep(SETTLE_S)
             ids = home.all("ps", "--quiet").split()
             before = {one: _stats(one) for one in ids}
             time.sleep(LOOK_S)
