@@ -7,7 +7,7 @@ state="$(cd ../.. && pwd)/.compose-test"
 say() { echo "compose-test: $*" >&2; }
 
 debian() {
-  docker image inspect raven-stand-in/debian:trixie >/dev/null 2>&1 && return 0
+  docker image inspect raven-stand-in/debian:trixie-slim >/dev/null 2>&1 && return 0
   local mirror root="$state/debian"
   if ! PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null; then
     say "installing Debian's package debootstrap"
@@ -16,7 +16,10 @@ debian() {
   say "making a Debian image to build stand-ins on"
   mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
   PATH="$PATH:/usr/sbin" debootstrap --variant=minbase trixie "$root" "$mirror" >"$state/debootstrap.log"
-  tar -C "$root" -c . | docker import - raven-stand-in/debian:trixie >/dev/null
+  # What Debian's own slim image leaves out, now and when packages are installed.
+  printf 'path-exclude /usr/share/%s/*\n' doc info locale man >"$root/etc/dpkg/dpkg.cfg.d/slim"
+  rm -rf "$root"/usr/share/{doc,info,locale,man}/* "$root"/var/{cache/apt,lib/apt/lists,log}/*
+  tar -C "$root" -c . | docker import - raven-stand-in/debian:trixie-slim >/dev/null
   rm -rf "$root"
 }
 
