@@ -44,11 +44,12 @@ PRINT = """
 import json
 print(json.dumps(seqs))
 """
-ACCEPTED = """
+SPOOL = """
 import json, sqlite3
 db = sqlite3.connect("file:/var/lib/raven-reader/spool.sqlite?mode=ro", uri=True)
-print(json.dumps(dict(db.execute("SELECT hash, seq FROM run"))))
 """
+ACCEPTED = 'print(json.dumps(dict(db.execute("SELECT hash, seq FROM run"))))'
+WAITING = 'print(json.dumps(db.execute("SELECT COUNT(*) FROM outbox").fetchone()))'
 
 
 def say(text: str) -> None:
@@ -180,7 +181,12 @@ class Project:
 
     def accepted(self) -> dict[str, int]:
         """Return how many readings the reader has accepted, by run."""
-        return dict(self.python("reader", ACCEPTED))
+        return dict(self.python("reader", SPOOL + ACCEPTED))
+
+    def waiting(self) -> int:
+        """Return how many entries nobody has taken from the reader."""
+        (count,) = self.python("reader", SPOOL + WAITING)
+        return int(count)
 
     def in_mongo(self, node: str | None = None) -> dict[str, list[int]]:
         """Return the numbers of the readings that MongoDB has, by run."""

@@ -160,6 +160,46 @@ def test_what_waits_at_the_broker_survives_its_kill(
     home.wait_complete(home.in_mongo, "MongoDB after kill -9 of the broker", more_than=stored + 400)
 
 
+def test_what_recorders_share_survives_a_kill_of_the_broker(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """The broker is killed under load, alone and with all four recorders: each share is kept."""
+    home = project(RAVEN_DEVICE=stick(50).path)
+    profiles = ("--profile", "server", "--profile", "edge")
+    home.up(*profiles, options=["--scale", "mongo-recorder=4"])
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    wait_until(lambda: home.logs("mongo-recorder").count("slot taken") == 4, "each has a slot")
+    stored = home.wait_complete(home.in_mongo, "MongoDB, by four recorders", more_than=100)
+
+    # Somebody else's session takes every reading too.  A broker that forgot the recorders' would
+    # answer with success then, and the reader would keep nothing for them.
+    url = home.compose("run", "--rm", "credentials", "account", "watcher").stdout
+    password = url.partition("watcher:")[2].partition("@")[0]
+    client = ["mosquitto_sub", "-V", "5", "-i", "witness", "-c", "-x", "3600", "-E", "-q", "1"]
+    client += ["-u", "watcher", "-P", password, "-t", "raven/v1/+/reading/+"]
+    home.all("exec", "-T", "broker", *client)
+
+    def kill(*services: str) -> None:
+        say(f"\n$ docker kill: {' '.join(services)}")
+        docker("kill", *home.all("ps", "--quiet", *services).split())
+
+    kill("broker")
+    home.up(*profiles, options=["--scale", "mongo-recorder=4"])
+    what = "MongoDB after docker kill of the broker"
+    stored = home.wait_complete(home.in_mongo, what, more_than=stored + 400)
+
+    kill("mongo-recorder")
+    wait_until(lambda: sum(home.accepted().values()) > stored + 400, "readings wait at the broker")
+    kill("broker")
+    home.up(*profiles, options=["broker", "reader"])
+    home.wait_healthy("broker")
+    wait_until(lambda: sum(home.accepted().values()) > stored + 800, "more wait at the broker")
+    wait_until(lambda: home.waiting() < 50, "the reader has handed on what it had")
+    home.up(*profiles, options=["--scale", "mongo-recorder=4"])
+    what = "MongoDB after docker kill of the broker and of all recorders"
+    home.wait_complete(home.in_mongo, what, more_than=stored + 800)
+
+
 def test_homes_report_to_a_server_over_tls(
     project: Callable[..., Project], stick: Callable[..., Stick]
 ):
