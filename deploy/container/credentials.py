@@ -201,9 +201,9 @@ class Credentials:
 
     def _give_mysql(self, rights: Mapping[str, str]) -> None:
         # The server runs this at each start, so that an account that came later is made too.
+        hosts = {**dict.fromkeys(rights, "%"), "health": "127.0.0.1", "root": "localhost"}
         lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
-        for account in (*rights, "health"):
-            host = "127.0.0.1" if account == "health" else "%"
+        for account, host in hosts.items():
             user, password = f"'{account}'@'{host}'", _sql(self._password("mysql", account))
             lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
             lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
@@ -211,9 +211,8 @@ class Credentials:
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
         self._give("mysql", "root", self._password("mysql", "root"))
         for account in ("health", "root"):
-            host = "127.0.0.1" if account == "health" else "localhost"
             password = self._password("mysql", account)
-            text = f'[client]\nuser={account}\npassword="{password}"\nhost={host}\n'
+            text = f'[client]\nuser={account}\npassword="{password}"\nhost={hosts[account]}\n'
             self._give("mysql", f"{account}.cnf", text)
 
     def _give_ca(self, service: str, name: str) -> None:
