@@ -40,6 +40,16 @@ with db.cursor() as cursor:
         for hash, seq in cursor.fetchall():
             seqs.setdefault(hash, []).append(seq)
 """
+DISK = """
+services:
+  other:
+    image: python:3.13-slim-trixie
+    init: true
+    command: [sleep, infinity]
+    volumes: ["{volume}:/disk"]
+volumes:
+  {volume}: {{driver_opts: {{type: tmpfs, device: tmpfs, o: "size={size},uid={user}"}}}}
+"""
 PRINT = """
 import json
 print(json.dumps(seqs))
@@ -100,6 +110,19 @@ class Project:
     def override(self, text: str) -> None:
         """Change the services as their owner would."""
         (self.folder / "docker-compose.override.yml").write_text(text + "\n")
+
+    def give_disk(self, volume: str, user: int, size: str) -> None:
+        """Give a volume a small disk of its own, on which another program writes too."""
+        self.override(DISK.format(volume=volume, user=user, size=size))
+
+    def fill_disk(self, megabytes: int) -> None:
+        """Have the other program take as much, or all that is left."""
+        fill = ["dd", "if=/dev/zero", "of=/disk/other", "bs=1M", f"count={megabytes}"]
+        self.all("exec", "-T", "other", *fill, check=False)
+
+    def free_disk(self) -> None:
+        """Have it give that back."""
+        self.all("exec", "-T", "other", "rm", "/disk/other")
 
     def compose(
         self, *arguments: str, check: bool = True, shown: bool = False

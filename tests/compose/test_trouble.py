@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 
 import pytest
@@ -47,21 +46,48 @@ def test_an_upstream_that_cannot_be_reached_and_a_full_disk(
     """An edge home says that the server is not reached, and, when readings filled its disk, that."""
     meter = stick(60)
     home = project(RAVEN_DEVICE=meter.path, MQTT_URL="mqtt://house:x@nowhere.invalid")
-    path = home.folder / "docker-compose.yml"
-    small = "driver_opts: {type: tmpfs, device: tmpfs, o: 'size=1m,uid=10001'}"
-    path.write_text(
-        re.sub(
-            r"^  reader:$\n(?=  mongo:)",
-            f"  reader: {{{small}}}\n",
-            path.read_text(),
-            flags=re.MULTILINE,
-        )
-    )
+    home.give_disk("reader", 10001, "1m")
     home.up("--profile", "edge")
     home.wait_unhealthy("reader", "check=broker")
     home.wait_unhealthy("reader", "check=spool")
     meter.unplug()
     calm(home)
+
+
+def test_a_full_disk_at_the_broker(project: Callable[..., Project], stick: Callable[..., Stick]):
+    """The broker ends before its disk is full; readings wait at the reader until there is room."""
+    home = project(RAVEN_DEVICE=stick().path)
+    home.give_disk("broker", 1883, "256m")
+    home.up("--profile", "mqtt")
+    home.wait_healthy("broker", "mongo", "mongo-recorder", "reader")
+    stored = home.wait_complete(home.in_mongo, "MongoDB", more_than=20)
+    home.all("kill", "mongo-recorder")
+    wait_until(lambda: sum(home.accepted().values()) > stored + 100, "readings wait at the broker")
+    home.fill_disk(192)
+    home.wait_unhealthy("reader", "check=broker")
+    assert home.health("broker") != "healthy"
+    said = next(line for line in home.logs("broker").splitlines() if "the disk is full" in line)
+    say(f"  broker {home.health('broker')}: {said}")
+    calm(home)
+    home.free_disk()
+    home.wait_healthy("broker", "reader")
+    home.all("start", "mongo-recorder")
+    home.wait_complete(home.in_mongo, "MongoDB, of a full disk", more_than=stored + 200)
+
+
+def test_a_full_disk_at_mysql(project: Callable[..., Project], stick: Callable[..., Stick]):
+    """The writer names the full disk, readings wait at the broker; all arrive once there is room."""
+    home = project(RAVEN_DEVICE=stick().path)
+    home.give_disk("mysql", 999, "400m")
+    home.up("--profile", "sql")
+    home.wait_healthy("broker", "mysql", "sql-writer", "reader")
+    stored = home.wait_complete(home.in_mysql, "MySQL", more_than=20)
+    home.fill_disk(400)
+    home.wait_unhealthy("sql-writer", "MySQL's disk is full")
+    calm(home)
+    home.free_disk()
+    home.wait_healthy("mysql", "sql-writer", "reader")
+    home.wait_complete(home.in_mysql, "MySQL, of a full disk", more_than=stored + 100)
 
 
 def test_a_wrong_password(project: Callable[..., Project]):
