@@ -30,7 +30,7 @@ def test_every_profile_and_every_pair_of_profiles_can_be_used(project: Callable[
 
 
 def test_what_the_pages_show_can_be_used(project: Callable[..., Project]):
-    """The override for one device in docs/operations.md passes, and so does the Swarm's stack."""
+    """The override for one device in docs/operations.md passes, the Swarm's stack and `bake` too."""
     home = project()
     page = (ROOT / "docs" / "operations.md").read_text()
     home.override(page.partition("```yaml\n")[2].partition("```")[0])
@@ -40,6 +40,8 @@ def test_what_the_pages_show_can_be_used(project: Callable[..., Project]):
     assert "/dev" not in [one["target"] for one in reader["volumes"]]
     assert reader["devices"]
     docker("stack", "config", "--compose-file", str(ROOT / "deploy" / "stack.yml"))
+    bake = ["buildx", "bake", "-f", str(ROOT / "docker-compose.yml"), "--print"]
+    docker(*bake, "--set", "*.platform=linux/amd64,linux/arm64")
 
 
 def test_a_new_setting_is_taken_by_the_next_up(
