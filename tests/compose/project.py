@@ -59,7 +59,9 @@ import json, sqlite3
 db = sqlite3.connect("file:/var/lib/raven-reader/spool.sqlite?mode=ro", uri=True)
 """
 ACCEPTED = 'print(json.dumps(dict(db.execute("SELECT hash, seq FROM run"))))'
-WAITING = 'print(json.dumps(db.execute("SELECT COUNT(*) FROM outbox").fetchone()))'
+WAITING = (
+    'print(json.dumps(db.execute("SELECT COUNT(*) FROM outbox WHERE sent IS NULL").fetchone()))'
+)
 
 
 def say(text: str) -> None:
@@ -115,9 +117,9 @@ class Project:
         """Give a volume a small disk of its own, on which another program writes too."""
         self.override(DISK.format(volume=volume, user=user, size=size))
 
-    def fill_disk(self, megabytes: int) -> None:
-        """Have the other program take as much, or all that is left."""
-        fill = ["dd", "if=/dev/zero", "of=/disk/other", "bs=1M", f"count={megabytes}"]
+    def fill_disk(self) -> None:
+        """Have the other program take all that is left."""
+        fill = ["dd", "if=/dev/zero", "of=/disk/other", "bs=64K", "oflag=append", "conv=notrunc"]
         self.all("exec", "-T", "other", *fill, check=False)
 
     def free_disk(self) -> None:
