@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES := libs/ravenbus libs/ravensql services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay
+PACKAGES := libs/ravenbus libs/ravensql libs/ravenmongo services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay services/verify
 PROJECTS := $(PACKAGES:%=%/pyproject.toml)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tests tools bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
-IMAGES := build reader simulator mongo-recorder sql-writer sql-relay
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay verify
 
 .PHONY: help
 help:  ## Explain the targets

@@ -329,7 +329,7 @@ class Consumer:
         letters: list[DeadLetter] = []
         for message in intake.pending:
             try:
-                items.append((message, self._read(message)))
+                items.append((message, read(self._topics, message.topic, message.payload)))
             except PoisonError as error:
                 letters.append(self._letter(message, error))
         stored = self._store(intake, items, letters)
@@ -396,27 +396,30 @@ class Consumer:
         self._health.ok(check)
         return result
 
-    def _read(self, message: Received) -> Item:
-        try:
-            node, leaf, kind = self._topics.parse(message.topic)
-        except ValueError as error:
-            raise ContractError("not-contract", str(error)) from error
-        if node == "dead":
-            return decode(message.payload, DeadLetter)
-        if leaf == "run":
-            run = decode(message.payload, Run)
-            self._require_same(run.node, node, "node")
-            return run
-        reading = decode_reading(message.payload)
-        self._require_same(reading.envelope.node, node, "node")
-        self._require_same(reading.kind, kind, "kind")
-        return reading
-
-    def _require_same(self, said: str, addressed: str, what: str) -> None:
-        if said != addressed:
-            detail = f"{what} {said!r} on the topic of {addressed!r}"
-            raise ContractError("not-contract", detail)
-
     def _letter(self, message: Received, error: PoisonError) -> DeadLetter:
         self._sparse.warning("dead letter", error.reason, topic=message.topic, detail=error.detail)
         return dead_letter(self._service, message.topic, message.payload, self._utc(), error)
+
+
+def read(topics: Topics, topic: str, payload: bytes) -> Item:
+    """Return what a message says; raise ContractError if it is none, or on another's topic."""
+    try:
+        node, leaf, kind = topics.parse(topic)
+    except ValueError as error:
+        raise ContractError("not-contract", str(error)) from error
+    if node == "dead":
+        return decode(payload, DeadLetter)
+    if leaf == "run":
+        run = decode(payload, Run)
+        _require_same(run.node, node, "node")
+        return run
+    reading = decode_reading(payload)
+    _require_same(reading.envelope.node, node, "node")
+    _require_same(reading.kind, kind, "kind")
+    return reading
+
+
+def _require_same(said: str, addressed: str, what: str) -> None:
+    if said != addressed:
+        detail = f"{what} {said!r} on the topic of {addressed!r}"
+        raise ContractError("not-contract", detail)

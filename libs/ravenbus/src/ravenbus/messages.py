@@ -201,9 +201,8 @@ def dead_letter(
     """
     reason = getattr(error, "reason", "refused")
     detail = str(getattr(error, "detail", error))
-    digest = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
     return DeadLetter(
-        id=digest[:32],
+        id=dead_letter_id(topic, payload),
         service=service,
         at=at,
         reason=reason,
@@ -212,6 +211,11 @@ def dead_letter(
         payload=payload[:DEAD_PAYLOAD_MAX],
         size=len(payload),
     )
+
+
+def dead_letter_id(topic: str, payload: bytes) -> str:
+    """Return the id of the dead letter for a message, whoever buries it and how often."""
+    return hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()[:32]
 
 
 @lru_cache
