@@ -76,7 +76,7 @@ class System:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.broker = stack.Broker(
-            folder, [NODE, "mongo-recorder", "sql-writer", "watcher", "intruder"]
+            folder, [NODE, "mongo-recorder", "sql-writer", "verify", "watcher", "intruder"]
         )
         self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
         self.database = f"raven_test_{uuid.uuid4().hex[:12]}"
