@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Final
 
 from raven_verify.inventory import Accepted
-from raven_verify.stores import identity
 from ravenbus.errors import RetryableError
 from ravenbus.ranges import Range, merged
 
 FILE: Final = "spool.sqlite"
 TRIES: Final = 5
 """A reader may start or stop between a look at its files and opening them."""
+
+_UNDER_WAY: Final = """
+    WITH required AS (SELECT coalesce(sum(bit), 0) AS bits FROM store WHERE required)
+    SELECT run, seq FROM outbox, required
+    WHERE seq IS NOT NULL AND (sent IS NULL OR bits = 0 OR confirmed & bits <> bits)
+    ORDER BY run, seq
+"""
+"""What stores have confirmed stays in the outbox for a while, and is not sent again."""
 
 
 def accepted(folder: Path) -> dict[str, Accepted] | None:
@@ -45,14 +52,14 @@ def accepted(folder: Path) -> dict[str, Accepted] | None:
 def _read(uri: str) -> dict[str, Accepted]:
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
         db.execute("BEGIN")
-        runs = db.execute("SELECT hash, name, seq FROM run ORDER BY number").fetchall()
-        waiting: dict[str, list[Range]] = defaultdict(list)
-        for (payload,) in db.execute("SELECT payload FROM outbox WHERE topic LIKE '%/reading/%'"):
-            if found := identity(payload):
-                hash_, seq = found
-                ranges = waiting[hash_]
-                if ranges and ranges[-1][1] + 1 == seq:
-                    ranges[-1] = ranges[-1][0], seq
-                else:
-                    ranges.append((seq, seq))
-    return {hash_: Accepted(name, seq, merged(waiting[hash_])) for hash_, name, seq in runs}
+        runs = db.execute("SELECT number, hash, name, seq FROM run ORDER BY number").fetchall()
+        waiting: dict[int, list[Range]] = defaultdict(list)
+        for run, seq in db.execute(_UNDER_WAY):
+            ranges = waiting[run]
+            if ranges and ranges[-1][1] + 1 == seq:
+                ranges[-1] = ranges[-1][0], seq
+            else:
+                ranges.append((seq, seq))
+    return {
+        hash_: Accepted(name, seq, merged(waiting[number])) for number, hash_, name, seq in runs
+    }
