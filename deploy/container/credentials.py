@@ -91,7 +91,9 @@ class Credentials:
 
         for account in ("mongo-recorder", "verify"):
             password = self._password("mongo", account)
-            url = self._given("mongo_url") or f"mongodb://{account}:{quote(password, '')}@mongo/raven"
+            url = (
+                self._given("mongo_url") or f"mongodb://{account}:{quote(password, '')}@mongo/raven"
+            )
             self._give(account, "mongo_url", url)
         self._give_mongo()
 

@@ -296,7 +296,16 @@ def test_an_account_has_only_its_own_topics(system: System):
     assert [letter["payload"] for letter in letters] == [b"its own"]
 
 
-@pytest.mark.parametrize("service", ["raven-reader", "raven-mongo-recorder", "raven-simulator"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        "raven-reader",
+        "raven-mongo-recorder",
+        "raven-simulator",
+        "raven-verify",
+        "raven-dead-letters",
+    ],
+)
 def test_every_command_explains_itself(service: str):
     """--help and --version answer with status 0."""
     for option in ("--help", "--version"):

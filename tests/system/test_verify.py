@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import credentials
 import pytest
 import stack
 
@@ -119,6 +121,15 @@ class VerifySystem(SqlSystem):
         for name in ("runs", *KINDS):
             found[f"mongo {name}"] = list(self.db[name].find().sort("_id", 1))
         return found
+
+    def narrow_account(self) -> str:
+        """Return a URL with no more rights than the container's account has."""
+        name, password = f"v{self.sql.name}", secrets.token_hex(12)
+        self.sql.admin(f"CREATE USER {name}@'%' IDENTIFIED BY '{password}'")
+        self.sql.admin(f"GRANT {credentials.VERIFY_RIGHTS} ON {self.sql.name}.* TO {name}@'%'")
+        letters = f"{self.sql.name}.dead_letter"
+        self.sql.admin(f"GRANT {credentials.REPLAY_RIGHTS} ON {letters} TO {name}@'%'")
+        return self.sql.url.replace(f"{self.sql.user}:{self.sql.password}", f"{name}:{password}")
 
     def delete_rows(self, hash_: str, seqs: list[int]) -> None:
         for table in TABLES:
@@ -291,7 +302,7 @@ def test_a_dead_letter_is_not_lost_and_is_replayed_once_its_cause_is_mended(syst
     assert "1 in MySQL" in system.letters("list").out
 
     system.sql("ALTER TABLE instantaneous_demand MODIFY demand INT NULL")
-    done = system.letters("replay", "--reason", "not-storable")
+    done = system.letters("replay", "--reason", "not-storable", MYSQL_URL=system.narrow_account())
     assert (done.status, "1 replayed and removed" in done.out) == (0, True)
     assert "No dead letters" in system.letters("list").out
     status, run = system.run_report(hash_)
@@ -364,3 +375,49 @@ def test_what_cannot_be_reached_is_said(system: VerifySystem):
     wrong = system.broker.url("verify").replace(":verify", "").replace("verify:", "verify:x")
     done = system.letters("replay", "--all", **only_mongo, MQTT_URL=wrong)
     assert (done.status, "Not authorized" in done.err) == (69, True)
+
+
+def test_what_the_reader_rejected_is_accepted_when_the_limits_are_mended(system: VerifySystem):
+    """Letters of the serial line go through `raven-reader replay`, each once, and are numbered."""
+    system.reader.env["RAVEN_MAX_DEMAND_KW"] = "0.001"
+    system.start_stores()
+    system.plug_in("--rate", "50", "--count", "80")
+    system.reader.start()
+    system.simulator.wait(60)
+    reasons = ["--reason", "demand-too-large"]
+
+    def buried() -> list[bytes]:
+        return system.letters("list", "--json", *reasons, MYSQL_URL="").out.encode().splitlines()
+
+    rejected = system.sent()["instantaneous_demand"]
+    others = system.sent().total() - rejected
+    wait_until(lambda: system.accepted()[1] == others, "other kinds are accepted")
+    wait_until(lambda: len(buried()) == rejected, "every demand is in the dead letters")
+    letters = b"\n".join(buried())
+    again = [stack.BIN / "raven-reader", "replay"]
+
+    def replay(**settings: str) -> tuple[int, str]:
+        env = {"PATH": os.environ["PATH"], **system.reader.env, **settings}
+        done = subprocess.run(again, input=letters, env=env, capture_output=True, check=False)
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    status, said = replay()
+    assert (status, "another reader uses" in said) == (1, True)
+    system.reader.stop()
+    status, said = replay()
+    assert (status, said.count("stays: demand-too-large")) == (1, rejected)
+    before = system.accepted()[1]
+    status, said = replay(RAVEN_MAX_DEMAND_KW="100")
+    hash_, accepted = system.accepted()
+    assert (status, accepted) == (0, before + rejected)
+    assert f"instantaneous_demand {hash_}/{accepted}" in said
+    status, said = replay(RAVEN_MAX_DEMAND_KW="100")
+    assert (status, said.count("accepted before"), system.accepted()[1]) == (0, rejected, accepted)
+
+    system.reader.start()
+    system.wait_for(hash_, accepted)
+    assert stack.stored(system.db, hash_)[0]["instantaneous_demand"] == rejected
+    ids = [json.loads(line)["id"] for line in letters.splitlines()]
+    assert system.letters("remove", *ids).status == 0
+    assert buried() == []
+    assert system.verify(RAVEN_STATE=str(system.folder / f"state-{NODE}")).status == 0

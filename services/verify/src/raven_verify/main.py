@@ -61,7 +61,7 @@ def dead_letters() -> int:
     if arguments.command is None and not arguments.check_config:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
-    commands = {"list": _list, "show": _show, "replay": _replay}
+    commands = {"list": _list, "show": _show, "replay": _replay, "remove": _remove}
     return _run(
         DEAD_LETTERS, arguments, lambda s, st: commands[arguments.command](s, st, arguments)
     )
@@ -219,6 +219,16 @@ def _replay(
     return EXIT_FAILED if counts[False] else 0
 
 
+def _remove(_: VerifySettings, stores: Sequence[Store], arguments: argparse.Namespace) -> int:
+    found = _called(stores, arguments.ids)
+    if found is None:
+        return EXIT_FAILED
+    for store, letter in found:
+        store.remove(letter.id)
+        print(f"{letter.id[: words.ID_DIGITS]}  {store.name:7}  removed", flush=True)
+    return 0
+
+
 def _called(stores: Sequence[Store], prefixes: Sequence[str]) -> list[Letter] | None:
     """Return the letters with such ids in every store, None after saying which id is wrong."""
     found: list[Letter] = []
@@ -274,6 +284,10 @@ def _letters_parser() -> argparse.ArgumentParser:
     which.add_argument("ids", nargs="*", default=[], type=_id, metavar="ID", help="these letters")
     which.add_argument("--reason", help="all with this reason")
     which.add_argument("--all", action="store_true", help="all")
+    command = sub.add_parser(
+        "remove", help="forget letters for good, as those that `raven-reader replay` accepted"
+    )
+    command.add_argument("ids", nargs="+", type=_id, metavar="ID", help="its id, or how it begins")
     return parser
 
 
