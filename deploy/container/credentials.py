@@ -206,7 +206,7 @@ class Credentials:
             "roles": [{"role": "read", "db": "raven"}],
         }
         script = f'db.getSiblingDB("raven").createRole({json.dumps(role)})\n'
-        for account, its_role in (("mongo-recorder", "readWrite"), ("verify", "verify")):
+        for account, its_role in (("verify", "verify"), ("mongo-recorder", "readWrite")):
             user = {
                 "user": account,
                 "pwd": self._password("mongo", account),

@@ -23,7 +23,8 @@ from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
 from ravenmongo.settings import MongoUrl
 
-TIMEOUT_MS: Final = 30_000
+TIMEOUT_MS: Final = 600_000
+"""As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
 _END: Final = chr(ord("/") + 1)
 """What follows the identities of a run in the index begins with its hash and this."""
 
