@@ -13,7 +13,7 @@ from ravenbus import consumer, retrying
 from ravenbus.consumer import Consumer, Item, Stored
 from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, dead_letter, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
@@ -33,6 +33,10 @@ def reading(seq: int) -> Reading:
         device=None, meter=None, time=NOW, multiplier=1, divisor=1000, demand=seq, demand_kw=0.001
     )
     return Reading(envelope, body)
+
+
+LETTER = dead_letter("sql-writer", TOPIC, b"", NOW, PoisonError("not-json", "no"))
+"""Not the reader's."""
 
 
 def message(seq: int) -> Received:
@@ -242,6 +246,7 @@ def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypa
         (TOPIC.replace("demand", "power"), encode(reading(1)), "not-contract"),
         ("raven/v1/home/run", b'{"v":1,"node":"home"}', "not-contract"),
         ("raven/v1/dead/reader", b"{}", "not-contract"),
+        ("raven/v1/dead/reader", encode(LETTER), "not-contract"),
     ],
 )
 def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(

@@ -402,7 +402,9 @@ class Consumer:
         except ValueError as error:
             raise ContractError("not-contract", str(error)) from error
         if node == "dead":
-            return decode(message.payload, DeadLetter)
+            letter = decode(message.payload, DeadLetter)
+            self._require_same(letter.service, leaf, "service")
+            return letter
         if leaf == "run":
             run = decode(message.payload, Run)
             self._require_same(run.node, node, "node")
