@@ -28,7 +28,7 @@ from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Envelope, Reading, encode
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Lost, Received
+from ravenbus.mqtt import DEFAULT_PACKET_MAX, Lost, Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.topics import Topics
 
@@ -264,6 +264,7 @@ class SimulatedConnection:
 
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
         self.receive_maximum = WINDOW
+        self.packet_max = DEFAULT_PACKET_MAX
         self.taken_over = False
         self.session_present = session_present
         self.outbox: deque[Callable[[Session], None]] = deque()

@@ -13,7 +13,7 @@ from ravenbus import consumer, retrying
 from ravenbus.consumer import Consumer, Item, Stored
 from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, Envelope, Reading, Run, dead_letter, encode
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, dead_letter, decode, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
@@ -259,6 +259,30 @@ def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
     (letter,) = bench.sink.letters
     assert (letter.reason, letter.topic, letter.size) == (reason, topic, len(payload))
     assert payload.startswith(letter.payload)
+
+
+def test_large_messages_make_small_batches(monkeypatch):
+    """What a store needs several times over in memory is counted in bytes too."""
+    large = b"x" * (consumer.BATCH_BYTES // 2)
+    bench = started(monkeypatch, *(Received(mid, TOPIC, large) for mid in range(1, 6)))
+    bench.go()
+    assert bench.sink.batches == [2, 2, 1]
+
+
+@pytest.mark.parametrize("size", [1000, 1001, 1002, 100_000])
+def test_a_dead_letter_is_cut_to_what_the_broker_takes(monkeypatch, size):
+    """A larger packet would end the connection, and so again after each redelivery."""
+    bench = started(monkeypatch, Received(1, TOPIC, b"x" * size))
+    prepare = bench.broker._prepare[0]
+    bench.broker._prepare[0] = lambda c: (setattr(c, "packet_max", 1500), prepare(c))
+    bench.go()
+    (kept,) = bench.sink.letters
+    ((_, sent, _),) = bench.broker.connections[0].published
+    letter = decode(sent, DeadLetter)
+    assert kept.payload == b"x" * size
+    assert 1100 < len(sent) <= 1500 - consumer.PACKET_RESERVE
+    assert letter.payload == kept.payload[: len(letter.payload)]
+    assert (letter.id, letter.size) == (kept.id, size)
 
 
 def test_a_redelivered_message_is_buried_under_the_same_id(monkeypatch):

@@ -67,7 +67,7 @@ def test_a_value_cannot_become_a_command(text):
     """Whatever a parameter holds, one command with that value is written, or it is refused."""
     parameters = {"NickName": text}
     if not (text.isascii() and text.isprintable()) or set(text) & set("<>"):
-        with pytest.raises(PoisonError, match="only printable ASCII|cannot hold < or >"):
+        with pytest.raises(PoisonError, match=r"only printable ASCII|cannot hold"):
             write("set_meter_info", parameters, allow_setters=True)
         return
     written = write("set_meter_info", parameters, allow_setters=True)

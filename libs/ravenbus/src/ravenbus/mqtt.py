@@ -31,6 +31,8 @@ REFUSED = 0x80
 """Reasons from here on are errors."""
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """What a CONNACK without the property means (MQTT 5.0, 3.2.2.3.3)."""
+DEFAULT_PACKET_MAX = 268_435_455
+"""The largest packet that there is (MQTT 5.0, 2.1.4)."""
 KEEPALIVE_S = 30
 OPEN_TIMEOUT_S = 5.0
 
@@ -81,6 +83,8 @@ class Connection(Protocol):
     """What the two halves need of a connection; a test brings its own."""
 
     receive_maximum: int
+    packet_max: int
+    """Bytes of the largest packet that the broker takes; a larger one ends the connection."""
     taken_over: bool
     session_present: bool
     """Whether the broker still had the session; what it holds comes by itself."""
@@ -163,6 +167,7 @@ class Broker:
 class _PahoConnection:
     def __init__(self, broker: Broker, events: Events) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self.packet_max = DEFAULT_PACKET_MAX
         self.taken_over = False
         self.session_present = False
         self._broker = broker
@@ -271,6 +276,7 @@ class _PahoConnection:
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+            self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
         self._answered.set()
 
     def _on_disconnect(
