@@ -53,9 +53,13 @@ class Site(System):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, mariadb: stack.MariaDb | None) -> Iterator[Site]:
-    admin_url = mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]
-    built = Site(tmp_path_factory.mktemp("site"), admin_url)
+def mysql_admin_url(mariadb: stack.MariaDb | None) -> str:
+    return mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, mysql_admin_url: str) -> Iterator[Site]:
+    built = Site(tmp_path_factory.mktemp("site"), mysql_admin_url)
     try:
         built.open()
         yield built

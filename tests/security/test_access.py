@@ -185,5 +185,5 @@ def test_a_will_says_nothing_that_its_account_may_not(
 def test_nobody_else_gets_in(broker: stack.Broker, account: str):
     """Without an account, with a wrong password, another's, or a name that is nearly one."""
     who = account.format(**broker.passwords)
-    with pytest.raises(BrokerAwayError, match="Not authorized|Malformed|Unspecified"):
+    with pytest.raises(BrokerAwayError, match=r"Not authorized|Malformed|Unspecified"):
         Client(f"mqtt://{who}@127.0.0.1:{broker.port}")

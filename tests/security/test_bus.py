@@ -149,7 +149,7 @@ def test_odd_keys_are_neither_obeyed_nor_stored(site: Site, node: Node):
     """A document has the contract's fields, with the values that the contract takes from it."""
     usual = node.reading()
     keys = ["$where", "$set", "__proto__", "constructor", "_id", "a.b", "", "\0", "id", "seq "]
-    node.send(usual | dict.fromkeys(keys, {"$gt": ""}))
+    node.send(usual | {key: {"$gt": ""} for key in keys})
     node.fence()
     (odd, plain) = site.db["instantaneous_demand"].find({"hash": node.hash}).sort("seq")
     assert odd.keys() == plain.keys()
@@ -180,6 +180,7 @@ def _poison(node: Node) -> dict[str, tuple[bytes, str]]:
         "not UTF-8": (with_(run="@@").replace(b"@@", b"\xff\xfe"), "not-json"),
         "half a character": (with_(run="\ud800"), "not-json"),
         "nested objects": (b'{"a":' * (deep // 2), "not-json"),
+        "nested in a field": (with_(node="@@").replace(b'"@@"', b"[" * deep), "not-contract"),
         "nested lists": (b"[" * 3 * deep, "not-contract"),
         "nested in a reading": (
             with_(x="@@").replace(b'"@@"', b"[" * deep + b"]" * deep),

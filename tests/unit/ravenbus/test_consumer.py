@@ -237,6 +237,7 @@ def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypa
         (TOPIC, b"", "not-json"),
         (TOPIC, b"\xff\xfe", "not-json"),
         (TOPIC, b'{"a":' * 100_000, "not-json"),
+        (TOPIC, b'{"v":1,"node":' + b'{"a":' * 100_000, "not-contract"),
         (TOPIC, b"x" * 10_000_000, "not-json"),
         (TOPIC, b'{"v":1}', "not-contract"),
         (TOPIC, encode(reading(1)).replace(b'"v":1', b'"v":2'), "contract-version"),

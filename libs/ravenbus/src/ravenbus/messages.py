@@ -259,7 +259,7 @@ def _checked(decode: Any, payload: bytes) -> Any:
 def _not_contract(payload: bytes, error: msgspec.ValidationError) -> ContractError:
     try:
         version = _header.decode(payload).v
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         version = CONTRACT_VERSION
     if version != CONTRACT_VERSION:
         detail = f"contract version {version}: this program reads version {CONTRACT_VERSION}"
