@@ -37,6 +37,9 @@ def said_by(node: str) -> set[str]:
 # An account may always speak as the node of its own name.
 ACCOUNTS = (*NODES, *STORES, "watcher", "health")
 OF_NODES = {topic for account in ACCOUNTS for topic in said_by(account)}
+CONFIRMED = {
+    store: {f"raven/v1/{account}/stored/raven-{store}" for account in ACCOUNTS} for store in STORES
+}
 COMMANDS = {f"raven/v1/{account}/command" for account in ACCOUNTS}
 HOMEASSISTANT = {START, "homeassistant/sensor/x/config"}
 HOMEASSISTANT |= {topic for topic in OF_NODES if topic.startswith("homeassistant/")}
@@ -44,12 +47,20 @@ DEAD = {f"raven/v1/dead/{service}" for service in ("reader", *STORES)}
 ELSEWHERE = {"raven", "raven/v1", "raven/v2/home/reading/warning", "raven/v1/home", "other/topic"}
 ELSEWHERE |= {"raven/v1/home/reading", "raven/v1/home/reading/warning/x", "raven/v1/home/status/x"}
 ELSEWHERE |= {"$SYS/broker/version", "raven/v1//status", "raven/v1/home/settings"}
-TOPICS = OF_NODES | COMMANDS | HOMEASSISTANT | DEAD | ELSEWHERE | {WAITING}
+ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
+TOPICS = (
+    OF_NODES.union(*CONFIRMED.values()) | COMMANDS | HOMEASSISTANT | DEAD | ELSEWHERE | {WAITING}
+)
 
 MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
-MAY_READ = {account: {f"raven/v1/{account}/command", START} for account in ACCOUNTS}
+MAY_READ = {
+    account: {START}
+    | {topic for topic in TOPICS if topic.startswith(f"raven/v1/{account}/stored/")}
+    | {f"raven/v1/{account}/command"}
+    for account in ACCOUNTS
+}
 for store in STORES:
-    MAY_WRITE[store] = MAY_WRITE[store] | {f"raven/v1/dead/{store}"}
+    MAY_WRITE[store] = MAY_WRITE[store] | CONFIRMED[store] | {f"raven/v1/dead/{store}"}
     consumed = {topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run"))}
     MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
