@@ -27,6 +27,8 @@ USER, PASSWORD = "the-user", "the-password"
 LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
+USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
+USES += ("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
 
 
 class Authority:
@@ -35,9 +37,16 @@ class Authority:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        is_ca = x509.BasicConstraints(ca=True, path_length=None)
-        self._made = self._certificate(self._name, self._key, NOW + DAY, is_ca)
+        self._name = _name(name)
+        signs = dict.fromkeys(USES, False) | {"key_cert_sign": True}
+        self._made = self._certificate(
+            self._name,
+            self._key,
+            NOW + DAY,
+            x509.BasicConstraints(ca=True, path_length=None),
+            x509.KeyUsage(**signs),
+            x509.SubjectAlternativeName([LOOPBACK]),
+        )
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self._made.public_bytes(serialization.Encoding.PEM))
 
@@ -46,8 +55,14 @@ class Authority:
     ) -> ssl.SSLContext:
         """Return what a server needs that shows a certificate of this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        made = self._certificate(name, key, until, x509.SubjectAlternativeName([of]))
+        names = x509.SubjectAlternativeName([of])
+        return self._context(key, self._certificate(_name("server"), key, until, names))
+
+    def itself(self) -> ssl.SSLContext:
+        """Return the same for a server that shows the authority's own certificate."""
+        return self._context(self._key, self._made)
+
+    def _context(self, key: ec.EllipticCurvePrivateKey, made: x509.Certificate) -> ssl.SSLContext:
         file = self._folder / f"{made.serial_number}.pem"
         form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         file.write_bytes(
@@ -63,9 +78,10 @@ class Authority:
         name: x509.Name,
         key: ec.EllipticCurvePrivateKey,
         until: dt.datetime,
-        extension: x509.ExtensionType,
+        *extensions: x509.ExtensionType,
     ) -> x509.Certificate:
-        return (
+        signer = self._key.public_key()
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
@@ -73,9 +89,19 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - 3 * DAY)
             .not_valid_after(until)
-            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-            .sign(self._key, hashes.SHA256())
         )
+        for one in (
+            *extensions,
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer),
+        ):
+            critical = isinstance(one, x509.BasicConstraints | x509.KeyUsage)
+            builder = builder.add_extension(one, critical=critical)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 class Impostor(threading.Thread):
@@ -142,6 +168,7 @@ class Case(NamedTuple):
 
 CASES = {
     "another authority's": Case(lambda _, other: other.server(), "unable to get local issuer"),
+    "self-signed": Case(lambda _, other: other.itself(), "self-signed certificate"),
     "expired": Case(lambda ours, _: ours.server(until=NOW - DAY), "certificate has expired"),
     "of another name": Case(
         lambda ours, _: ours.server(x509.DNSName("localhost")), "IP address mismatch"
