@@ -72,7 +72,7 @@ class Node:
 HEAD = 100
 COMPOSE = (stack.ROOT / "docker-compose.yml").read_text()
 CONTAINER_BYTES = int(COMPOSE.partition("mem_limit: ")[2].partition("m")[0]) * 2**20
-"""What a service's container may use; 65 MB are under way to each store, 131 MB are sent."""
+"""What a service's container may use; 65 MB are under way to each store, 98 MB are sent."""
 
 
 @pytest.fixture
@@ -235,10 +235,10 @@ def test_what_is_said_twice_counts_as_said_last(site: Site, node: Node):
 
 
 def test_a_flood_of_large_messages_fits_into_a_container(site: Site, node: Node):
-    """Twice as many as a store may have unanswered, each as large as can be: no limit is hit."""
+    """More than a store may have unanswered, each as large as can be: no limit is hit."""
     for store in site.stores:
         store.send(signal.SIGSTOP)
-    size, count = PACKET_MAX - 200, 2000
+    size, count = PACKET_MAX - 200, 1500
     for number in range(count):
         node.send(b"%08d" % number + bytes(size))
     for store in site.stores:

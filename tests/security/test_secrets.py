@@ -168,32 +168,37 @@ def test_what_a_service_shows_of_itself_has_no_password(talkative: Talkative):
         talkative.require_silence(service.text(), service.name)
 
 
-@pytest.mark.parametrize("name", ["reader", "recorder", "writer", "relay"])
+BROKEN = """
+from ravenbus.health import Health
+def beat(self):
+    raise RuntimeError("unexpected")
+Health.beat = beat
+"""
+
+
 @pytest.mark.parametrize("end", ["SIGABRT", "an exception"])
-def test_an_end_that_nobody_expected_says_no_password(talkative: Talkative, name: str, end: str):
+def test_an_end_that_nobody_expected_says_no_password(
+    talkative: Talkative, tmp_path: Path, end: str
+):
     """A crash prints where it was, never what it held."""
-    service: stack.Process = getattr(talkative, name)
-    service.stop()
-    said = len(service.text())
-    path = talkative.folder / "broken"
-    path.mkdir(exist_ok=True)
-    (path / "sitecustomize.py").write_text(
-        "from ravenbus.health import Health\ndef beat(self): raise RuntimeError('unexpected')\n"
-        "Health.beat = beat\n"
-    )
-    if end == "SIGABRT":
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    before = {service.name: len(service.text()) for service in talkative.services}
+    for service in talkative.services:
+        service.stop()
+        service.env |= {"PYTHONPATH": "" if end == "SIGABRT" else str(tmp_path)}
         service.start()
-        wait_until(lambda: "connected to the broker" in service.text()[said:], "it is connected")
-        service.send(signal.SIGABRT)
-    else:
-        service.env["PYTHONPATH"] = str(path)
-        service.start()
-    status = service.wait()
-    service.env.pop("PYTHONPATH", None)
-    assert status == (-signal.SIGABRT if end == "SIGABRT" else 1)
-    if end != "SIGABRT":
-        assert "RuntimeError: unexpected" in service.text()[said:]
-    talkative.require_silence(service.text(), name)
+    for service in talkative.services:
+        if end == "SIGABRT":
+            wait_until(
+                lambda s=service: "connected to the broker" in s.text()[before[s.name] :],
+                f"{service.name} is connected",
+            )
+            service.send(signal.SIGABRT)
+            assert service.wait() == -signal.SIGABRT
+        else:
+            assert service.wait() == 1
+            assert "RuntimeError: unexpected" in service.text()[before[service.name] :]
+        talkative.require_silence(service.text(), service.name)
 
 
 WRONG_URLS = [

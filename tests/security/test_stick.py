@@ -22,7 +22,7 @@ from tests.unit.reader.examples import demand
 
 SILENT_S = 2.0
 MEGABYTE = 2**20
-GARBAGE = 4 * MEGABYTE
+GARBAGE = 2 * MEGABYTE
 LARGE = "x" * 10_000
 
 
@@ -193,7 +193,7 @@ ENDLESS = {
 def test_what_never_ends_costs_no_memory_and_no_reading(
     attacked: Attacked, accepted_before: int, first: tuple[bytes, bytes]
 ):
-    """4 MB of it leave less than half behind, and the readings around it are accepted."""
+    """2 MB of it leave less than half behind, and the readings around it are accepted."""
     start, endless = first
     attacked.stick.send(attacked.report())
     attacked.accepts(accepted_before + 1)
