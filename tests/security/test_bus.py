@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import stack
 
+from ravenbus.mqtt import NO_SUBSCRIBERS, PACKET_RESERVE, TOO_LARGE, puback_name
 from ravenbus.notifications import KINDS
 from tests.system.system import NODE, wait_until
 
@@ -70,6 +71,7 @@ class Node:
 
 
 HEAD = 100
+LARGEST = PACKET_MAX - PACKET_RESERVE
 COMPOSE = (stack.ROOT / "docker-compose.yml").read_text()
 CONTAINER_BYTES = int(COMPOSE.partition("mem_limit: ")[2].partition("m")[0]) * 2**20
 """What a service's container may use; 65 MB are under way to each store, 98 MB are sent."""
@@ -186,7 +188,7 @@ def _poison(node: Node) -> dict[str, tuple[bytes, str]]:
             with_(x="@@").replace(b'"@@"', b"[" * deep + b"]" * deep),
             "not-json",
         ),
-        "as large as can be": (b"x" * (PACKET_MAX - 100), "not-json"),
+        "as large as can be": (b"x" * LARGEST, "not-json"),
         "5000 digits": (number("seq", "9" * 5000), "not-contract"),
         "5000 digits of a float": (number("demand_kw", "9" * 5000), "not-contract"),
         "beyond a float": (number("demand_kw", "1e999"), "not-contract"),
@@ -238,14 +240,30 @@ def test_a_flood_of_large_messages_fits_into_a_container(site: Site, node: Node)
     """More than a store may have unanswered, each as large as can be: no limit is hit."""
     for store in site.stores:
         store.send(signal.SIGSTOP)
-    size, count = PACKET_MAX - 200, 1500
+    count = 1500
     for number in range(count):
-        node.send(b"%08d" % number + bytes(size))
+        node.send(b"%08d" % number + bytes(LARGEST - 8))
     for store in site.stores:
         store.send(signal.SIGCONT)
     node.fence()
+    assert site.db["dead_letter"].count_documents({"size": LARGEST}) >= count
+    query = "SELECT COUNT(*) >= %s FROM dead_letter WHERE size = %s"
+    assert site.sql(query, count, LARGEST) == ((1,),)
     for store in site.stores:
         assert peak_bytes(store.pid) < CONTAINER_BYTES, store.name
+
+
+def test_what_is_too_large_is_refused_and_the_connection_goes_on(site: Site):
+    """A broker ends the connection for it, again and again; so it is not sent."""
+    client = site.client(NODE)
+    topic = f"raven/v1/{NODE}/raw"
+    wanted = {
+        client.connection.publish(topic, bytes(size)): reason
+        for size, reason in ((PACKET_MAX, TOO_LARGE), (LARGEST, NO_SUBSCRIBERS))
+    }
+    got = [client.events.get(timeout=30) for _ in wanted]
+    assert {event.mid: event.reason for event in got} == wanted
+    assert puback_name(TOO_LARGE) == "Packet too large"
 
 
 def peak_bytes(pid: int) -> int:

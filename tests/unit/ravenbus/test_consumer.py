@@ -25,7 +25,7 @@ from ravenbus.messages import (
     encode,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Connect, Denied, Received
+from ravenbus.mqtt import PACKET_RESERVE, Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.slots import Alone, Slot
 from ravenbus.topics import Topics
@@ -292,7 +292,7 @@ def test_a_dead_letter_is_cut_to_what_the_broker_takes(monkeypatch, size):
     ((_, sent, _),) = bench.broker.connections[0].published
     letter = decode(sent, DeadLetter)
     assert kept.payload == b"x" * size
-    assert 1100 < len(sent) <= 1500 - consumer.PACKET_RESERVE
+    assert 1100 < len(sent) <= 1500 - PACKET_RESERVE
     assert letter.payload == kept.payload[: len(letter.payload)]
     assert (letter.id, letter.size) == (kept.id, size)
 

@@ -46,7 +46,16 @@ from ravenbus.messages import (
     shortened,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import NETWORK_ENDED, Connection, Denied, Event, Events, Lost, Received
+from ravenbus.mqtt import (
+    NETWORK_ENDED,
+    PACKET_RESERVE,
+    Connection,
+    Denied,
+    Event,
+    Events,
+    Lost,
+    Received,
+)
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.slots import Slot, Slots
 from ravenbus.topics import Topics
@@ -70,8 +79,6 @@ QUIET_S = 1.0
 
 BATCH_BYTES = 4 * 2**20
 """A batch of more is stored before it is full: each store needs its bytes several times."""
-PACKET_RESERVE = 256
-"""Bytes that a packet has beside its payload: the topic and MQTT's own."""
 
 T = TypeVar("T")
 
