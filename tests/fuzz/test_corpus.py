@@ -16,6 +16,6 @@ CORPUS = Path(__file__).parent / "corpus"
 def test_the_corpus_finds_nothing(name: str, target: Callable[[bytes], None]):
     """Each input of the corpus and each example keeps every property of its target."""
     kept = sorted((CORPUS / name).iterdir())
-    assert len(kept) > 20
+    assert kept
     for data in (*seeds(name), *(file.read_bytes() for file in kept)):
         target(data)
