@@ -34,7 +34,7 @@ from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Confirmation, Envelope, Reading, encode
 from ravenbus.metrics import ConsumerMetrics, PublisherMetrics
-from ravenbus.mqtt import Lost, Published, Received, matches
+from ravenbus.mqtt import DEFAULT_PACKET_MAX, Lost, Published, Received, matches
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.publisher import Publisher
 from ravenbus.topics import Topics
@@ -306,6 +306,7 @@ class SimulatedConnection:
 
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
         self.receive_maximum = WINDOW
+        self.packet_max = DEFAULT_PACKET_MAX
         self.taken_over = False
         self.session_present = session_present
         self.outbox: deque[Callable[[Session], None]] = deque()
