@@ -27,6 +27,15 @@ test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, 
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
 	@tests/compose/run
 
+.PHONY: crash
+crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
+	@tools/crash/fetch.sh
+	@PYTHONPATH=tools $(BIN)/python -m crash --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(CRASH)
+
+.PHONY: reliability
+reliability:  ## Do the same, and write its table into docs/reliability.md
+	@$(MAKE) --no-print-directory crash CRASH='--write docs/reliability.md'
+
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check $(SOURCES)
@@ -60,7 +69,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .compose-test .crash .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system
