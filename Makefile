@@ -30,11 +30,12 @@ compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
 	@tools/crash/fetch.sh
-	@PYTHONPATH=tools $(BIN)/python -m crash --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(CRASH)
+	@PYTHONPATH=tools $(BIN)/python -m crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
 
 .PHONY: reliability
-reliability:  ## Do the same, and write its table into docs/reliability.md
-	@$(MAKE) --no-print-directory crash CRASH='--write docs/reliability.md'
+reliability: WRITE = docs/reliability.md
+reliability: crash  ## Do the same, and write its table into docs/reliability.md
 
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Final
 
 import psutil
-from stack import tool
+from stack import PEERS_LOCK, tool
 
 import decode
 import growth
@@ -127,7 +127,7 @@ def _mariadb() -> str:
 
 
 def _peers() -> list[str]:
-    lines = decode.LOCK.read_text().splitlines()
+    lines = PEERS_LOCK.read_text().splitlines()
     pins = [line.split()[0] for line in lines if line.startswith(("aioraven==", "raven2mqtt=="))]
     return [pin.replace("==", " ") for pin in pins]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import secrets
@@ -30,6 +31,7 @@ from ravensql.settings import MysqlUrl
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
+PEERS_LOCK = ROOT / "bench" / "peers.txt"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 
@@ -379,6 +381,31 @@ def in_database(mongo_url: str, name: str) -> str:
     base, _, options = mongo_url.partition("?")
     scheme, _, rest = base.partition("://")
     return f"{scheme}://{rest.split('/')[0]}/{name}{'?' if options else ''}{options}"
+
+
+def peers() -> Path:
+    """Return the folder of the programs of bench/peers.txt, made unless it is there already."""
+    made = ROOT / ".peers"
+    stamp = made / "lock.sha256"
+    wanted = hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(made, ignore_errors=True)
+        for command in (
+            ["venv", "--quiet", "--python", sys.executable, str(made)],
+            [
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(made),
+                "--require-hashes",
+                "-r",
+                str(PEERS_LOCK),
+            ],
+        ):
+            subprocess.run([str(BIN / "uv"), *command], check=True)
+        stamp.write_text(wanted)
+    return made / "bin"
 
 
 def tool(name: str) -> str:

@@ -12,13 +12,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import stack
 
-from crash import faults, report
+from crash import report
+from crash.play import FailureError, Player
 from crash.script import RECORDERS, Fault, plan
 from crash.stores import Mongo, Sql, Store, sent
 from crash.system import STATE, UPSTREAM_DATABASE, System
@@ -28,17 +29,12 @@ from crash.watch import Watch
 RATE: Final = 100.0
 """Readings a second."""
 SETTLE_LIMIT_S: Final = 900.0
+STUCK_S: Final = 300.0
+"""Where nothing changes for so long nothing is on its way any more."""
 QUIET_S: Final = 3.0
 """What stays equal for so long has settled."""
-PROGRESS_EVERY_S: Final = 10.0
-FAULT_LIMIT_S: Final = 300.0
-"""No fault takes so long, its restarts included."""
 CONSUMERS: Final = (*RECORDERS, "sql-writer", "upstream-recorder")
 LEAVES: Final = ("stored_total", "duplicate_total", "dead_total", "given_back_total", "in_flight")
-
-
-class Failure(Exception):  # noqa: N818 - what a run that is not good says
-    """The run found a fault of the system, or could not end."""
 
 
 class Run:
@@ -46,33 +42,33 @@ class Run:
 
     def __init__(self, system: System, stop: threading.Event) -> None:
         self.system = system
-        self.done: Counter[str] = Counter()
-        self.skipped: dict[str, str] = {}
-        self.problems: list[str] = []
         self.settled_s: list[float] = []
         self.stores: list[Store] = [
             Sql("MySQL", system.mysql_url),
             Mongo("MongoDB", system.mongo.url),
             Mongo("upstream MongoDB", stack.in_database(system.mongo.url, UPSTREAM_DATABASE)),
         ]
-        self._stop = stop
-        self._begun = time.monotonic()
+        self.watch = Watch(system, self.stores)
+        self.player = Player(system, stop, self._progress, self.watch.ended)
 
     def play(self, rounds: Sequence[Sequence[Fault]]) -> Verdict:
         """Do all faults, and return what came of it."""
-        with Watch(self.system, self.stores) as self.watch:
-            _wait_for(
-                lambda: self.watch.accepted() > 0, 60, "the reader hears the stick", self._stop
+        say = self.player.say
+        with self.watch:
+            self.player.wait_for(
+                lambda: self.watch.accepted() > 0, 60, "the reader hears the stick"
             )
             for number, one in enumerate(rounds, 1):
-                self._say(f"round {number} of {len(rounds)}: {len(one)} faults")
-                self._round(one)
+                say(f"round {number} of {len(rounds)}: {len(one)} faults")
+                self.player.play(one)
+                self.system.stick.tell("silence on")
+                if not self._settle():
+                    break
+                self.system.stick.tell("silence off")
+            else:
+                self.system.stick.tell("stop")
                 self._settle()
-            self.system.stick.tell("stop")
-            self._settle(quiet=True)
             accepted, run = self.watch.accepted(), self.watch.run
-            recoveries = self.watch.recoveries
-        self.recoveries = recoveries
         reader = self.system.parts["reader"]
         gaps = [*reader.gaps, *self.system.stick.gaps]
         return judge(
@@ -83,101 +79,48 @@ class Run:
             outages(gaps, [*reader.frail, *self.system.disk.frail]),
         )
 
-    def _round(self, planned: Sequence[Fault]) -> None:
-        begun = time.monotonic()
-        threads = []
-        progress_at = begun
-        for fault in planned:
-            while (wait_s := begun + fault.at_s - time.monotonic()) > 0 and not self._stop.is_set():
-                self._stop.wait(min(wait_s, max(0.1, progress_at - time.monotonic())))
-                if time.monotonic() >= progress_at:
-                    progress_at = time.monotonic() + PROGRESS_EVERY_S
-                    self._progress()
-            if self._stop.is_set():
-                break
-            threads.append(threading.Thread(target=self._do, args=(fault,), daemon=True))
-            threads[-1].start()
-        for thread in threads:
-            thread.join(FAULT_LIMIT_S)
-            if thread.is_alive():
-                raise Failure("a fault does not come to its end, see faults.log")
-        if self._stop.is_set():
-            raise KeyboardInterrupt
+    def _settle(self) -> bool:
+        """Wait until every store has what is accepted, and check that the counters balance.
 
-    def _do(self, fault: Fault) -> None:
-        facts = {"fault": fault.number, "kind": fault.kind, "target": fault.target}
-        self.system.say("begin", **facts, for_s=fault.for_s, detail=fault.detail)
-        self._say(str(fault))
-        try:
-            faults.do(self.system, fault, self._stop.wait)
-        except faults.SkippedError as reason:
-            self.system.say("skipped", **facts, reason=str(reason))
-            self._say(f"#{fault.number} skipped: {reason}")
-            self.skipped[fault.kind] = str(reason)
-        except Exception as error:  # noqa: BLE001 - a fault of the tool must not pass for a good run
-            self.system.say("failed", **facts, reason=repr(error))
-            self.problems.append(f"fault {fault} could not be done: {error!r}")
-        else:
-            self.done[fault.kind] += 1
-            self.system.say("end", **facts)
-            self.watch.ended(fault)
-
-    def _settle(self, *, quiet: bool = False) -> None:
-        """Wait until every store has what is accepted, and check that the counters balance."""
-        stick, begun = self.system.stick, time.monotonic()
-        if not quiet:
-            stick.tell("silence on")
-        since, last = time.monotonic(), -1
-        progress_at = begun + PROGRESS_EVERY_S
-        while time.monotonic() - since < QUIET_S:
-            if self._stop.wait(0.2):
-                raise KeyboardInterrupt
-            now, behind = self.watch.accepted(), self.watch.behind()
-            spooled = (self.system.metrics("reader") or {}).get("raven_spooled", -1)
-            if now != last or any(behind.values()) or spooled:
-                since, last = time.monotonic(), now
-            if time.monotonic() > progress_at:
-                progress_at += PROGRESS_EVERY_S
-                self._progress()
-            if time.monotonic() - begun > SETTLE_LIMIT_S:
-                self.problems.append(
-                    f"not settled after {SETTLE_LIMIT_S:.0f} s: behind {behind}, spooled {spooled:.0f}"
-                )
+        Return False if that does not come about.
+        """
+        begun = since = time.monotonic()
+        last: object = None
+        while True:
+            self.player.wait(0.2)
+            now, behind = time.monotonic(), self.watch.behind()
+            spooled = (self.system.metrics("reader") or {}).get("raven_spooled")
+            state = self.watch.accepted(), behind, spooled
+            if state != last:
+                since, last = now, state
+            complete = spooled == 0 and not any(behind.values())
+            if complete and now - since >= QUIET_S:
                 break
+            if now - begun > SETTLE_LIMIT_S or now - since > STUCK_S:
+                self.player.problems.append(f"not settled: behind {behind}, spooled {spooled}")
+                self.system.say("not settled", behind=behind, spooled=spooled)
+                return False
         self.settled_s.append(round(time.monotonic() - begun - QUIET_S, 1))
-        self.system.say("settled", after_s=self.settled_s[-1], accepted=last)
-        self._say(f"settled after {self.settled_s[-1]} s: {last} accepted and in every store")
+        accepted = self.watch.accepted()
+        self.system.say("settled", after_s=self.settled_s[-1], accepted=accepted)
+        self.player.say(f"settled after {self.settled_s[-1]} s: {accepted} accepted, all stored")
         self._balance()
-        if not quiet:
-            stick.tell("silence off")
+        return True
 
     def _balance(self) -> None:
         for name in CONSUMERS:
             counts = self.system.metrics(name)
             if counts is None:
-                self.problems.append(f"{name} does not tell its metrics at a quiet moment")
+                self.player.problems.append(f"{name} tells no metrics at a quiet moment")
                 continue
             received = counts["raven_received_total"]
             left = {leaf: counts.get(f"raven_{leaf}", 0) for leaf in LEAVES}
             if received != sum(left.values()):
-                self.problems.append(f"{name} does not balance: received {received}, {left}")
-                self.system.say("does not balance", part=name, received=received, **left)
+                self.player.problems.append(f"{name} does not balance: {received} received, {left}")
 
-    def _progress(self) -> None:
+    def _progress(self) -> str:
         behind = ", ".join(f"{name} {count}" for name, count in self.watch.behind().items())
-        self._say(f"--- accepted {self.watch.accepted()}; behind: {behind}")
-
-    def _say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._begun:7.1f} s  {text}", flush=True)
-
-
-def _wait_for(true: Callable[[], bool], limit_s: float, what: str, stop: threading.Event) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > end:
-            raise Failure(f"waited {limit_s:.0f} s in vain until {what}")
-        if stop.wait(0.1):
-            raise KeyboardInterrupt
+        return f"accepted {self.watch.accepted()}; behind: {behind}"
 
 
 def _result(run: Run, verdict: Verdict, minutes: float, seed: int, took_s: float) -> dict[str, Any]:
@@ -189,16 +132,18 @@ def _result(run: Run, verdict: Verdict, minutes: float, seed: int, took_s: float
     return {
         "seed": seed,
         "minutes": minutes,
-        "rate": run.system.rate,
+        "rate": RATE,
         "took_s": round(took_s),
-        "faults": dict(sorted(run.done.items())),
-        "faults_an_hour": run.done.total() / took_s * 3600,
-        "skipped": run.skipped,
+        "faults": dict(sorted(run.player.done.items())),
+        "faults_an_hour": run.player.done.total() / took_s * 3600,
+        "skipped": run.player.skipped,
         **report.summary(verdict),
-        "recovery_s": report.recovery(run.recoveries),
+        "recovery_s": {
+            store: report.recovery(times) for store, times in run.watch.recoveries.items()
+        },
         "settled_s": run.settled_s,
         "ended_by_themselves": ends,
-        "problems": run.problems + report.wrong(verdict),
+        "problems": run.player.problems + report.wrong(verdict),
         "machine": report.machine(),
     }
 
@@ -231,7 +176,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"stopped; logs in {folder}")
         return 130
-    except (Failure, RuntimeError) as error:
+    except (FailureError, RuntimeError) as error:
         print(f"\nFAILED: {error}\nagain: {again}\nlogs: {folder}")
         return 1
     (STATE / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -241,7 +186,7 @@ def main() -> int:
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     if arguments.write:
-        report.write(arguments.write, report.table(result))
+        report.write(arguments.write, "crash", report.table(result))
     print("\nGOOD: everything accepted is in every store once, as it was sent", flush=True)
     return 0
 

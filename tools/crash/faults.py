@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from shutil import rmtree
-from typing import Final
+from typing import Any, Final
 
 import pymysql  # type: ignore[import-untyped]
 
 from crash.links import CUT, STALL_BACK, STALL_OUT
 from crash.script import RECORDERS, Fault
-from crash.system import Clock, Part, System
+from crash.system import Breakable, Clock, Part, System
 from ravensql.settings import MysqlUrl
 
 WIPES: Final = False
@@ -44,40 +44,40 @@ class SkippedError(Exception):
     """A fault cannot be done here."""
 
 
-def do(system: System, fault: Fault, wait: Wait) -> None:
+def do(system: Breakable, fault: Fault, wait: Wait) -> None:
     """Do a fault and make it good again; raise SkippedError if it cannot be done here."""
     _KINDS[fault.kind](system, fault, wait)
 
 
 @contextmanager
 def _down(parts: list[Part], number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
-    """Have parts ended, all at once, until the end of the block."""
+    """Have parts end, all at once, and let them come back after the block, when they ended."""
     for part in parts:
         part.hold(number)
     try:
-        for part in parts:
-            part.ended()
         yield
     finally:
+        for part in parts:
+            part.ended()
         for part in parts:
             part.release()
 
 
-def _targets(system: System, fault: Fault) -> list[Part]:
+def _targets(system: Breakable, fault: Fault) -> list[Part]:
     return [system.parts[name] for name in fault.target.split("+")]
 
 
-def _kill(system: System, fault: Fault, wait: Wait) -> None:
+def _kill(system: Breakable, fault: Fault, wait: Wait) -> None:
     with _down(_targets(system, fault)):
         wait(fault.for_s)
 
 
-def _kill_everything(system: System, fault: Fault, wait: Wait) -> None:
+def _kill_everything(system: Breakable, fault: Fault, wait: Wait) -> None:
     with _down(list(system.parts.values())):
         wait(fault.for_s)
 
 
-def _stop(system: System, fault: Fault, wait: Wait) -> None:
+def _stop(system: Breakable, fault: Fault, wait: Wait) -> None:
     with _down(_targets(system, fault), signal.SIGTERM):
         wait(fault.for_s)
 
@@ -123,13 +123,13 @@ def _wait_for_transaction(system: System) -> None:
         pass  # it is down for another fault
 
 
-def _pause(system: System, fault: Fault, wait: Wait) -> None:
+def _pause(system: Breakable, fault: Fault, wait: Wait) -> None:
     (part,) = _targets(system, fault)
     with part.paused():
         wait(fault.for_s)
 
 
-def _partition(system: System, fault: Fault, wait: Wait) -> None:
+def _partition(system: Breakable, fault: Fault, wait: Wait) -> None:
     link = system.links[fault.target]
     link.hold(fault.detail)
     if fault.detail == CUT:
@@ -160,12 +160,12 @@ def _clock(system: System, fault: Fault, wait: Wait) -> None:
         wait(fault.for_s)
 
 
-def _unplug(system: System, fault: Fault, wait: Wait) -> None:
+def _unplug(system: Breakable, fault: Fault, wait: Wait) -> None:
     with system.stick.unplugged():
         wait(fault.for_s)
 
 
-def _poison(system: System, fault: Fault, wait: Wait) -> None:
+def _poison(system: Breakable, fault: Fault, wait: Wait) -> None:
     system.stick.tell(f"send {POISON.format(stamp=int(time.time()) - STICK_EPOCH)}")
     wait(fault.for_s)
 
@@ -174,14 +174,16 @@ def _wipe(system: System, fault: Fault, wait: Wait) -> None:
     """Delete all that a broker has, while it is down."""
     if not WIPES:
         raise SkippedError("a reading is kept until the broker has it, not until it is stored")
-    with _down(_targets(system, fault)):
+    (part,) = _targets(system, fault)
+    with _down([part]):
+        part.ended()
         data = {"broker": system.broker, "upstream": system.upstream}[fault.target].data
         rmtree(data)
         data.mkdir()
         wait(fault.for_s)
 
 
-_KINDS: Final[Mapping[str, Callable[[System, Fault, Wait], None]]] = {
+_KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
     "kill": _kill,
     "kill-pair": _kill,
     "kill-everything": _kill_everything,

@@ -17,8 +17,6 @@ from crash.system import mosquitto
 from crash.verdict import Found, Verdict
 
 SHOWN: Final = 10
-BEGIN: Final = "<!-- made by `make reliability`: begin -->"
-END: Final = "<!-- made by `make reliability`: end -->"
 
 
 def machine() -> dict[str, str]:
@@ -72,14 +70,10 @@ def summary(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def recovery(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+def recovery(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Return the median, the 95th percentile and the longest of each kind's times, seconds."""
     return {
-        kind: {
-            "p50": _percentile(times[kind], 50),
-            "p95": _percentile(times[kind], 95),
-            "max": _percentile(times[kind], 100),
-        }
+        kind: [_percentile(times[kind], percent) for percent in (50, 95, 100)]
         for kind in KINDS
         if times.get(kind)
     }
@@ -127,16 +121,21 @@ def table(result: Mapping[str, Any]) -> str:
         letters = ", ".join(f"{n} {reason}" for reason, n in one["dead_letters"].items()) or "none"
         counts = [one[key] for key in ("stored", "lost", "duplicated", "altered")]
         lines.append(f"| {name} | {' | '.join(f'{n:,}' for n in counts)} | {letters} |")
-    lines += ["", "| fault | times | recovered after s: p50 | p95 | max |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        f"| fault | times | {' | '.join(f'recovered in {store}, s' for store in result['stores'])} |",
+        f"|---|---|{'---|' * len(result['stores'])}",
+    ]
     for kind, times in result["faults"].items():
-        took = result["recovery_s"].get(kind)
-        shown = [f"{took[key]:.1f}" for key in ("p50", "p95", "max")] if took else ["-"] * 3
+        took = [one.get(kind) for one in result["recovery_s"].values()]
+        shown = [" / ".join(f"{time:.1f}" for time in one) if one else "-" for one in took]
         lines.append(f"| {kind} | {times} | {' | '.join(shown)} |")
     for kind, reason in result["skipped"].items():
-        lines.append(f"| {kind} | not done: {reason} | - | - | - |")
+        lines.append(f"| {kind} | not done: {reason} |{' - |' * len(result['stores'])}")
     versions = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     lines += [
         "",
+        "Recovered: median / 95th percentile / longest.",
         (
             "Sent while the reader was down or had no port: "
             f"{result['sent_while_the_reader_was_away']:,}; "
@@ -149,10 +148,11 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(page: Path, text: str) -> None:
-    """Put text between the page's marks."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write(page: Path, target: str, text: str) -> None:
+    """Put text between the marks that a target of the Makefile has on a page."""
+    marks = [f"<!-- made by `make {target}`: {where} -->" for where in ("begin", "end")]
+    before, begin, rest = page.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{page} has no {' … '.join(marks)}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -154,6 +155,21 @@ class Behind:
         return bisect_right(self._missing, accepted) + max(0, accepted + 1 - self._next)
 
 
+def stated_of_reading(message: Mapping[str, Any]) -> int:
+    """Return the mark of what a reading on the bus states."""
+    time = message["time"] and datetime.fromisoformat(message["time"])
+    return copy(message["kind"], {**message, "time": time}).stated
+
+
+def stated_in_text(root: str, fields: Mapping[str, str]) -> int:
+    """Return the mark of what a fragment states."""
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", root).lower()
+    try:
+        return _mark(kind, _stated(kind, fields))
+    except (KeyError, ValueError):
+        return 0
+
+
 def copy(kind: str, fields: Mapping[str, Any]) -> Copy:
     """Return a store's copy of a reading for comparison."""
     whole = {name: value for name, value in fields.items() if name != "kind"}
@@ -161,14 +177,14 @@ def copy(kind: str, fields: Mapping[str, Any]) -> Copy:
     return Copy(int(fields["seq"]), _mark(kind, whole), _mark(kind, stated))
 
 
-def sent(ledger: Path) -> Iterator[Sent]:
-    """Yield what the stick sent, in its order, from its own ledger."""
+def sent(ledger: Path, kinds: Collection[str] | None = None) -> Iterator[Sent]:
+    """Yield what the stick sent, of all kinds or of some, in its order, from its own ledger."""
     with ledger.open() as lines:
         for line in lines:
             if not line.endswith("\n"):
                 return
             record = json.loads(line)
-            if "kind" in record:
+            if "kind" in record and (kinds is None or record["kind"] in kinds):
                 kind, fields = record["kind"], record["fields"]
                 at = datetime.fromisoformat(record["at"]).timestamp()
                 fact = _mark(kind, _stated(kind, fields))

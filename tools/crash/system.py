@@ -12,18 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import stack
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Broker, MariaDb, Mongo, Process, Server
+from stack import Broker, MariaDb, Mongo, Process
 
 from crash.links import Link, Links
 from crash.script import LINKS, RECORDERS
 
 NODE: Final = "home"
+UPSTREAM_DATABASE: Final = "raven_upstream"
 STATE: Final = stack.ROOT / ".crash"
 START_LIMIT_S: Final = 60.0
 STOP_LIMIT_S: Final = 45.0
@@ -148,13 +148,15 @@ class Stick(Process):
 
     stdin = subprocess.PIPE
 
-    def __init__(self, folder: Path, rate: float, seed: int) -> None:
+    def __init__(
+        self, folder: Path, rate: float, seed: int, line_faults: Sequence[str] = ()
+    ) -> None:
         self.ledger = folder / "ledger"
         self.device = str(folder / "ttyRAVEN")
         self.gaps: list[tuple[float, float]] = []
         options = ["--pty", self.device, "--rate", f"{rate:g}", "--seed", str(seed), "--wait"]
         options += ["--control", "--ledger", str(self.ledger)]
-        options += [word for fault in LINE_FAULTS for word in ("--fault", fault)]
+        options += [word for fault in line_faults for word in ("--fault", fault)]
         super().__init__("stick", [str(stack.BIN / "raven-simulator"), *options], folder)
         self._lock = threading.Lock()
         self._unplugged = 0
@@ -253,25 +255,60 @@ class Clock:
             )
 
 
-@dataclass
-class System:
-    """Every part by its name, and what stands between and behind them."""
+class Breakable:
+    """What faults are done to: every part and link by its name, and the stick."""
 
-    folder: Path
-    seed: int
-    rate: float
-    stick: Stick
-    disk: Disk
+    def __init__(self, folder: Path, stick: Stick, links: dict[str, Link]) -> None:
+        self.folder = folder
+        self.stick = stick
+        self.links = links
+        self.parts: dict[str, Part] = {}
+        self._saying = threading.Lock()
+
+    def say(self, event: str, **facts: Any) -> None:
+        """Write what happens into the folder's log of faults."""
+        line = json.dumps({"at": round(time.time(), 3), "event": event, **facts})
+        with self._saying, (self.folder / "faults.log").open("a") as log:
+            log.write(line + "\n")
+
+    def through(self, link: str, url: str) -> str:
+        """Return the URL by way of a link."""
+        at = "@" if "@" in url else "://"
+        before, _, rest = url.rpartition(at)
+        port = rest.partition(":")[2].partition("/")[0]
+        return f"{before}{at}{rest.replace(f':{port}', f':{self.links[link].port}', 1)}"
+
+    def close(self) -> None:
+        """End every part."""
+        closing = [threading.Thread(target=part.close) for part in self.parts.values()]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
+        if self.stick.running:
+            self.stick.kill()
+
+
+class Servers(NamedTuple):
+    """What the services use."""
+
     broker: Broker
     upstream: Broker
     mongo: Mongo
     mariadb: MariaDb
-    links: dict[str, Link]
-    parts: dict[str, Part] = field(default_factory=dict)
-    clocks: dict[str, Clock] = field(default_factory=dict)
-    mysql_url: str = ""
-    _log: list[dict[str, Any]] = field(default_factory=list)
-    _said: threading.Lock = field(default_factory=threading.Lock)
+
+
+class System(Breakable):
+    """The whole system, and what stands behind it."""
+
+    def __init__(
+        self, folder: Path, stick: Stick, links: dict[str, Link], disk: Disk, servers: Servers
+    ) -> None:
+        super().__init__(folder, stick, links)
+        self.disk = disk
+        self.broker, self.upstream, self.mongo, self.mariadb = servers
+        self.clocks: dict[str, Clock] = {}
+        self.mysql_url = ""
 
     @classmethod
     @contextmanager
@@ -281,25 +318,23 @@ class System:
             links = ending.enter_context(Links())
             disk = Disk(folder / f"state-{NODE}")
             ending.callback(disk.close)
-            program, plugin = mosquitto()
-            persistence = (f"global_plugin {plugin}", *PERSISTENCE)
-            options: dict[str, Any] = {"program": program, "persistence": persistence}
             accounts = [NODE, "mongo-recorder", "sql-writer"]
-            broker = Broker(folder, accounts, **options)
-            upstream = Broker(folder, accounts, "upstream", **options)
-            mongo, mariadb = Mongo(folder), MariaDb(folder)
-            stick = Stick(folder, rate, seed)
-            servers: list[Server] = [broker, upstream, mongo, mariadb]
+            servers = Servers(
+                new_broker(folder, accounts),
+                new_broker(folder, accounts, "upstream"),
+                Mongo(folder),
+                MariaDb(folder),
+            )
             behind = {server.name: server.port for server in servers}
             made = {name: links.add(behind[name.rpartition("-")[2]]) for name in LINKS}
-            system = cls(folder, seed, rate, stick, disk, broker, upstream, mongo, mariadb, made)
+            system = cls(folder, Stick(folder, rate, seed, LINE_FAULTS), made, disk, servers)
             ending.callback(system.close)
             for server in servers:
-                server.start()
-            system.mysql_url = mariadb.database()
-            system._add_services()
-            for server in servers:
                 system.parts[server.name] = Part(server, system.say)
+            for server in servers:
+                server.start()
+            system.mysql_url = servers.mariadb.database()
+            system._add_services()
             system._begin()
             yield system
 
@@ -309,35 +344,35 @@ class System:
             *(
                 stack.recorder(
                     self.folder,
-                    self._through("recorders-broker", self.broker.url("mongo-recorder")),
-                    self._through(f"{name}-mongo", self.mongo.url),
+                    self.through("recorders-broker", self.broker.url("mongo-recorder")),
+                    self.through(f"{name}-mongo", self.mongo.url),
                     name,
                 )
                 for name in RECORDERS
             ),
             stack.sql_writer(
                 self.folder,
-                self._through("writer-broker", self.broker.url("sql-writer")),
-                self._through("writer-mariadb", self.mysql_url),
+                self.through("writer-broker", self.broker.url("sql-writer")),
+                self.through("writer-mariadb", self.mysql_url),
             ),
             stack.recorder(
                 self.folder,
-                self._through("recorder-upstream", upstream.url("mongo-recorder")),
-                self._through(
+                self.through("recorder-upstream", upstream.url("mongo-recorder")),
+                self.through(
                     "upstream-recorder-mongo", stack.in_database(self.mongo.url, UPSTREAM_DATABASE)
                 ),
                 "upstream-recorder",
             ),
             stack.sql_relay(
                 self.folder,
-                self._through("relay-mariadb", self.mysql_url),
-                self._through("relay-upstream", upstream.url(NODE)),
+                self.through("relay-mariadb", self.mysql_url),
+                self.through("relay-upstream", upstream.url(NODE)),
                 RAVEN_NODE=NODE,
             ),
             stack.reader(
                 self.folder,
                 self.stick.device,
-                self._through("reader-broker", self.broker.url(NODE)),
+                self.through("reader-broker", self.broker.url(NODE)),
                 NODE,
             ),
         ]
@@ -365,19 +400,6 @@ class System:
         self.parts["reader"].process.start()
         self.parts["reader"].begin()
 
-    def _through(self, link: str, url: str) -> str:
-        """Return the URL by way of a link."""
-        before, _, rest = url.rpartition("@" if "@" in url else "://")
-        port = rest.partition(":")[2].partition("/")[0]
-        at = "@" if "@" in url else "://"
-        return f"{before}{at}{rest.replace(f':{port}', f':{self.links[link].port}', 1)}"
-
-    def say(self, event: str, **facts: Any) -> None:
-        """Write what happens into the folder's log of faults."""
-        line = json.dumps({"at": round(time.time(), 3), "event": event, **facts})
-        with self._said, (self.folder / "faults.log").open("a") as log:
-            log.write(line + "\n")
-
     def metrics(self, part: str) -> dict[str, float] | None:
         """Return a service's counters and gauges, labels added up; None while it says nothing."""
         text = stack.metrics(int(self.parts[part].process.env["RAVEN_METRICS_PORT"]))
@@ -393,19 +415,12 @@ class System:
         """Return the run's hash and how many readings the reader has accepted in it."""
         return stack.accepted(self.folder, NODE)
 
-    def close(self) -> None:
-        """End every part."""
-        closing = [threading.Thread(target=part.close) for part in self.parts.values()]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join()
-        for process in (self.stick, self.broker, self.upstream, self.mongo, self.mariadb):
-            if process.running:
-                process.kill()
 
-
-UPSTREAM_DATABASE: Final = "raven_upstream"
+def new_broker(folder: Path, accounts: Sequence[str], name: str = "broker") -> Broker:
+    """Return a Mosquitto 2.1 that saves each message as it comes."""
+    program, plugin = mosquitto()
+    persistence = (f"global_plugin {plugin}", *PERSISTENCE)
+    return Broker(folder, accounts, name, program=program, persistence=persistence)
 
 
 def mosquitto() -> tuple[Sequence[str], Path]:

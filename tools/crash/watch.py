@@ -26,12 +26,14 @@ class Watch:
     """Looks at each store from a thread of its own, for one that is paused answers nothing."""
 
     def __init__(self, system: System, stores: Sequence[Store]) -> None:
-        self.recoveries: dict[str, list[float]] = defaultdict(list)
-        """For each kind of fault: seconds from its end until the stores had what was accepted then."""
+        self.recoveries: dict[str, dict[str, list[float]]] = {
+            store.name: defaultdict(list) for store in stores
+        }
+        """By store and kind of fault: seconds from its end until all accepted by then was there."""
         self.run = ""
         self._system = system
         self._behind = {store.name: Behind() for store in stores}
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[str, list[_Waiting]] = {store.name: [] for store in stores}
         self._lock = threading.Lock()
         self._accepted = 0
         self._closing = threading.Event()
@@ -66,7 +68,8 @@ class Watch:
         """Hear that a fault is over."""
         waiting = _Waiting(fault.kind, time.monotonic(), self.accepted())
         with self._lock:
-            self._waiting.append(waiting)
+            for those in self._waiting.values():
+                those.append(waiting)
 
     def behind(self) -> dict[str, int]:
         """Return how many of the accepted readings each store is not known to have."""
@@ -86,13 +89,13 @@ class Watch:
                 continue
             with self._lock:
                 behind.found(found)
-                self._note()
+                self._note(store.name)
 
-    def _note(self) -> None:
+    def _note(self, store: str) -> None:
         now, still = time.monotonic(), []
-        for one in self._waiting:
-            if any(behind.by(one.accepted) for behind in self._behind.values()):
+        for one in self._waiting[store]:
+            if self._behind[store].by(one.accepted):
                 still.append(one)
             else:
-                self.recoveries[one.kind].append(now - one.since)
-        self._waiting = still
+                self.recoveries[store][one.kind].append(now - one.since)
+        self._waiting[store] = still

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from crash.stores import Behind, copy, sent
+from crash.stores import Behind, copy, sent, stated_in_text, stated_of_reading
 
 from raven_reader.decoding import decode
 from raven_reader.framing import Parser
@@ -41,6 +42,12 @@ def test_what_the_ledger_says_is_what_the_reader_reads(tmp_path: Path):
     read = [copy(*fields(payload)).stated for payload in payloads]
     assert told == read
     assert len(set(told)) == len(payloads)
+    for payload, one in zip(payloads, told, strict=True):
+        kind, told_fields = fields(payload)
+        message = {**told_fields, "kind": kind, "time": told_fields["time"].isoformat()}
+        texts = dict(re.findall(r"<(\w+)>([^<]*)</", payload.decode()))
+        assert stated_of_reading(message) == one
+        assert stated_in_text("InstantaneousDemand", texts) == one
     (first, *_) = path.read_text().splitlines()
     path.write_text(first + "\n" + json.dumps({"command": "get_time", "at": "x"}) + "\n" + first)
     assert [one.stated for one in sent(path)] == told[:1]
