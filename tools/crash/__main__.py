@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +29,8 @@ from crash.watch import Watch
 RATE: Final = 100.0
 """Readings a second."""
 SETTLE_LIMIT_S: Final = 900.0
-STUCK_S: Final = 300.0
-"""Where nothing changes for so long nothing is on its way any more."""
+STUCK_S: Final = 420.0
+"""Longer than a reader waits before it asks a store that says nothing (five minutes)."""
 QUIET_S: Final = 3.0
 """What stays equal for so long has settled."""
 CONSUMERS: Final = (*RECORDERS, "sql-writer", "upstream-recorder")
@@ -42,7 +42,6 @@ class Run:
 
     def __init__(self, system: System, stop: threading.Event) -> None:
         self.system = system
-        self.settled_s: list[float] = []
         self.stores: list[Store] = [
             Sql("MySQL", system.mysql_url),
             Mongo("MongoDB", system.mongo.url),
@@ -61,8 +60,9 @@ class Run:
             for number, one in enumerate(rounds, 1):
                 say(f"round {number} of {len(rounds)}: {len(one)} faults")
                 self.player.play(one)
+                recovered = self._wait_until(self.watch.recovered)
                 self.system.stick.tell("silence on")
-                if not self._settle():
+                if not recovered or not self._settle():
                     break
                 self.system.stick.tell("silence off")
             else:
@@ -80,31 +80,41 @@ class Run:
         )
 
     def _settle(self) -> bool:
-        """Wait until every store has what is accepted, and check that the counters balance.
+        """Wait until what every store has stays equal to what is accepted, and check the counters.
 
         Return False if that does not come about.
         """
+        since = time.monotonic()
+        accepted = -1
+
+        def settled() -> bool:
+            nonlocal since, accepted
+            spooled = (self.system.metrics("reader") or {}).get("raven_spooled")
+            complete = spooled == 0 and not any(self.watch.behind().values())
+            if self.watch.accepted() != accepted or not complete:
+                accepted, since = self.watch.accepted(), time.monotonic()
+            return time.monotonic() - since >= QUIET_S
+
+        if not self._wait_until(settled):
+            return False
+        self.system.say("settled", accepted=accepted)
+        self.player.say(f"settled: {accepted} accepted, and in every store")
+        self._balance()
+        return True
+
+    def _wait_until(self, true: Callable[[], bool]) -> bool:
+        """Return whether something came about, as long as stores get anything that they lack."""
         begun = since = time.monotonic()
-        last: object = None
-        while True:
+        least = self.watch.behind()
+        while not true():
             self.player.wait(0.2)
             now, behind = time.monotonic(), self.watch.behind()
-            spooled = (self.system.metrics("reader") or {}).get("raven_spooled")
-            state = self.watch.accepted(), behind, spooled
-            if state != last:
-                since, last = now, state
-            complete = spooled == 0 and not any(behind.values())
-            if complete and now - since >= QUIET_S:
-                break
+            if any(behind[name] < least[name] for name in behind):
+                least, since = behind, now
             if now - begun > SETTLE_LIMIT_S or now - since > STUCK_S:
-                self.player.problems.append(f"not settled: behind {behind}, spooled {spooled}")
-                self.system.say("not settled", behind=behind, spooled=spooled)
+                self.player.problems.append(f"does not settle: behind {behind}")
+                self.system.say("does not settle", behind=behind)
                 return False
-        self.settled_s.append(round(time.monotonic() - begun - QUIET_S, 1))
-        accepted = self.watch.accepted()
-        self.system.say("settled", after_s=self.settled_s[-1], accepted=accepted)
-        self.player.say(f"settled after {self.settled_s[-1]} s: {accepted} accepted, all stored")
-        self._balance()
         return True
 
     def _balance(self) -> None:
@@ -141,7 +151,6 @@ def _result(run: Run, verdict: Verdict, minutes: float, seed: int, took_s: float
         "recovery_s": {
             store: report.recovery(times) for store, times in run.watch.recoveries.items()
         },
-        "settled_s": run.settled_s,
         "ended_by_themselves": ends,
         "problems": run.player.problems + report.wrong(verdict),
         "machine": report.machine(),

@@ -23,6 +23,7 @@ class Links:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
+        self._links: list[Link] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -34,14 +35,25 @@ class Links:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def add(self, port: int) -> Link:
         """Return a link to a port of the loopback, which listens on a port of its own."""
         link = Link(port, self._loop)
         asyncio.run_coroutine_threadsafe(link.listen(), self._loop).result()
+        self._links.append(link)
         return link
+
+    async def _end(self) -> None:
+        for link in self._links:
+            link.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class Link:
@@ -72,6 +84,13 @@ class Link:
         for gate in self._open.values():
             gate.set()
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    def close(self) -> None:
+        """Listen no more, and end every connection."""
+        if self._server:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def _change(self, mode: str, by: int) -> None:
         self._modes[mode] += by

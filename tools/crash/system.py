@@ -216,8 +216,9 @@ class Disk:
             self.frail.append((begun, time.time()))
 
     def close(self) -> None:
-        """Unmount it."""
+        """Unmount it, and keep what is on it beside it."""
         if self.mounted:
+            shutil.copytree(self.folder, self.folder.with_suffix(".kept"), dirs_exist_ok=True)
             subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
 
 

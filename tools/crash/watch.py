@@ -77,6 +77,11 @@ class Watch:
         with self._lock:
             return {name: behind.by(accepted) for name, behind in self._behind.items()}
 
+    def recovered(self) -> bool:
+        """Return whether every store has what was accepted at the end of each fault."""
+        with self._lock:
+            return not any(self._waiting.values())
+
     def _follow(self, store: Store) -> None:
         behind = self._behind[store.name]
         while not self._closing.wait(LOOK_EVERY_S):
