@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from raven_reader.spool import SpoolOutbox
+from raven_reader.outbox import SpoolOutbox
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Broker
@@ -102,12 +102,12 @@ def load(url: str, spool: str, window: str) -> None:
 
 
 class _Timed(SpoolOutbox):
-    """Says when the first entry was asked for and when the last was removed."""
+    """Says when the first entry was asked for and when the last was taken."""
 
     def __init__(self, path: Path, ended: Callable[[], None]) -> None:
-        super().__init__(path, max_mb=SPOOL_MB)
+        super().__init__(path, max_mb=SPOOL_MB, metrics=PublisherMetrics())
         self.left, _ = self.depth()
-        self.taken = 0
+        self.count = 0
         self.first = self.last = 0.0
         self._ended = ended
 
@@ -115,21 +115,21 @@ class _Timed(SpoolOutbox):
         self.first = self.first or time.perf_counter()
         return super().take(after, limit)
 
-    def remove(self, keys: list[int]) -> None:
-        super().remove(keys)
-        self.taken += len(keys)
+    def taken(self, keys: list[int]) -> None:
+        super().taken(keys)
+        self.count += len(keys)
         self.last = time.perf_counter()
-        if self.taken == self.left:
+        if self.count == self.left:
             self._ended()
 
 
 def publisher(url: str, spool: str, window: str) -> None:
-    """Publish a spool as the reader does: first entry taken from it to last one removed."""
+    """Publish a spool as the reader does: first entry taken from it to last one taken."""
     stop = threading.Event()
     outbox = _Timed(Path(spool), stop.set)
     broker = Broker(MqttUrl(url), "bench-publisher")
     Publisher(broker, outbox, Health(), PublisherMetrics(), window=int(window)).run(stop)
-    print(json.dumps({"seconds": outbox.last - outbox.first, "taken": outbox.taken}))
+    print(json.dumps({"seconds": outbox.last - outbox.first, "taken": outbox.count}))
 
 
 def send(url: str, spool: str) -> None:
@@ -138,7 +138,7 @@ def send(url: str, spool: str) -> None:
 
 
 def _entries(spool: str) -> list[Entry]:
-    outbox = SpoolOutbox(Path(spool), max_mb=SPOOL_MB)
+    outbox = SpoolOutbox(Path(spool), max_mb=SPOOL_MB, metrics=PublisherMetrics())
     count, _ = outbox.depth()
     entries = outbox.take(0, count)
     outbox.close()

@@ -21,7 +21,7 @@ TEXT: Final = f"""\
 ## Publisher: from the spool to PUBACK
 
 A spool of {MESSAGES:,} readings, accepted through `Spool.accept`, is emptied by our `Publisher`
-and `SpoolOutbox` in a process of their own, from the first entry taken to the last one removed
+and `SpoolOutbox` in a process of their own, from the first entry taken to the last one taken
 from the file; median of {ROUNDS} rounds.
 Beside it *bare paho*: a process that publishes the same payloads to the same topics from memory
 with QoS 1 and the same window ({WINDOW}), from the first publish to the last PUBACK.

@@ -16,8 +16,10 @@ from stack import Broker, MariaDb, Process, metric
 
 import clients
 import stream
-from raven_reader.spool import Spool, SpoolOutbox
+from raven_reader.outbox import SpoolOutbox
+from raven_reader.spool import Spool
 from ravenbus.messages import Reading, decode_reading, now
+from ravenbus.metrics import PublisherMetrics
 from ravenbus.topics import Topics
 
 NODE: Final = "bench"
@@ -89,7 +91,7 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
 
 def readings_in(spool: Path) -> list[Reading]:
     """Return the readings in a spool."""
-    outbox = SpoolOutbox(spool, max_mb=1024)
+    outbox = SpoolOutbox(spool, max_mb=1024, metrics=PublisherMetrics())
     found = [decode_reading(entry.payload) for entry in outbox.take(0, outbox.depth()[0])]
     outbox.close()
     return found

@@ -22,6 +22,7 @@ from raven_sql_writer.settings import WriterSettings
 from ravenbus import contract
 from ravenbus.messages import (
     Command,
+    Confirmation,
     DeadLetter,
     Envelope,
     Message,
@@ -202,6 +203,12 @@ def examples() -> dict[str, bytes]:
             payload=damaged,
             size=len(damaged),
         ),
+        topics.confirmation(node, "raven-mongo-recorder"): Confirmation(
+            node=node,
+            store="raven-mongo-recorder",
+            runs={"5f0c4b1e-8a4d-4c1b-9d3e-2b7a60c3f1d9": [(1, 4711), (4713, 4713)]},
+            letters=["9b2d6c0f4e8a4b0d8f3c5a7e1d2b4c6f"],
+        ),
     }
     return {topic: encode(message) for topic, message in sent.items()}
 
@@ -266,7 +273,7 @@ def _cell(text: str) -> str:
 _CONTRACT: Final = """\
 # The contract on the bus, version 1
 
-Every message of ours is one JSON object, sent with QoS 1.
+Every message of ours is one JSON object, sent with QoS 1; confirmations with QoS 0.
 [asyncapi.json](asyncapi.json) describes the topics (AsyncAPI 3.0), and the files `*.schema.json` the messages (JSON Schema 2020-12).
 Everything in this folder is made from the code by `make docs`.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,13 +23,15 @@ from raven_sql_relay.claims import SIZE
 from raven_sql_relay.outbox import SqlOutbox
 from raven_sql_relay.source import RelayMetrics
 from raven_sql_writer.sink import MysqlSink
+from ravenbus.confirming import RESEND_S, Stores
 from ravenbus.errors import FatalError, RetryableError
-from ravenbus.messages import Envelope, Reading, Run, decode, decode_reading, encode
+from ravenbus.messages import Confirmation, Envelope, Reading, Run, decode, decode_reading, encode
 from ravenbus.notifications import KINDS, Notification, ProfileData, scaled
 from ravenbus.publisher import Entry
 from ravenbus.topics import Topics
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
+from tests.unit.ravenbus.fakes import Clock
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
 from .system import NODE, Client, wait_until
@@ -185,7 +188,7 @@ def test_what_arrives_upstream_is_what_was_on_the_local_broker(system: RelaySyst
     (stored,) = system.db["runs"].find()
     assert (stored["_id"], stored["node"], stored["run"]) == (hash_, NODE, "default")
     assert stored["meter"] == system.sql("SELECT meter_id FROM run_info")[0][0]
-    assert set(system.relayed()) == {1}
+    wait_until(lambda: set(system.relayed()) == {1}, "every row is confirmed and marked")
 
 
 @pytest.mark.parametrize("away", ["upstream", "mariadb"])
@@ -374,14 +377,14 @@ def test_a_row_of_an_old_script_has_one_identity_for_good(system: RelaySystem):
 
 
 @pytest.fixture
-def new_outbox(db: Db) -> Iterator[Callable[[], SqlOutbox]]:
+def new_outbox(db: Db) -> Iterator[Callable[..., SqlOutbox]]:
     """Outboxes of a database whose tables are there, for a relay each."""
     schema.migrate(MysqlUrl(db.url))
     made: list[SqlOutbox] = []
 
-    def new() -> SqlOutbox:
+    def new(**options: Any) -> SqlOutbox:
         url, metrics = MysqlUrl(db.url), RelayMetrics()
-        made.append(SqlOutbox(url, Topics(), metrics, upstream="mqtt://up", node=NODE))
+        made.append(SqlOutbox(url, Topics(), metrics, upstream="mqtt://up", node=NODE, **options))
         return made[-1]
 
     yield new
@@ -390,7 +393,7 @@ def new_outbox(db: Db) -> Iterator[Callable[[], SqlOutbox]]:
 
 
 @pytest.fixture
-def outbox(new_outbox: Callable[[], SqlOutbox], monkeypatch: pytest.MonkeyPatch) -> SqlOutbox:
+def outbox(new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch) -> SqlOutbox:
     monkeypatch.setattr(module, "POLL_S", 0)
     monkeypatch.setattr(module, "MARK_AFTER_S", 0)
     monkeypatch.setattr(module, "FROM_START_S", 0)
@@ -409,7 +412,7 @@ class Connection:
         entries = self.outbox.take(self.after, 500)
         if entries:
             self.after = entries[-1].key
-        self.outbox.remove([e.key for e in entries if "/reading/" not in e.topic])
+        self.outbox.taken([e.key for e in entries if "/reading/" not in e.topic])
         return [e for e in entries if "/reading/" in e.topic]
 
     def take_all(self) -> list[Entry]:
@@ -447,7 +450,7 @@ def test_a_row_that_commits_late_is_missed_by_its_id_and_not_by_us(db: Db, outbo
             naive.append(demand)
         found = connection.take_all()
         ours.extend(demands(found))
-        outbox.remove(keys(found))
+        outbox.taken(keys(found))
 
     with closing(db.connect(autocommit=False)) as late:
         run(late, OLD_INSERT, 1, 1, 1, "r", "h")
@@ -464,15 +467,15 @@ def test_a_row_is_marked_by_its_puback_alone(db: Db, sink: MysqlSink, outbox: Sq
     """What was taken from the outbox and not answered comes again with the next connection."""
     sink.store([reading(new_hash(), seq) for seq in range(1, 6)])
     first = Connection(outbox).take_all()
-    outbox.remove(keys(first)[:2])
+    outbox.taken(keys(first)[:2])
     outbox.keep(keys(first)[2:3])
     connection = Connection(outbox)
     again = connection.take_all()
     assert sorted(seqs(first)) == [1, 2, 3, 4, 5]
     assert seqs(again) == seqs(first[3:])
-    outbox.remove(keys(again)[:1])
+    outbox.taken(keys(again)[:1])
     assert connection.take_all() == []
-    outbox.remove(keys(again)[1:])
+    outbox.taken(keys(again)[1:])
     kept = connection.take_all()
     assert seqs(kept) == seqs(first[2:3])
     outbox.keep(keys(kept))
@@ -500,14 +503,14 @@ def test_new_rows_do_not_wait_for_the_backlog_and_memory_is_bounded(
             since, new = 0, new + 1
             sink.store([reading(hash_, new)])
         assert len(outbox._entries) <= 2 * SIZE
-        outbox.remove(keys(found))
+        outbox.taken(keys(found))
     assert taken == new
     assert len(waited) >= 5
     assert max(waited) <= 4 * SIZE, "rows sent before one that had just been inserted"
 
 
 def test_two_outboxes_have_no_row_in_common(
-    sink: MysqlSink, outbox: SqlOutbox, new_outbox: Callable[[], SqlOutbox]
+    sink: MysqlSink, outbox: SqlOutbox, new_outbox: Callable[..., SqlOutbox]
 ):
     """And when the connection of one ends, what it had not handed out comes from the other."""
     hash_ = new_hash()
@@ -520,7 +523,7 @@ def test_two_outboxes_have_no_row_in_common(
     outbox._database.close()
     while found := two.take():
         second += found
-        two.outbox.remove(keys(found))
+        two.outbox.taken(keys(found))
     assert set(seqs(first)) | set(seqs(second)) == set(range(1, 4 * SIZE))
 
 
@@ -534,7 +537,7 @@ def test_a_connection_that_was_lost_to_the_database_sends_nothing_twice(
     outbox._database.close()
     second = connection.take_all()
     assert sorted(seqs(first) + seqs(second)) == list(range(1, 700))
-    outbox.remove(keys(first) + keys(second))
+    outbox.taken(keys(first) + keys(second))
     assert connection.take_all() == []
     assert db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1") == ((699,),)
 
@@ -554,7 +557,7 @@ def test_what_is_no_reading_is_in_the_dead_letters_and_the_rest_goes_on(
     db(into + "('dead', 'warning', '{}', 'r', 'no uuid', 4, NULL)")
     connection = Connection(outbox)
     found = connection.take_all()
-    outbox.remove(keys(found))
+    outbox.taken(keys(found))
     assert connection.take_all() == []
     assert sorted(demands(found)) == [3, 1437]
     letters = db("SELECT service, reason, detail, payload FROM dead_letter ORDER BY detail")
@@ -582,7 +585,7 @@ def test_what_nobody_takes_is_tried_a_block_at_a_time(db: Db, sink: MysqlSink, o
     assert set(tried) == set(range(1, 3 * SIZE))
     connection = Connection(outbox)
     while found := connection.take():
-        outbox.remove(keys(found))
+        outbox.taken(keys(found))
     outbox.take(connection.after, 1)
     taken = db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1")
     assert taken >= ((SIZE,),), "once somebody takes them the rest follows"
@@ -596,7 +599,7 @@ def test_a_run_is_sent_before_its_readings_and_again_when_its_meter_is_known(
     began = Run(node=NODE, run="r", hash=hash_, started=T0)
     sink.store([began, reading(hash_, 1, meter=None)])
     first = outbox.take(0, 500)
-    outbox.remove(keys(first))
+    outbox.taken(keys(first))
     sink.store([reading(hash_, 2)])
     second = outbox.take(first[-1].key, 500)
     runs = [decode(entries[0].payload, Run) for entries in (first, second)]
@@ -629,3 +632,67 @@ def test_every_kind_comes_back_from_its_row_as_it_was(sink: MysqlSink, outbox: S
     )
     assert [entry.payload for entry in found] == [encode(one) for one in batch]
     assert [entry.topic for entry in found] == [Topics().reading(NODE, b.kind) for b in batch]
+
+
+def confirm(outbox: SqlOutbox, store: str, hash_: str, *ranges: tuple[int, int]) -> None:
+    outbox.confirm(Confirmation(node=NODE, store=store, runs={hash_: list(ranges)}))
+
+
+def relayed(db: Db) -> list[int | None]:
+    return [mark for (mark,) in db("SELECT relayed FROM instantaneous_demand ORDER BY seq")]
+
+
+def test_a_row_is_marked_when_every_store_upstream_has_it(
+    db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """What was taken and no store confirmed is sent again, as soon as the store is there."""
+    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
+        monkeypatch.setattr(module, pause, 0)
+    clock, hash_ = Clock(), new_hash()
+    sink.store([reading(hash_, seq) for seq in range(1, 6)])
+    outbox = new_outbox(clock=clock)
+    connection = Connection(outbox)
+    confirm(outbox, "raven-mongo-recorder", hash_)
+    outbox.taken(keys(connection.take_all()))
+    assert relayed(db) == [None] * 5
+    confirm(outbox, "raven-mongo-recorder", hash_, (1, 2), (5, 10**12))
+    assert connection.take_all() == []
+    assert relayed(db) == [1, 1, None, None, 1]
+    clock.now += RESEND_S + 1
+    again = connection.take_all()
+    assert relayed(db) == [1, 1, 0, 0, 1]
+    confirm(outbox, "raven-mongo-recorder", hash_)
+    again += connection.take_all()
+    assert seqs(again) == [3, 4]
+    outbox.taken(keys(again))
+    confirm(outbox, "raven-mongo-recorder", hash_, (3, 4))
+    connection.take_all()
+    assert relayed(db) == [1] * 5
+
+    another = new_outbox(clock=clock)
+    sink.store([reading(hash_, seq) for seq in range(6, 9)])
+    connection = Connection(another)
+    found = connection.take_all()
+    another.taken(keys(found))
+    connection.take_all()
+    assert relayed(db)[5:] == [None] * 3, "another relay knows of the store"
+
+
+def test_a_store_that_is_named_is_waited_for(
+    db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """It need not have said a word, others do not count, and few rows wait in memory."""
+    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
+        monkeypatch.setattr(module, pause, 0)
+    monkeypatch.setattr(module, "WAITING_MAX", 3)
+    hash_ = new_hash()
+    sink.store([reading(hash_, seq) for seq in range(1, 6)])
+    outbox = new_outbox(stores=Stores("mine"))
+    connection = Connection(outbox)
+    outbox.taken(keys(connection.take_all()))
+    confirm(outbox, "yours", hash_, (1, 5))
+    connection.take_all()
+    assert relayed(db) == [0, 0, None, None, None]
+    confirm(outbox, "mine", hash_, (1, 5))
+    connection.take_all()
+    assert relayed(db)[2:] == [1, 1, 1]

@@ -117,7 +117,7 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
     with closing(sql.sql.sink()) as sink:
         consumer = Consumer(
-            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics()
+            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics(), name="w"
         )
         thread = threading.Thread(target=consumer.run, args=(stop,))
         thread.start()

@@ -280,6 +280,9 @@ class SimulatedConnection:
     def bring(self, mid: int, number: int) -> None:
         self._events.put(Received(mid, TOPIC, message(number)))
 
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Confirm to nobody."""
+
     def deliver(self) -> None:
         """Let the broker have what was sent first."""
         self.outbox.popleft()(self._session)
@@ -410,6 +413,7 @@ class Process:
             Topics(),
             health,
             self.metrics,
+            name="raven-tester",
             batch_size=WINDOW // 2,
             wait=wait_fixed(1),
             clock=clock,

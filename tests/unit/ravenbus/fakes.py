@@ -35,6 +35,7 @@ class FakeConnection:
     taken_over: bool = False
     session_present: bool = False
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    told: list[tuple[str, bytes]] = field(default_factory=list)
     subscribed: list[str] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     unanswered: int = 0
@@ -52,6 +53,9 @@ class FakeConnection:
         if reason is not None:
             self.answer(mid, reason)
         return mid
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        self.told.append((topic, payload))
 
     def answer(self, mid: int, reason: int) -> None:
         self.unanswered -= 1

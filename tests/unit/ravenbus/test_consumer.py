@@ -6,14 +6,24 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from tenacity import wait_none
 
 from ravenbus import consumer, retrying
 from ravenbus.consumer import Consumer, Item, Stored
-from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
+from ravenbus.errors import ContractError, FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
+from ravenbus.messages import (
+    Confirmation,
+    DeadLetter,
+    Envelope,
+    Reading,
+    Run,
+    dead_letter,
+    decode,
+    encode,
+)
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
@@ -94,6 +104,7 @@ class Bench:
             Topics(),
             self.health,
             self.metrics,
+            name="raven-tester",
             batch_size=batch_size,
             wait=wait_none(),
             clock=self.clock,
@@ -358,6 +369,51 @@ def test_the_counters_balance(monkeypatch):
         "given_back": 0,
         "in_flight": 0,
     }
+
+
+def test_what_is_in_the_store_is_confirmed(monkeypatch):
+    """New, known and buried readings are; the dead letters of nodes too; what is away is not."""
+    letter = dead_letter("reader", "t", b"x", NOW, ContractError("bad-value", "no number"))
+    letter = msgspec.structs.replace(letter, node="home")
+    run = Run(node="other", run="r", hash=RUN, started=NOW)
+    messages = [
+        *map(message, (1, 2, 2, 3, 7)),
+        Received(8, Topics().dead("reader"), encode(letter)),
+        Received(9, Topics().of_node("other", "run"), encode(run)),
+        Received(10, TOPIC, b"{"),
+    ]
+    bench = started(monkeypatch, *messages)
+    bench.sink.poison = {3}
+    bench.sink.away = 3
+    told: list[int] = []
+    bench.sink.on_store = lambda: told.append(len(bench.broker.connections[0].told))
+    bench.go()
+    assert set(told) == {0}
+    said = {topic: decode(text, Confirmation) for topic, text in bench.broker.connections[0].told}
+    assert said == {
+        "raven/v1/home/stored/raven-tester": Confirmation(
+            node="home", store="raven-tester", runs={RUN: [(1, 3), (7, 7)]}, letters=[letter.id]
+        ),
+        "raven/v1/other/stored/raven-tester": Confirmation(node="other", store="raven-tester"),
+    }
+
+
+def test_a_confirmation_that_was_not_said_is_said_over_the_next_connection(monkeypatch):
+    """What a lost connection brought is stored and confirmed, though never acknowledged."""
+    holder: list[Bench] = []
+
+    def first(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        connection.lose()
+
+    holder.append(Bench(monkeypatch, first, bringing(holder, message(2))))
+    holder[0].go()
+    lost, second = holder[0].broker.connections
+    assert lost.told == []
+    assert [decode(text, Confirmation).runs for _, text in second.told] == [
+        {RUN: [(1, 1)]},
+        {RUN: [(2, 2)]},
+    ]
 
 
 def test_a_member_shares_readings_and_has_every_run(monkeypatch):

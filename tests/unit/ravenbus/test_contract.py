@@ -27,6 +27,7 @@ BY_NAME = {
     "run": m.Run,
     "status": m.Status,
     "dead-letter": m.DeadLetter,
+    "confirmation": m.Confirmation,
     "command": m.Command,
     "reply": m.Reply,
     "raw": m.Raw,
@@ -64,6 +65,8 @@ def values(of: inspect.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0912 -
             return st.text(st.characters(codec="utf-8"), max_size=40)
         case inspect.ListType(item_type=item):
             return st.lists(values(item), max_size=3)
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*(values(item) for item in items))
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(values(key), values(value), max_size=3)
         case inspect.StructType(cls=cls, fields=fields):
@@ -239,6 +242,8 @@ def test_a_topic_has_the_schema_of_its_messages():
     for leaf in ("run", "status", "command", "reply", "raw"):
         assert schema_for(TOPICS.of_node("cellar", leaf), TOPICS) is schemas()[leaf]
     assert schema_for(TOPICS.dead("reader"), TOPICS) is schemas()["dead-letter"]
+    stored = TOPICS.confirmation("cellar", "raven-sql-writer")
+    assert schema_for(stored, TOPICS) is schemas()["confirmation"]
     home = Topics("home/meters")
     assert schema_for(home.of_node("cellar", "run"), home) is schemas()["run"]
 
@@ -273,6 +278,7 @@ def test_every_topic_is_an_asyncapi_channel():
         topics.latest(node, "{kind}"),
         *(topics.of_node(node, leaf) for leaf in leaves),
         topics.dead("{service}"),
+        topics.confirmation(node, "{store}"),
         topics.discovery(node),
         HOMEASSISTANT_STATUS,
     }

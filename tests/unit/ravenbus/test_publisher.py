@@ -27,7 +27,7 @@ class MemoryOutbox:
     def take(self, after: int, limit: int) -> list[Entry]:
         return [entry for entry in self.entries if entry.key > after][:limit]
 
-    def remove(self, keys: list[int]) -> None:
+    def taken(self, keys: list[int]) -> None:
         if self.full_disk:
             self.full_disk -= 1
             raise RetryableError("full")
@@ -220,18 +220,22 @@ def test_a_full_disk_does_not_lose_the_knowledge_of_what_was_taken(monkeypatch):
 def test_messages_on_subscribed_topics_are_handled_and_acknowledged(monkeypatch):
     """A command reaches its handler on the main loop and is acknowledged after it."""
     run = Run(MemoryOutbox([]), monkeypatch)
-    seen: list[bytes] = []
+    seen: list[Received] = []
+    sent = [Received(7, "command", b"hello"), Received(8, "stored/sql", b"all", qos=0)]
+    retained = Received(9, "command", b"factory_reset", retained=True)
 
     def prepare(connection: FakeConnection) -> None:
-        connection.events.put(Received(7, "command", b"hello"))
-        connection.on_turn = lambda: run.stop.set() if connection.acknowledged else None
+        for one in (*sent, retained):
+            connection.events.put(one)
+        connection.on_turn = lambda: run.stop.set() if 9 in connection.acknowledged else None
 
     broker = run.over(prepare)
     run.publisher.subscribe("command", seen.append)
+    run.publisher.subscribe("stored/+", seen.append)
     run.go()
-    assert seen == [b"hello"]
-    assert broker.connections[0].subscribed == ["command"]
-    assert broker.connections[0].acknowledged == [7]
+    assert seen == sent
+    assert broker.connections[0].subscribed == ["command", "stored/+"]
+    assert broker.connections[0].acknowledged == [7, 8, 9]
 
 
 def test_a_broker_that_is_away_for_days_costs_no_memory(monkeypatch):

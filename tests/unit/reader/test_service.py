@@ -9,17 +9,24 @@ import msgspec
 import pytest
 
 from raven_reader import service as module
+from raven_reader.outbox import SpoolOutbox
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import ReaderSettings
-from raven_reader.spool import Spool, SpoolOutbox
+from raven_reader.spool import Spool
 from ravenbus.health import Health
 from ravenbus.messages import DeadLetter, decode, decode_reading
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.mqtt import Received
 from ravenbus.topics import Topics
 
 from .examples import EXAMPLES, NOON, demand, device_info, fragment, price, summation
 from .fakes import Clock, Crowded, Recorder
 
 TOPICS = Topics()
+
+
+def message(payload):
+    return Received(1, "topic", payload)
 
 
 class Home:
@@ -31,7 +38,7 @@ class Home:
             **{"mqtt_url": "mqtt://broker", "raven_state": folder, **settings}
         )
         self.clock = Clock()
-        self.outbox = SpoolOutbox(self.settings.spool_file, max_mb=16)
+        self.outbox = SpoolOutbox(self.settings.spool_file, max_mb=16, metrics=PublisherMetrics())
         self.asked = []
         self.spool = None
         self.restart()
@@ -186,7 +193,7 @@ def test_no_secret_is_logged_or_published(make, caplog):
     bad = device_info(ImageType="0x22019")
     meter = next(example.xml for example in EXAMPLES if example.name == "meter")
     home.hear(device_info(), meter, bad)
-    home.reader.command(b'{"name":"set_meter_info","parameters":{"Auth":"hush-hush"}}')
+    home.reader.command(message(b'{"name":"set_meter_info","parameters":{"Auth":"hush-hush"}}'))
     shown = repr(home.bus.states) + repr(home.bus.sent) + repr(home.entries)
     shown += "".join(repr(record.__dict__) for record in caplog.records)
     for secret in ("0123456789abcdef", "00112233445566778899aabbccddeeff", "hush-hush"):
@@ -327,7 +334,7 @@ def test_another_stick_is_accepted_at_another_port(home):
 def asked(home, payload):
     """Return the reply to a command while a stick is there."""
     home.reader.opened("/dev/ttyUSB0")
-    home.reader.command(payload)
+    home.reader.command(message(payload))
     return home.bus.sent[TOPICS.of_node("home", "reply")][-1]
 
 
@@ -365,7 +372,7 @@ def test_a_command_that_is_not_allowed_is_refused(home, payload, says):
 def test_a_command_without_a_stick_is_refused(home):
     """Nobody is told that a command was sent when there is nothing to send it to."""
     home.reader.lost("unplugged")
-    home.reader.command(b'{"name":"get_time"}')
+    home.reader.command(message(b'{"name":"get_time"}'))
     reply = home.bus.sent[TOPICS.of_node("home", "reply")][-1]
     assert (reply["sent"], reply["detail"]) == (False, "no stick is connected")
     assert home.asked == []
@@ -399,15 +406,15 @@ def test_the_stick_is_described_once_for_what_is_known(home):
     found = home.bus.states[TOPICS.discovery("home")]
     assert [d["device"].get("model") for d in found] == [None] + ["Z105-2-EMU2-LEDD_JM"] * 2
     assert found[2]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
-    home.reader.homeassistant_status(b"online")
-    home.reader.homeassistant_status(b"offline")
+    home.reader.homeassistant_status(message(b"online"))
+    home.reader.homeassistant_status(message(b"offline"))
     assert found[3:] == [found[2]]
 
 
 def test_the_description_can_be_turned_off(make):
     """Without the setting Home Assistant is told to forget what it was told before."""
     home = make(raven_homeassistant=False).hear(demand())
-    home.reader.homeassistant_status(b"online")
+    home.reader.homeassistant_status(message(b"online"))
     assert home.bus.states[TOPICS.discovery("home")] == [None]
 
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raven_reader.spool import VERSION, Spool, SpoolOutbox
+from raven_reader.outbox import SpoolOutbox
+from raven_reader.spool import VERSION, Spool
 from ravenbus import notifications as n
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, decode, decode_reading
+from ravenbus.metrics import PublisherMetrics
 from ravenbus.topics import Topics
 
 from .fakes import Crowded
@@ -62,7 +64,7 @@ class Files:
         return spool
 
     def outbox(self):
-        outbox = SpoolOutbox(self.path, max_mb=16)
+        outbox = SpoolOutbox(self.path, max_mb=16, metrics=PublisherMetrics())
         self._open.append(outbox)
         return outbox
 
@@ -113,7 +115,7 @@ def test_numbers_have_no_gaps_across_restarts_and_full_disks(tmp_path_factory, s
             last += len(spool.accept(readings, []))
         if leave:
             seen += numbers(outbox)
-            outbox.remove([entry.key for entry in outbox.take(0, 10_000)])
+            outbox.taken([entry.key for entry in outbox.take(0, 10_000)])
         if restarts:
             spool.close()
             spool = files.spool()
@@ -127,7 +129,7 @@ def test_the_keys_of_an_outbox_are_never_used_again(files):
     spool, outbox = files.spool(), files.outbox()
     spool.accept([reading(1), reading(2)], [])
     keys = [entry.key for entry in outbox.take(0, 10)]
-    outbox.remove(keys)
+    outbox.taken(keys)
     assert outbox.depth() == (0, None)
     spool.close()
     files.spool().accept([reading(3)], [])
@@ -142,7 +144,7 @@ def test_an_outbox_gives_what_comes_after_a_key(files):
     first = outbox.take(0, 3)
     rest = outbox.take(first[-1].key, 3)
     assert [len(first), len(rest)] == [3, 2]
-    outbox.remove([first[1].key])
+    outbox.taken([first[1].key])
     assert outbox.take(0, 10) == [first[0], first[2], *rest]
 
 
@@ -178,7 +180,7 @@ def test_a_full_spool_still_lets_entries_go(files):
             spool.accept(hundred, [])
     full, _ = outbox.depth()
     assert 1000 < full < 10_000
-    outbox.remove([entry.key for entry in outbox.take(0, 1000)])
+    outbox.taken([entry.key for entry in outbox.take(0, 1000)])
     spool.accept(hundred, [])
     assert outbox.depth()[0] == full - 900
 

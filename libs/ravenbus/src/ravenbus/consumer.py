@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from tenacity.wait import wait_base
 
+from ravenbus.confirming import CONFIRM_AT, CONFIRM_S, Confirmations
 from ravenbus.errors import (
     BrokerAwayError,
     ContractError,
@@ -119,6 +120,7 @@ class _Intake:
 class Consumer:
     """Receives from a broker, stores in a sink; ``run`` is the main loop.
 
+    ``service`` buries, and ``name`` is what the store confirms as.
     A slot's connection has a Receive Maximum of twice ``batch_size`` or more, so that a batch can
     fill while another is stored.
     """
@@ -132,6 +134,7 @@ class Consumer:
         health: Health,
         metrics: ConsumerMetrics,
         *,
+        name: str,
         batch_size: int = 200,
         flush_after_s: float = 0.5,
         wait: wait_base = DEFAULT_WAIT,
@@ -139,6 +142,8 @@ class Consumer:
         utc: Callable[[], datetime] = now,
     ) -> None:
         self._service = service
+        self._confirmations = Confirmations(name, topics)
+        self._confirm_at = 0.0
         self._slots = slots
         self._sink = sink
         self._topics = topics
@@ -215,6 +220,7 @@ class Consumer:
                 while self._clock() < stopped_at + DRAIN_S and self._take(intake, 0):
                     pass
                 self._flush(intake)
+            self._confirm(intake)
 
     def _may_leave(self, slot: Slot) -> bool:
         try:
@@ -293,6 +299,7 @@ class Consumer:
             intake.connection.unsubscribe(topics)
             self._settle(intake)
             if intake.events.empty():
+                self._confirm(intake)
                 intake.connection.close(end_session=True)
                 self._retry("slot", intake.slot.closed)
                 return
@@ -321,6 +328,8 @@ class Consumer:
                 raise _LostError(event)
         if len(intake.pending) >= self._batch_size or self._clock() >= intake.flush_at:
             self._flush(intake)
+        if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
+            self._confirm(intake)
         return event is not None
 
     def _flush(self, intake: _Intake, *, acknowledge: bool = True) -> None:
@@ -340,6 +349,8 @@ class Consumer:
         for letter in letters:
             intake.connection.publish(self._topics.dead(self._service), encode(letter))
             self._metrics.dead.labels(reason=letter.reason).inc()
+        for _, item in items:
+            self._confirmations.note(item)
         taken, intake.pending = intake.pending, []
         intake.flush_at = float("inf")
         self._metrics.in_flight.set(0)
@@ -347,6 +358,13 @@ class Consumer:
             intake.slot.require()
             for message in taken:
                 intake.connection.acknowledge(message)
+
+    def _confirm(self, intake: _Intake) -> None:
+        """Say what is committed."""
+        if self._confirmations:
+            for topic, payload in self._confirmations.take():
+                intake.connection.tell(topic, payload)
+            self._confirm_at = self._clock() + CONFIRM_S
 
     def _store(
         self, intake: _Intake, items: list[tuple[Received, Item]], letters: list[DeadLetter]

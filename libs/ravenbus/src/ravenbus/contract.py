@@ -21,6 +21,7 @@ import msgspec
 from ravenbus.messages import (
     CONTRACT_VERSION,
     Command,
+    Confirmation,
     DeadLetter,
     Envelope,
     Raw,
@@ -51,6 +52,7 @@ class Channel(NamedTuple):
     senders: tuple[str, ...] = ()
     receivers: tuple[str, ...] = ()
     retained: bool = False
+    qos: int = 1
 
 
 _topics: Final = Topics("{prefix}")
@@ -120,6 +122,15 @@ CHANNELS: Final = (
         receivers=(STORE,),
     ),
     Channel(
+        "stored",
+        _topics.confirmation(_node, "{store}"),
+        "What a store has of a node's, sent with QoS 0; who sent it forgets it then.",
+        ("confirmation",),
+        senders=(STORE,),
+        receivers=(READER, RELAY),
+        qos=0,
+    ),
+    Channel(
         "homeassistantDiscovery",
         _topics.discovery(_node),
         "Home Assistant's device discovery; in Home Assistant's format.",
@@ -150,6 +161,8 @@ def schema_for(topic: str, topics: Topics) -> Json | None:
     match parts:
         case "dead", _, kind:
             return None if kind else schemas()["dead-letter"]
+        case _, "stored", store:
+            return schemas()["confirmation"] if store else None
         case _, "reading" | "latest", kind:
             return schemas().get(f"reading.{kind}")
         case _, "run" | "status" | "command" | "reply" | "raw" as leaf, "":
@@ -168,6 +181,7 @@ def schemas() -> dict[str, Json]:
         "run": _schema(Run),
         "status": _schema(Status),
         "dead-letter": _schema(DeadLetter),
+        "confirmation": _schema(Confirmation),
         "command": _schema(Command),
         "reply": _schema(Reply),
         "raw": _schema(Raw),
@@ -216,6 +230,10 @@ def asyncapi() -> Json:
                 "prefix": {"description": "RAVEN_TOPIC_PREFIX", "default": "raven"},
                 "node": {"description": "Name of a reader in a fleet."},
                 "kind": {"description": "What the device sent.", "enum": list(KINDS)},
+                "store": {
+                    "description": "Client id of the store.",
+                    "examples": ["raven-sql-writer", "raven-mongo-recorder"],
+                },
                 "service": {
                     "description": "Name of the service that buries.",
                     "examples": ["reader", "mongo-recorder"],
@@ -258,7 +276,9 @@ def _operation(channel: Channel, role: str, action: str) -> Json:
         "channel": {"$ref": f"#/channels/{channel.name}"},
         "summary": channel.about,
         "tags": [{"name": role}],
-        "bindings": {"mqtt": {"qos": 1, "retain": channel.retained, "bindingVersion": "0.2.0"}},
+        "bindings": {
+            "mqtt": {"qos": channel.qos, "retain": channel.retained, "bindingVersion": "0.2.0"}
+        },
     }
     if channel.name == "command":
         found["reply"] = {"channel": {"$ref": "#/channels/reply"}}

@@ -48,6 +48,9 @@ RunHash = Annotated[
 Seq = Annotated[int, Meta(ge=1, le=2**63 - 1, description="number in the run, from 1, no gaps")]
 
 
+LetterId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Whose reading it is: ``(hash, seq)`` is its identity; ``received`` the reader's clock."""
 
@@ -103,7 +106,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     v: Version = CONTRACT_VERSION
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    id: LetterId
     service: Annotated[str, Meta(pattern=r"^[a-z-]{1,32}\Z")]
     node: Node | None = None
     at: UtcTime
@@ -116,6 +119,26 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 DEAD_PAYLOAD_MAX = 8 * 2**20
 """Bytes: a document of MongoDB ends at 16 MiB and base64 adds a third."""
+
+
+StoreName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="client id of a store"),
+]
+
+
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store has of a node's readings and dead letters, and needs no more.
+
+    ``runs`` has ranges of ``seq`` for each run's ``hash``, first and last included; a reading that
+    the store buried is among them.  ``letters`` has the ids of dead letters of the reader's.
+    """
+
+    v: Version = CONTRACT_VERSION
+    node: Node
+    store: StoreName
+    runs: dict[RunHash, list[tuple[Seq, Seq]]] = {}
+    letters: list[LetterId] = []
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,7 +175,7 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True):
     fragment: str
 
 
-Message = Envelope | Run | Status | DeadLetter | Command | Reply | Raw
+Message = Envelope | Run | Status | DeadLetter | Confirmation | Command | Reply | Raw
 
 _encoder = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(Envelope)

@@ -35,7 +35,7 @@ class Metrics:
 
 
 class PublisherMetrics(Metrics):
-    """Entries on their way from an outbox to the broker: they leave by ``taken`` alone."""
+    """Entries on their way to stores: published = taken + kept + unanswered + in flight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,18 @@ class PublisherMetrics(Metrics):
             ["reason"],
             registry=registry,
         )
+        self.unanswered = Counter(
+            "raven_unanswered", "Entries whose connection ended before a PUBACK", registry=registry
+        )
         self.in_flight = Gauge("raven_in_flight", "Entries without a PUBACK yet", registry=registry)
+        self.confirmed = Counter(
+            "raven_confirmed", "Entries that every required store confirmed", registry=registry
+        )
+        self.sent_again = Counter(
+            "raven_sent_again",
+            "Entries that were taken and not confirmed in time",
+            registry=registry,
+        )
         self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -88,6 +88,9 @@ class Connection(Protocol):
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``."""
 
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Send with QoS 0, which nobody answers."""
+
     def subscribe(self, topics: list[str]) -> None:
         """Subscribe with QoS 1; messages come as ``Received``."""
 
@@ -119,6 +122,11 @@ class Connect(Protocol):
 
     def __call__(self, events: Events) -> Connection:
         """Return the open connection; raise BrokerAwayError with the reason."""
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Say whether a subscription to a filter brings what is sent to a topic."""
+    return topic_matches_sub(topic_filter, topic)
 
 
 def puback_name(reason: int) -> str:
@@ -223,6 +231,9 @@ class _PahoConnection:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         return self._client.publish(topic, payload, qos=1, retain=retain).mid
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        self._client.publish(topic, payload, qos=0)
 
     def subscribe(self, topics: list[str]) -> None:
         # Retained messages come with a new subscription only, not again at each connect.

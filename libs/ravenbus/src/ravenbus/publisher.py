@@ -1,6 +1,6 @@
-"""The publishing half: from an Outbox to a broker, where only a PUBACK removes an entry.
+"""The publishing half: from an Outbox to a broker, where only a PUBACK says an entry is taken.
 
-Reason 0 removes it.  Reason 16 (nobody subscribes) and every refusal (0x80 and above) keep it,
+Reason 0 says so.  Reason 16 (nobody subscribes) and every refusal (0x80 and above) keep it,
 and the entries behind it go on.  An entry is published at most once in a connection; what was
 kept is published again in the next one, which the publisher opens by itself: soon after a
 subscriber has come, and otherwise after a wait that doubles.
@@ -34,6 +34,7 @@ from ravenbus.mqtt import (
     Published,
     Received,
     Wake,
+    matches,
     puback_name,
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
@@ -61,16 +62,19 @@ class Entry(NamedTuple):
 
 
 class Outbox(Protocol):
-    """Where entries wait until a subscriber took them; it survives the process."""
+    """Where entries wait until subscribers have them; it survives the process."""
 
     def take(self, after: int, limit: int) -> list[Entry]:
-        """Return at most ``limit`` entries with a key above ``after``, in order of their keys.
+        """Return at most ``limit`` entries to send, in order of their keys, all above ``after``.
 
         Raise RetryableError if that is not possible now.
         """
 
-    def remove(self, keys: list[int]) -> None:
-        """Forget entries for good: each was taken by a subscriber.
+    def taken(self, keys: list[int]) -> None:
+        """Send entries no more: each was taken by a subscriber.
+
+        What stores must confirm is kept until they do, and comes again under another key if they
+        do not.
 
         Raise RetryableError if that is not possible now.
         """
@@ -106,7 +110,7 @@ class Publisher:
         self._window = window
         self._tick_s = tick_s
         self._on_kept = on_kept
-        self._subscriptions: dict[str, Callable[[bytes], None]] = {}
+        self._subscriptions: dict[str, Callable[[Received], None]] = {}
         self._wait = wait
         self._clock = clock
         self._lock = threading.Lock()
@@ -119,12 +123,12 @@ class Publisher:
         self._taken: list[int] = []
         self._kept: list[int] = []
 
-    def subscribe(self, topic: str, handle: Callable[[bytes], None]) -> None:
-        """Have what is sent to a topic handled on the main loop; called before ``run``.
+    def subscribe(self, topic_filter: str, handle: Callable[[Received], None]) -> None:
+        """Have what is sent to topics handled on the main loop; called before ``run``.
 
         Retained messages are passed over.
         """
-        self._subscriptions[topic] = handle
+        self._subscriptions[topic_filter] = handle
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
@@ -162,7 +166,6 @@ class Publisher:
             opened_at = self._clock()
             lost = self._serve(connection, stop)
             self._metrics.connected.set(0)
-            self._metrics.in_flight.set(0)
             connection.close()
             if lost:
                 pause_s = reconnecting.pause_s(self._clock() - opened_at)
@@ -193,12 +196,18 @@ class Publisher:
                 stop_at = self._clock() + DRAIN_S
             self._fill(epoch, draining=stop_at is not None)
             if stop_at is not None and (not epoch.in_flight or self._clock() > stop_at):
+                self._end(epoch)
                 return None
             alive = connection.alive()
             events = _wait_for(self._events, self._tick_s)
             lost = self._handle(epoch, events)
             if lost or (not alive and not events):
+                self._end(epoch)
                 return lost or NETWORK_ENDED
+
+    def _end(self, epoch: _Epoch) -> None:
+        self._metrics.unanswered.inc(epoch.entries)
+        self._metrics.in_flight.set(0)
 
     def _has_to_renew(self, epoch: _Epoch, renew_at: float, soon: float) -> bool:
         now = self._clock()
@@ -222,7 +231,7 @@ class Publisher:
             epoch.cursor = entry.key
             epoch.publish(entry.topic, entry.payload, entry=entry)
             self._metrics.published.inc()
-        self._metrics.in_flight.set(len(epoch.in_flight))
+        self._metrics.in_flight.set(epoch.entries)
 
     def _take_more(self, epoch: _Epoch) -> bool:
         try:
@@ -252,18 +261,22 @@ class Publisher:
                 case Published(mid, reason):
                     entry = epoch.in_flight.pop(mid, None)
                     if entry:
+                        epoch.entries -= 1
                         taken = self._is_taken(epoch, entry, reason)
                         (self._taken if taken else self._kept).append(entry.key)
                 case Received():
                     # A retained message would be obeyed again at each connection.
-                    if not event.retained:
-                        self._subscriptions[event.topic](event.payload)
+                    for topic_filter, handle in self._subscriptions.items():
+                        if matches(topic_filter, event.topic) and not event.retained:
+                            handle(event)
                     epoch.connection.acknowledge(event)
                 case Denied(detail):
-                    log.warning("commands will not come", extra={"reason": detail})
+                    log.warning(
+                        "commands and confirmations will not come", extra={"reason": detail}
+                    )
                 case Lost():
                     lost = event
-        self._remove_taken()
+        self._settle_taken()
         if self._kept:
             self._on_kept(self._kept)
             self._kept = []
@@ -271,11 +284,11 @@ class Publisher:
             self._health.ok("publish")
         return lost
 
-    def _remove_taken(self) -> None:
+    def _settle_taken(self) -> None:
         if not self._taken:
             return
         try:
-            self._outbox.remove(self._taken)
+            self._outbox.taken(self._taken)
         except RetryableError as error:
             self._health.failing("outbox", str(error))
             return
@@ -315,6 +328,7 @@ class _Epoch:
         self.ready: deque[Entry] = deque()
         self.exhausted = False
         self.in_flight: dict[int, Entry | None] = {}
+        self.entries = 0
         self.kept = 0
         self.refused = 0
         self.unheard: set[str] = set()
@@ -327,6 +341,7 @@ class _Epoch:
         self, topic: str, payload: bytes, *, retain: bool = False, entry: Entry | None = None
     ) -> None:
         self.in_flight[self.connection.publish(topic, payload, retain=retain)] = entry
+        self.entries += entry is not None
 
 
 def _wait_for(events: Events, timeout_s: float) -> list[Event]:

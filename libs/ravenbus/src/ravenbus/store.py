@@ -58,6 +58,7 @@ def run(
         Topics(settings.raven_topic_prefix),
         health,
         metrics,
+        name=settings.raven_client_id,
         batch_size=settings.raven_batch_size,
         flush_after_s=settings.raven_flush_after_s,
     )

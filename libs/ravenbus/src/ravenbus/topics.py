@@ -30,6 +30,10 @@ class Topics:
         """Return where a service's dead letters go."""
         return f"{self.prefix}/v1/dead/{service}"
 
+    def confirmation(self, node: str, store: str) -> str:
+        """Return where a store says what it has of a node; ``+`` for either is every one."""
+        return f"{self.prefix}/v1/{node}/stored/{store}"
+
     def discovery(self, node: str) -> str:
         """Return the topic of Home Assistant's device discovery."""
         return f"homeassistant/device/{node}/config"

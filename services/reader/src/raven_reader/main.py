@@ -20,12 +20,14 @@ from raven_reader import recording
 from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake
 from raven_reader.line import Line
+from raven_reader.outbox import SpoolOutbox
 from raven_reader.secrets import Masker
 from raven_reader.serial_port import Port, PortError, find_sticks
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import DeviceSettings, ReaderSettings
-from raven_reader.spool import Spool, SpoolOutbox, locked
+from raven_reader.spool import Spool, locked
 from ravenbus import __version__, service
+from ravenbus.confirming import Listener
 from ravenbus.health import Health, Watchdog
 from ravenbus.messages import Status, encode, now
 from ravenbus.mqtt import Broker, Will
@@ -70,8 +72,11 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     metrics = ReaderMetrics()
     metrics.serve(settings.raven_metrics_port)
 
-    spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
-    outbox = SpoolOutbox(settings.spool_file, max_mb=settings.raven_spool_max_mb)
+    max_mb = settings.raven_spool_max_mb
+    spool = Spool(settings.spool_file, topics, max_mb=max_mb, on_given_up=metrics.given_up.inc)
+    outbox = SpoolOutbox(
+        settings.spool_file, max_mb=max_mb, stores=settings.raven_stores, metrics=metrics
+    )
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     node = spool.node
     log.info(
@@ -102,6 +107,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
+    publisher.subscribe(topics.confirmation(node, "+"), Listener(topics, outbox.confirm))
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
     line = Line(
@@ -111,7 +117,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         ask_after_s=settings.raven_silence_ask_s,
         reopen_after_s=settings.raven_silence_reopen_s,
     )
-    metrics.watch(outbox.depth)
+    metrics.watch(outbox.depth, outbox.unconfirmed)
 
     reader.begin()
     Watchdog(health, STALL_S).start()

@@ -34,6 +34,7 @@ from ravenbus.messages import (
     now,
 )
 from ravenbus.metrics import PublisherMetrics
+from ravenbus.mqtt import Received
 from ravenbus.notifications import DeviceInfo, Notification, PriceCluster, kind_of
 from ravenbus.publisher import Publisher
 from ravenbus.topics import Topics
@@ -63,18 +64,33 @@ class ReaderMetrics(PublisherMetrics):
         self.refused = Counter(
             "raven_refused", "Readings lost because the spool had no room", registry=registry
         )
-        self.spooled = Gauge("raven_spooled", "Entries in the spool", registry=registry)
+        self.given_up = Counter(
+            "raven_given_up",
+            "Entries that made room in a full spool before every required store confirmed them",
+            registry=registry,
+        )
+        self.spooled = Gauge(
+            "raven_spooled", "Entries that no subscriber took yet", registry=registry
+        )
+        self.unconfirmed = Gauge(
+            "raven_unconfirmed",
+            "Entries taken that a required store has not confirmed yet",
+            registry=registry,
+        )
         self.oldest = Gauge(
             "raven_spooled_oldest_timestamp_seconds",
-            "When the oldest entry of the spool came, 0 if it is empty",
+            "When the oldest entry came that no subscriber took yet, 0 if there is none",
             registry=registry,
         )
         self.heard = Gauge(
             "raven_device_connected", "1 while the stick is heard", registry=registry
         )
 
-    def watch(self, depth: Callable[[], tuple[int, float | None]]) -> None:
-        """Ask for the spool's depth when somebody asks for the metrics."""
+    def watch(
+        self, depth: Callable[[], tuple[int, float | None]], unconfirmed: Callable[[], int]
+    ) -> None:
+        """Ask how deep the spool is when somebody asks for the metrics."""
+        self.unconfirmed.set_function(unconfirmed)
         self.spooled.set_function(lambda: depth()[0])
         self.oldest.set_function(lambda: depth()[1] or 0)
 
@@ -179,11 +195,11 @@ class Reader:
 
     # The bus's side.
 
-    def command(self, payload: bytes) -> None:
+    def command(self, message: Received) -> None:
         """Send a command that is allowed to the device, and reply what became of it."""
         name = request_id = None
         try:
-            request = decode(payload, Command)
+            request = decode(message.payload, Command)
             name, request_id = request.name, request.id
             setters = self._settings.raven_allow_setters
             command = commands.write(name, request.parameters, allow_setters=setters)
@@ -200,9 +216,9 @@ class Reader:
         reply = Reply(node=self._node, id=request_id, name=name, sent=sent, detail=detail)
         self._publisher.send_once(self._topics.of_node(self._node, "reply"), encode(reply))
 
-    def homeassistant_status(self, payload: bytes) -> None:
+    def homeassistant_status(self, message: Received) -> None:
         """Describe the stick again when Home Assistant starts."""
-        if payload == b"online" and self._described:
+        if message.payload == b"online" and self._described:
             self._publish_description(*self._described)
 
     # Helpers of the line's side.

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from raven_reader.acceptance import Limits
 from raven_reader.serial_port import DeviceLocation
+from ravenbus.confirming import AUTO, RequiredStores
 from ravenbus.messages import Node, RunName
 from ravenbus.settings import MqttSettings, Settings, Window, usable_folder
 
@@ -45,6 +46,7 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=1_000_000, description="largest size of the spool in MiB"),
     ] = 1024
+    raven_stores: RequiredStores = AUTO
     raven_window: Window = 100
     raven_max_demand_kw: Annotated[
         float,

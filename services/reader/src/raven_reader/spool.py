@@ -1,4 +1,4 @@
-"""What the reader keeps on disk, in one SQLite file: node, runs, last readings, outbox.
+"""What the reader keeps on disk, in one SQLite file: node, runs, last readings, outbox, stores.
 
 A reading gets its number in the same transaction that puts it in the outbox, so identity exists
 before anything leaves the process, and a number is never used for two readings.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +20,9 @@ import msgspec
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
 from ravenbus.notifications import Notification
-from ravenbus.publisher import Entry
 from ravenbus.topics import Topics
 
-VERSION: Final = 1
+VERSION: Final = 2
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -48,6 +47,31 @@ CREATE TABLE outbox (
     at REAL NOT NULL
 );
 """
+_CONFIRMATION = """
+ALTER TABLE outbox ADD COLUMN run INTEGER;                          -- number of a reading's run
+ALTER TABLE outbox ADD COLUMN seq INTEGER;
+ALTER TABLE outbox ADD COLUMN letter TEXT;                          -- id of a dead letter
+ALTER TABLE outbox ADD COLUMN sent INTEGER;                         -- turn in which it was taken
+ALTER TABLE outbox ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 0; -- bits of stores
+CREATE TABLE store (
+    name TEXT PRIMARY KEY,
+    bit INTEGER NOT NULL UNIQUE,
+    required INTEGER NOT NULL
+);
+UPDATE outbox SET
+    run = (SELECT number FROM run
+           WHERE hash = json_extract(CAST(outbox.payload AS TEXT), '$.hash')),
+    seq = json_extract(CAST(payload AS TEXT), '$.seq'),
+    letter = CASE WHEN topic GLOB '*/dead/*' THEN json_extract(CAST(payload AS TEXT), '$.id') END;
+CREATE INDEX unsent ON outbox (key) WHERE sent IS NULL;
+CREATE INDEX sent ON outbox (sent, confirmed) WHERE sent IS NOT NULL;
+CREATE INDEX reading ON outbox (run, seq) WHERE seq IS NOT NULL;
+CREATE INDEX letter ON outbox (letter) WHERE letter IS NOT NULL;
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION)
+GIVEN_UP_AT_ONCE: Final = 1000
+REQUIRED: Final = "SELECT coalesce(sum(bit), 0) FROM store WHERE required"
+"""The bits of the stores that must confirm."""
 
 
 @contextmanager
@@ -71,13 +95,22 @@ def locked(folder: Path) -> Iterator[None]:
 class Spool:
     """The reader's side: accepts readings and dead letters under the run that goes on.
 
-    Used by one thread, in the process that has the state locked.  Raises RetryableError when the disk is full or busy; nothing of that
-    call is then kept.
+    Used by one thread, in the process that has the state locked.  Raises RetryableError when the
+    disk is full or busy; nothing of that call is then kept.  Before that, what subscribers took
+    makes room, confirmed or not: ``on_given_up`` is told how many that no store confirmed.
     """
 
-    def __init__(self, path: Path, topics: Topics, *, max_mb: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        topics: Topics,
+        *,
+        max_mb: int,
+        on_given_up: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._topics = topics
-        self._db = _open(path, max_mb, synchronous="FULL")
+        self._on_given_up = on_given_up
+        self._db = open_file(path, max_mb, synchronous="FULL")
         self._node = ""
         self._run: Run | None = None
 
@@ -98,7 +131,7 @@ class Spool:
 
         Without a ``node`` the one that was made at the first start is used.
         """
-        with _transaction(self._db):
+        with transaction(self._db):
             kept = self._db.execute("SELECT name FROM node").fetchone()
             if kept is None:
                 kept = (node or f"raven-{uuid.uuid4().hex[:8]}",)
@@ -121,10 +154,22 @@ class Spool:
 
         Each comes with the time at which it was received.
         """
+        try:
+            return self._accept(notifications, letters)
+        except RetryableError:
+            if not self._make_room():
+                raise
+        return self._accept(notifications, letters)
+
+    def _accept(
+        self, notifications: Sequence[tuple[Notification, datetime]], letters: Sequence[DeadLetter]
+    ) -> list[Reading]:
         run = self.run
         readings = []
-        with _transaction(self._db):
-            (seq,) = self._db.execute("SELECT seq FROM run WHERE hash = ?", (run.hash,)).fetchone()
+        with transaction(self._db):
+            number, seq = self._db.execute(
+                "SELECT number, seq FROM run WHERE hash = ?", (run.hash,)
+            ).fetchone()
             for notification, received in notifications:
                 seq += 1
                 envelope = Envelope(
@@ -132,7 +177,8 @@ class Spool:
                 )
                 reading = Reading(envelope, notification)
                 payload = encode(reading)
-                self._put(self._topics.reading(self._node, reading.kind), payload, received)
+                topic = self._topics.reading(self._node, reading.kind)
+                self._put(topic, payload, received, run=number, seq=seq)
                 self._db.execute(
                     "INSERT OR REPLACE INTO latest VALUES (?, ?, ?)",
                     (reading.kind, notification.meter or "", payload),
@@ -144,7 +190,8 @@ class Spool:
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
             for letter in letters:
-                self._put(self._topics.dead(letter.service), encode(letter), letter.at)
+                topic = self._topics.dead(letter.service)
+                self._put(topic, encode(letter), letter.at, letter=letter.id)
         self._run = run
         return readings
 
@@ -157,11 +204,34 @@ class Spool:
         """Close the file."""
         self._db.close()
 
-    def _put(self, topic: str, payload: bytes, at: datetime) -> None:
+    def _put(
+        self,
+        topic: str,
+        payload: bytes,
+        at: datetime,
+        *,
+        run: int | None = None,
+        seq: int | None = None,
+        letter: str | None = None,
+    ) -> None:
         self._db.execute(
-            "INSERT INTO outbox (topic, payload, at) VALUES (?, ?, ?)",
-            (topic, payload, at.timestamp()),
+            "INSERT INTO outbox (topic, payload, at, run, seq, letter) VALUES (?, ?, ?, ?, ?, ?)",
+            (topic, payload, at.timestamp(), run, seq, letter),
         )
+
+    def _make_room(self) -> bool:
+        """Give up what was taken the longest ago; return whether there was anything."""
+        with transaction(self._db):
+            (required,) = self._db.execute(REQUIRED).fetchone()
+            given_up = self._db.execute(
+                "DELETE FROM outbox WHERE key IN (SELECT key FROM outbox INDEXED BY sent "
+                "WHERE sent IS NOT NULL ORDER BY sent LIMIT ?) RETURNING confirmed",
+                (GIVEN_UP_AT_ONCE,),
+            ).fetchall()
+        unconfirmed = sum(confirmed & required != required for (confirmed,) in given_up)
+        if unconfirmed:
+            self._on_given_up(unconfirmed)
+        return bool(given_up)
 
     def _last_run(self) -> Run | None:
         row = self._db.execute(
@@ -179,36 +249,7 @@ class Spool:
         )
 
 
-class SpoolOutbox:
-    """The publisher's side of the same file; used by one thread, not that of ``Spool``."""
-
-    def __init__(self, path: Path, *, max_mb: int) -> None:
-        # A removal that a power cut undoes only means that the entry is published again.
-        self._db = _open(path, max_mb, synchronous="NORMAL")
-
-    def take(self, after: int, limit: int) -> list[Entry]:
-        """Return the next entries in order; raise RetryableError when the disk fails."""
-        query = "SELECT key, topic, payload FROM outbox WHERE key > ? ORDER BY key LIMIT ?"
-        with _disk_errors():
-            return [Entry(*row) for row in self._db.execute(query, (after, limit))]
-
-    def remove(self, keys: list[int]) -> None:
-        """Forget entries for good; raise RetryableError when the disk is full or busy."""
-        with _transaction(self._db):
-            self._db.executemany("DELETE FROM outbox WHERE key = ?", [(key,) for key in keys])
-
-    def depth(self) -> tuple[int, float | None]:
-        """Return how many entries wait and since when the oldest does, in Unix time."""
-        (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
-        oldest = self._db.execute("SELECT at FROM outbox ORDER BY key LIMIT 1").fetchone()
-        return count, oldest[0] if oldest else None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-
-def _open(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
+def open_file(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
     """Open the file, making it if there is none; raise FatalError that says what to do."""
     try:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -217,8 +258,8 @@ def _open(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
         (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
         db.execute(f"PRAGMA max_page_count = {max_mb * 2**20 // page_bytes}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        for number, step in enumerate(_STEPS[version:], version + 1):
+            db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
     except sqlite3.Error as error:
         raise FatalError(
             f"the spool {path} cannot be opened: {error}; "
@@ -233,7 +274,8 @@ def _open(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
+    """Raise RetryableError for what may work later."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -241,8 +283,9 @@ def _disk_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    with _disk_errors():
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is done meanwhile, or nothing of it; raise RetryableError if that fails."""
+    with disk_errors():
         try:
             db.execute("BEGIN IMMEDIATE")
             yield

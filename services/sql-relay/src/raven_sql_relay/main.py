@@ -10,6 +10,7 @@ from raven_sql_relay.outbox import POLL_S, SqlOutbox
 from raven_sql_relay.settings import RelaySettings
 from raven_sql_relay.source import RelayMetrics
 from ravenbus import __version__, service
+from ravenbus.confirming import Listener
 from ravenbus.health import Health, Watchdog
 from ravenbus.mqtt import Broker
 from ravenbus.publisher import Publisher
@@ -58,12 +59,14 @@ def relay(
         "started",
         extra={"version": __version__, "upstream": upstream, "database": settings.mysql_url},
     )
+    topics = Topics(settings.raven_topic_prefix)
     outbox = SqlOutbox(
         settings.mysql_url,
-        Topics(settings.raven_topic_prefix),
+        topics,
         metrics,
         upstream=str(upstream),
         node=settings.raven_node,
+        stores=settings.raven_stores,
     )
     # Nothing waits in a session of a relay, so each may have a name of its own.
     client_id = f"raven-sql-relay-{uuid.uuid4().hex[:12]}"
@@ -77,6 +80,7 @@ def relay(
         tick_s=POLL_S,
         on_kept=outbox.keep,
     )
+    publisher.subscribe(topics.confirmation("+", "+"), Listener(topics, outbox.confirm))
     Watchdog(health, STALL_S).start()
     try:
         publisher.run(stop)

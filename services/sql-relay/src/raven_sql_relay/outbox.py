@@ -1,7 +1,8 @@
 """The outbox of the relay: the rows of every table of readings, by what is marked on each.
 
 ``relayed`` is empty in a row that was never sent, whoever inserted it and whenever that commits,
-so nothing is missed that has a low id and comes late.  Only a PUBACK marks a row as taken.
+so nothing is missed that has a low id and comes late.  A row is marked as taken when a subscriber
+took it and every required store has confirmed it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,25 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from raven_sql_relay.claims import Block, Claims
-from raven_sql_relay.source import KEPT, NEW, NOBODY, TAKEN, Found, Ref, RelayMetrics, Source, mark
+from raven_sql_relay.source import (
+    KEPT,
+    NEW,
+    NOBODY,
+    TAKEN,
+    Found,
+    Identity,
+    Ref,
+    RelayMetrics,
+    Source,
+    mark,
+)
+from ravenbus.confirming import AUTO, RESEND_S, Stores
 from ravenbus.errors import RetryableError
+from ravenbus.messages import Confirmation
 from ravenbus.publisher import Entry
 from ravenbus.topics import Topics
 from ravensql import rows, schema
@@ -32,6 +47,8 @@ MARK_AFTER_S: Final = 0.2
 """Rows are marked together, because each commit waits for the disk."""
 REOPEN_S: Final = 900.0
 """How often what nobody took is tried at least; another relay that tried it may be gone."""
+WAITING_MAX: Final = 20_000
+"""Rows that were taken and not confirmed; of more, the first ones are left for another time."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 
@@ -60,10 +77,57 @@ class _Lane:
             self.block, self.some_taken = None, False
 
 
+class _Waiting:
+    """The rows that were taken, with the stores that confirmed them, in the order they went."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+        self._keys: dict[str, dict[int, int]] = defaultdict(dict)
+        self._confirmed: dict[int, set[str]] = {}
+        self._identities: dict[int, Identity] = {}
+
+    def add(self, key: int, identity: Identity, since: float) -> None:
+        """Wait for a row's confirmations."""
+        hash_, seq = identity
+        self._since[key] = since
+        self._identities[key] = identity
+        self._keys[hash_][seq] = key
+        self._confirmed[key] = set()
+
+    def confirm(self, said: Confirmation, required: AbstractSet[str]) -> list[int]:
+        """Note what a store has; return the keys that every required store has confirmed."""
+        found = []
+        for hash_, ranges in said.runs.items():
+            keys = self._keys.get(hash_, {})
+            for first, last in ranges:
+                # A range may be longer than what waits.
+                near = range(first, last + 1) if last - first < len(keys) else list(keys)
+                found += [keys[n] for n in near if n in keys and first <= n <= last]
+        for key in found:
+            self._confirmed[key].add(said.store)
+        return self._remove([key for key in found if required <= self._confirmed[key]])
+
+    def late(self, before: float) -> list[int]:
+        """Return the keys that were taken before a time, or that are too many."""
+        many = len(self._since) - WAITING_MAX
+        late: list[int] = []
+        for key, since in self._since.items():
+            if since >= before and len(late) >= many:
+                break
+            late.append(key)
+        return self._remove(late)
+
+    def _remove(self, keys: list[int]) -> list[int]:
+        for key in keys:
+            hash_, seq = self._identities.pop(key)
+            del self._since[key], self._confirmed[key], self._keys[hash_][seq]
+        return keys
+
+
 class SqlOutbox:
     """The rows of a database as an outbox; used by one thread.
 
-    At most two blocks of each table are in memory.  Raises RetryableError while the database is
+    At most two blocks of each table are in memory, and what waits for stores.  Raises RetryableError while the database is
     away, FatalError when a newer program has changed it.
     """
 
@@ -75,6 +139,7 @@ class SqlOutbox:
         *,
         upstream: str,
         node: str | None = None,
+        stores: Stores = AUTO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = Database(url, on_connect=self._connected)
@@ -84,6 +149,11 @@ class SqlOutbox:
         self._claims = Claims(url.database)
         self._entries: dict[int, Entry] = {}
         self._refs: dict[int, Ref] = {}
+        self._identities: dict[int, Identity] = {}
+        self._stores = stores
+        self._required = set(stores.names or ())
+        self._waiting = _Waiting()
+        self._left = False
         self._in_hand: dict[Block, set[int]] = defaultdict(set)
         self._marks: dict[tuple[str, int], list[Ref]] = defaultdict(list)
         self._handed = 0
@@ -102,19 +172,44 @@ class SqlOutbox:
             self._reopen_at = self._clock() + REOPEN_S
             for lane in self._lanes.values():
                 lane.reopen()
+        if late := self._waiting.late(self._clock() - RESEND_S):
+            self._left = True
+            self._metrics.sent_again.inc(len(late))
+            self._settle(late, NOBODY)
         self._mark_when_due()
-        found = self._waiting(after, limit)
+        found = self._ready(after, limit)
         if not found and self._clock() >= self._look_at:
             self._look()
-            found = self._waiting(after, limit)
+            found = self._ready(after, limit)
         if found:
             self._handed = max(self._handed, found[-1].key)
         return found
 
-    def remove(self, keys: list[int]) -> None:
-        """Mark rows as taken upstream."""
-        self._settle(keys, TAKEN)
+    def taken(self, keys: list[int]) -> None:
+        """Mark rows as taken upstream, or have them wait for the stores there."""
+        for key in keys if self._required else ():
+            if identity := self._identities.pop(key, None):
+                self._entries.pop(key, None)
+                self._waiting.add(key, identity, self._clock())
+        self._settle((key for key in keys if key in self._entries), TAKEN)
         self._mark_when_due()
+
+    def confirm(self, said: Confirmation) -> None:
+        """Mark the rows as taken that every required store has; raise RetryableError."""
+        if self._stores.names is None and said.store not in self._required:
+            with self._database.transaction() as cursor:
+                cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (said.store,))
+            self._required.add(said.store)
+            log.info("rows wait until another store confirms them", extra={"store": said.store})
+        if said.store not in self._required:
+            return
+        done = self._waiting.confirm(said, self._required)
+        self._metrics.confirmed.inc(len(done))
+        self._settle(done, TAKEN)
+        if self._left:
+            # The store is there, so what it did not confirm it never got.
+            self._left = False
+            self._reopen_at = self._clock()
 
     def keep(self, keys: list[int]) -> None:
         """Mark rows that nobody took, or that were refused."""
@@ -133,15 +228,19 @@ class SqlOutbox:
         """Begin on a new connection: what was not handed out yet may be another relay's by now."""
         schema.require_current(cursor)
         self._source.connected(cursor, self._database.payload_max)
+        if self._stores.names is None:
+            cursor.execute("SELECT name FROM relay_store")
+            self._required = {name for (name,) in cursor.fetchall()}
         self._claims.connected(cursor)
         for lane in self._lanes.values():
             lane.block = None
         for key in [key for key in self._entries if key > self._handed]:
             del self._entries[key]
+            self._identities.pop(key, None)
             if ref := self._refs.pop(key, None):
                 self._in_hand[ref.block].discard(ref.id)
 
-    def _waiting(self, after: int, limit: int) -> list[Entry]:
+    def _ready(self, after: int, limit: int) -> list[Entry]:
         found = [entry for key, entry in self._entries.items() if key > after]
         return found[:limit]
 
@@ -161,9 +260,10 @@ class SqlOutbox:
                     if condition == KEPT and not entries:
                         self._lanes[table].block = None  # another relay was faster
                     found += entries
-        for ref, entry in found:
+        for entry, ref, identity in found:
             self._entries[entry.key] = entry
-            if ref:
+            if ref and identity:
+                self._identities[entry.key] = identity
                 self._refs[entry.key] = ref
                 self._in_hand[ref.block].add(ref.id)
         self._release()
@@ -196,13 +296,16 @@ class SqlOutbox:
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
         """Claim the first block from ``start`` on that has such rows and that nobody has."""
-        for _ in range(TRIES):
+        tries = TRIES
+        while tries:
             first = self._source.first(cursor, table, condition, start)
             if first is None:
                 break
             block = Block.of(table, first)
-            if block not in self._claims and self._claims.claim(cursor, block):
-                return block
+            if block not in self._claims:
+                if self._claims.claim(cursor, block):
+                    return block
+                tries -= 1
             start = block.last + 1
         return None
 
@@ -213,6 +316,7 @@ class SqlOutbox:
             self._mark_at = self._clock() + MARK_AFTER_S
         for key in keys:
             self._entries.pop(key, None)
+            self._identities.pop(key, None)
             if ref := self._refs.pop(key, None):
                 self._marks[ref.table, state].append(ref)
                 lane = self._lanes[ref.table]

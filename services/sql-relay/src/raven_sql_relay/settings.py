@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from ravenbus.confirming import AUTO, RequiredStores
 from ravenbus.messages import Node
 from ravenbus.settings import (
     SECRET,
@@ -40,6 +41,7 @@ class RelaySettings(Settings, frozen=True, kw_only=True):
     ] = None
     upstream_mqtt_tls_key: Annotated[Path | None, Meta(description="its private key, PEM")] = None
     raven_topic_prefix: TopicPrefix = "raven"
+    raven_stores: RequiredStores = AUTO
     raven_window: Window = 100
     raven_node: Annotated[
         Node | None,

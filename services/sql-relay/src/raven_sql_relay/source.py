@@ -78,11 +78,16 @@ class Ref(NamedTuple):
         return Block.of(self.table, self.id)
 
 
-class Found(NamedTuple):
-    """An entry and the row that it was made from, none for a run."""
+Identity = tuple[str, int]
+"""Hash and seq."""
 
-    ref: Ref | None
+
+class Found(NamedTuple):
+    """An entry, and the row and reading that it was made from; a run's was made from none."""
+
     entry: Entry
+    ref: Ref | None = None
+    identity: Identity | None = None
 
 
 class Source:
@@ -162,9 +167,9 @@ class Source:
             e, meter = reading.envelope, reading.notification.meter
             known = self.announced.get(e.hash, "not yet")
             if known == "not yet" or (known is None and meter):
-                yield Found(None, self._run(cursor, reading, record.get("old_hash", e.hash)))
+                yield Found(self._run(cursor, reading, record.get("old_hash", e.hash)))
             topic = self._topics.reading(e.node, reading.kind)
-            yield Found(ref, self._entry(topic, encode(reading)))
+            yield Found(self._entry(topic, encode(reading)), ref, (e.hash, e.seq))
 
     def _entry(self, topic: str, payload: bytes) -> Entry:
         self._last_key += 1

@@ -1,0 +1,137 @@
+"""End-to-end confirmation: stores say what they have, and only then does an outbox forget it.
+
+A PUBACK says that the broker has a message, and brokers lose their disks.  So each store says on a
+topic of the node's what it has committed, found committed or buried.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from ravenbus.errors import ContractError, PoisonError, RetryableError
+from ravenbus.logs import Sparse
+from ravenbus.messages import Confirmation, DeadLetter, Reading, Run, decode, encode
+from ravenbus.mqtt import Received
+from ravenbus.topics import Topics
+
+log = logging.getLogger(__name__)
+
+CONFIRM_S: Final = 5.0
+"""How often a store confirms, and how much it notes before it does so earlier."""
+CONFIRM_AT: Final = 1000
+RESEND_S: Final = 60.0
+"""What was taken and is not confirmed after this is sent again."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Stores:
+    """Which stores must confirm: those named, or (``names`` None) each that ever confirmed."""
+
+    ALLOWED = (
+        "auto (each that has ever confirmed anything to this service), or client ids of stores, "
+        "divided by commas"
+    )
+
+    def __init__(self, text: str) -> None:
+        """Read a list; raise ValueError if it is none."""
+        self.names: Final = None if text == "auto" else frozenset(text.split(","))
+        if self.names and not all(_NAME.fullmatch(name) for name in self.names):
+            raise ValueError(self.ALLOWED)
+
+    def __str__(self) -> str:
+        return "auto" if self.names is None else ",".join(sorted(self.names))
+
+    __repr__ = __str__
+
+
+AUTO: Final = Stores("auto")
+
+RequiredStores = Annotated[
+    Stores,
+    Meta(
+        description="stores that must confirm a reading before it is forgotten here; "
+        "it is sent again until they do"
+    ),
+]
+
+
+class Confirmations:
+    """What a store has and did not say yet; used by one thread."""
+
+    def __init__(self, store: str, topics: Topics) -> None:
+        self._store = store
+        self._topics = topics
+        self._runs: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._letters: dict[str, list[str]] = defaultdict(list)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def note(self, item: Reading | Run | DeadLetter) -> None:
+        """Note what is committed; a run is answered too, so that its node knows of the store."""
+        match item:
+            case Reading(envelope):
+                self._runs[envelope.node][envelope.hash].append(envelope.seq)
+            case Run(node=node):
+                self._runs[node].update()
+            case DeadLetter(node=str(node)):
+                self._letters[node].append(item.id)
+        self._count += 1
+
+    def take(self) -> list[tuple[str, bytes]]:
+        """Return what there is to say, topics with payloads, and forget it."""
+        found = [
+            Confirmation(
+                node=node,
+                store=self._store,
+                runs={hash_: ranges(numbers) for hash_, numbers in self._runs[node].items()},
+                letters=self._letters.get(node, []),
+            )
+            for node in self._runs.keys() | self._letters.keys()
+        ]
+        self._runs.clear()
+        self._letters.clear()
+        self._count = 0
+        return [(self._topics.confirmation(one.node, self._store), encode(one)) for one in found]
+
+
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the numbers as the fewest ranges, the last number of each included."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number <= found[-1][1] + 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    return found
+
+
+class Listener:
+    """Hands confirmations that can be believed to an outbox; called on the publisher's thread."""
+
+    def __init__(self, topics: Topics, confirm: Callable[[Confirmation], None]) -> None:
+        self._topics = topics
+        self._confirm = confirm
+        self._sparse = Sparse(log)
+
+    def __call__(self, message: Received) -> None:
+        """Take a confirmation; what is lost here makes the store be asked again."""
+        try:
+            node, _, store = self._topics.parse(message.topic)
+            said = decode(message.payload, Confirmation)
+            if (said.node, said.store) != (node, store):
+                detail = f"{said.store!r} of {said.node!r} on {message.topic!r}"
+                raise ContractError("not-contract", detail)
+            self._confirm(said)
+        except PoisonError as error:
+            self._sparse.warning("confirmation passed over", error.reason, detail=error.detail)
+        except RetryableError as error:
+            self._sparse.warning("confirmation not noted", "retryable", detail=str(error))

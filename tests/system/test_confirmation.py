@@ -1,0 +1,91 @@
+"""Stores confirm end to end, so that not even a broker that forgets everything loses a reading."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+from raven_reader.outbox import SpoolOutbox
+from raven_reader.spool import Spool
+from ravenbus import notifications as n
+from ravenbus.confirming import Listener
+from ravenbus.health import Health
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.mqtt import Broker
+from ravenbus.publisher import Publisher
+from ravenbus.settings import MqttUrl
+from ravenbus.topics import Topics
+
+from . import system as parts
+from .system import NODE, System, wait_until
+
+FASTER = 30
+"""How much faster the outbox's clock goes: a minute is two seconds."""
+
+
+class Home:
+    """The publishing half of a reader."""
+
+    def __init__(self, system: System) -> None:
+        topics, path = Topics(), system.folder / "spool.sqlite"
+        self.metrics = PublisherMetrics()
+        self.spool = Spool(path, topics, max_mb=16)
+        self.run = self.spool.begin(NODE, "default", datetime.now(UTC))
+        self.outbox = SpoolOutbox(
+            path, max_mb=16, metrics=self.metrics, clock=lambda: FASTER * time.monotonic()
+        )
+        broker = Broker(MqttUrl(system.broker.url(NODE)), "home")
+        self.publisher = Publisher(broker, self.outbox, Health(), self.metrics)
+        self.publisher.subscribe(
+            topics.confirmation(NODE, "+"), Listener(topics, self.outbox.confirm)
+        )
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
+        self.thread.start()
+
+    def accept(self, count: int) -> None:
+        at = datetime.now(UTC)
+        self.spool.accept(
+            [(n.Warning(device="d8d5b90000001234", meter=None, time=None, text="no"), at)] * count,
+            [],
+        )
+        self.publisher.wake()
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many readings were not taken, and how many not confirmed."""
+        return self.outbox.depth()[0], self.outbox.unconfirmed()
+
+    def close(self) -> None:
+        self.stop.set()
+        self.publisher.wake()
+        self.thread.join(parts.WAIT_S)
+        self.outbox.close()
+        self.spool.close()
+
+
+def test_a_broker_whose_data_is_deleted_loses_nothing(system: System):
+    """What only the broker had when it lost its disk is sent again, and stored once."""
+    system.start(recorder=False, reader=False)
+    system.recorder.env["RAVEN_FLUSH_AFTER_S"] = "0.1"
+    system.recorder.start()
+    system.wait_for_log(system.recorder, "connected to the broker")
+    with closing(Home(system)) as home:
+        home.accept(10)
+        wait_until(lambda: home.metrics.confirmed._value.get() == 10, "the store has confirmed")
+        system.recorder.kill()
+        home.accept(200)
+        wait_until(lambda: home.waiting() == (0, 200), "the broker has taken all")
+        system.broker.kill()
+        for file in (system.folder / "broker").glob("*.db*"):
+            file.unlink()
+        system.broker.start()
+        system.recorder.start()
+        system.wait_for_log(system.recorder, "connected to the broker")
+        home.accept(1)
+        numbers = list(range(1, 212))
+        stored = lambda: parts.stack.stored(system.db, home.run.hash)[1]  # noqa: E731
+        wait_until(lambda: stored() == numbers, "everything is stored")
+        wait_until(lambda: home.waiting() == (0, 0), "everything is confirmed")
+        assert home.metrics.sent_again._value.get() >= 200

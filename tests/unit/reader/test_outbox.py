@@ -1,0 +1,238 @@
+"""What the spool keeps until stores confirm it, and what it sends again."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from raven_reader import outbox as module
+from raven_reader.outbox import ASK_TURNS, KEEP_TURNS, RESEND_TURNS, TURN_S, SpoolOutbox
+from raven_reader.spool import Spool
+from ravenbus.confirming import Stores
+from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.messages import Confirmation, decode_reading
+from ravenbus.metrics import PublisherMetrics
+from ravenbus.topics import Topics
+from tests.unit.ravenbus.fakes import Clock
+
+from .fakes import Crowded
+from .test_spool import LETTER, NOON, reading
+
+SQL, MONGO = "raven-sql-writer", "raven-mongo-recorder"
+
+
+class Home:
+    """A spool and its outbox, from which a subscriber takes whatever is sent."""
+
+    def __init__(self, folder, stores="auto"):
+        self.path = folder / "spool.sqlite"
+        self.stores = Stores(stores)
+        self.clock = Clock()
+        self.given_up = []
+        self.metrics = PublisherMetrics()
+        self.spool = Spool(self.path, Topics(), max_mb=1, on_given_up=self.given_up.append)
+        self.spool.begin("home", "default", NOON)
+        self.restart()
+
+    def restart(self):
+        self.outbox = SpoolOutbox(
+            self.path, max_mb=1, metrics=self.metrics, stores=self.stores, clock=self.clock
+        )
+
+    def accept(self, *numbers):
+        return self.spool.accept([reading(number) for number in numbers], [])
+
+    def send(self):
+        """Have what is due taken; return the numbers of the readings."""
+        entries = self.outbox.take(0, 10_000)
+        self.outbox.taken([entry.key for entry in entries])
+        found = [decode_reading(e.payload) for e in entries if "/reading/" in e.topic]
+        return [one.envelope.seq for one in found]
+
+    def after(self, turns):
+        """Let turns pass and return the numbers that are sent meanwhile."""
+        sent = []
+        for _ in range(turns):
+            self.clock.now += TURN_S
+            sent += self.send()
+        return sent
+
+    def confirm(self, store, *ranges, letters=()):
+        runs = {self.spool.run.hash: list(ranges)} if ranges else {}
+        said = Confirmation(node="home", store=store, runs=runs, letters=list(letters))
+        self.outbox.confirm(said)
+
+    def kept(self):
+        with sqlite3.connect(self.path) as db:
+            return [seq for (seq,) in db.execute("SELECT seq FROM outbox ORDER BY seq")]
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def test_what_every_store_confirmed_is_forgotten_after_a_while(home):
+    """Neither the first store's word nor age alone removes a reading; both together do."""
+    home.accept(1, 2, 3)
+    home.confirm(SQL)
+    home.confirm(MONGO)
+    assert home.send() == [1, 2, 3]
+    home.confirm(SQL, (1, 3))
+    home.confirm(MONGO, (1, 2))
+    assert home.outbox.unconfirmed() == 1
+    assert home.metrics.confirmed._value.get() == 2
+    home.after(KEEP_TURNS + 1)
+    assert home.kept() == [3]
+    home.confirm(MONGO, (3, 3))
+    home.after(RESEND_TURNS)
+    home.confirm(MONGO, (3, 3))
+    home.after(KEEP_TURNS + 1)
+    assert home.kept() == []
+
+
+def test_a_store_that_lacks_readings_gets_them_again(home):
+    """What a store that is there did not confirm in a minute is sent again, and nothing else."""
+    home.confirm(SQL)
+    home.accept(1, 2, 3, 4)
+    home.send()
+    home.confirm(SQL, (1, 1), (4, 4))
+    assert home.after(RESEND_TURNS - 1) == []
+    home.confirm(SQL)
+    assert home.after(1) == [2, 3]
+    assert home.metrics.sent_again._value.get() == 2
+    home.confirm(SQL, (2, 3))
+    assert home.after(3 * RESEND_TURNS) == []
+    assert home.outbox.unconfirmed() == 0
+
+
+def test_a_store_that_is_away_is_asked_now_and_then(home):
+    """It has what was sent in its session: one reading in five minutes finds out."""
+    home.confirm(SQL)
+    home.accept(*range(100))
+    home.send()
+    assert len(home.after(10 * ASK_TURNS)) in (9, 10)
+
+
+def test_a_store_that_comes_late_gets_what_is_kept(home):
+    """Whoever is switched on a little after another gets what came before its session."""
+    home.accept(1, 2)
+    home.confirm(SQL)
+    home.send()
+    home.confirm(SQL, (1, 2))
+    assert home.after(RESEND_TURNS + 1) == []
+    home.confirm(MONGO)
+    assert home.after(2) == [1, 2]
+
+
+def test_a_restart_forgets_no_confirmation_and_no_store(home):
+    """Which stores there are, what they have, and what was sent, is in the file."""
+    home.confirm(SQL)
+    home.confirm(MONGO)
+    home.accept(1, 2)
+    home.send()
+    home.confirm(SQL, (1, 2))
+    home.confirm(MONGO, (1, 1))
+    home.restart()
+    assert home.send() == []
+    assert home.outbox.unconfirmed() == 1
+    home.after(RESEND_TURNS)
+    home.confirm(MONGO)
+    assert home.after(2) == [2]
+
+
+def test_stores_that_are_named_are_waited_for_and_no_other(tmp_path):
+    """A store that never said a word is waited for when it is named."""
+    home = Home(tmp_path, stores=f"{SQL},elsewhere")
+    home.accept(1)
+    home.send()
+    home.confirm(MONGO, (1, 1))
+    home.confirm(SQL, (1, 1))
+    assert home.outbox.unconfirmed() == 1
+    home.after(KEEP_TURNS + 2)
+    assert home.kept() == [1]
+    home.confirm("elsewhere", (1, 1))
+    home.after(KEEP_TURNS + 2)
+    assert home.kept() == []
+    home.stores = Stores(MONGO)
+    home.restart()
+    home.accept(2)
+    home.send()
+    home.confirm(MONGO, (2, 2))
+    assert home.outbox.unconfirmed() == 0
+
+
+def test_dead_letters_are_confirmed_too(home):
+    """A letter of the reader's waits for its stores like a reading, by its id."""
+    home.confirm(SQL)
+    home.spool.accept([], [LETTER])
+    home.send()
+    assert home.outbox.unconfirmed() == 1
+    home.confirm(SQL, letters=[LETTER.id])
+    assert home.outbox.unconfirmed() == 0
+
+
+def test_a_full_spool_gives_up_what_subscribers_took(home):
+    """New readings come before waiting for stores, and it is counted."""
+    home.confirm(SQL)
+    while not home.given_up:
+        home.accept(*range(100))
+        home.send()
+    assert sum(home.given_up) == home.given_up[0] == 1000
+    assert home.kept()[0] == 1001
+
+
+def test_a_full_spool_never_gives_up_what_nobody_took(home):
+    """Without a subscriber a full spool takes nothing more."""
+    home.accept(*range(100))
+    with Crowded(home.spool), pytest.raises(RetryableError, match="full"):
+        home.accept(*range(10_000))
+    assert home.kept() == list(range(1, 101))
+
+
+def test_what_is_confirmed_while_the_disk_fails_is_confirmed_later(home):
+    """A confirmation that cannot be noted is an error that says so, and changes nothing."""
+    home.confirm(SQL)
+    home.accept(1)
+    home.send()
+    other = sqlite3.connect(home.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    home.outbox._db.execute("PRAGMA busy_timeout = 0")
+    for store in (SQL, MONGO):
+        with pytest.raises(RetryableError):
+            home.confirm(store, (1, 1))
+    other.execute("ROLLBACK")
+    other.close()
+    assert home.outbox.unconfirmed() == 1
+    home.confirm(SQL, (1, 1))
+    assert home.outbox.unconfirmed() == 0
+
+
+def test_names_without_end_are_no_stores(home, monkeypatch):
+    """Whoever may confirm cannot fill the reader's memory with names."""
+    monkeypatch.setattr(module, "STORES_MAX", 2)
+    home.confirm("a")
+    home.confirm("b")
+    with pytest.raises(PoisonError, match="'c' is one more than 2 stores"):
+        home.confirm("c")
+
+
+def test_a_spool_of_the_version_before_is_taken_over(tmp_path):
+    """Readings and letters that wait in it are known by their numbers and ids afterwards."""
+    path = tmp_path / "spool.sqlite"
+    spool = Spool(path, Topics(), max_mb=16)
+    spool.begin("home", "default", NOON)
+    spool.accept([reading(1), reading(2)], [LETTER])
+    spool.close()
+    with sqlite3.connect(path) as db:
+        for index in ("unsent", "sent", "reading", "letter"):
+            db.execute(f"DROP INDEX {index}")
+        for column in ("run", "seq", "letter", "sent", "confirmed"):
+            db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+        db.executescript("DROP TABLE store; PRAGMA user_version = 1")
+    home = Home(tmp_path)
+    home.confirm(SQL)
+    assert home.send() == [1, 2]
+    home.confirm(SQL, (1, 2), letters=[LETTER.id])
+    assert home.outbox.unconfirmed() == 0
