@@ -34,8 +34,9 @@ crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by t
 	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
 
 .PHONY: reliability
-reliability: WRITE = docs/reliability.md
-reliability: crash  ## Do the same, and write its table into docs/reliability.md
+reliability:  ## Do the same, beside raven2mqtt too, and write the tables of docs/reliability.md
+	@$(MAKE) --no-print-directory crash WRITE=docs/reliability.md
+	@$(MAKE) --no-print-directory crash PEER=raven2mqtt WRITE=docs/reliability.md
 
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types

@@ -147,6 +147,7 @@ def _result(run: Run, verdict: Verdict, minutes: float, seed: int, took_s: float
         "faults": dict(sorted(run.player.done.items())),
         "faults_an_hour": run.player.done.total() / took_s * 3600,
         "skipped": run.player.skipped,
+        "kills": {name: part.kills for name, part in run.system.parts.items()},
         **report.summary(verdict),
         "recovery_s": {
             store: report.recovery(times) for store, times in run.watch.recoveries.items()

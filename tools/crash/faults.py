@@ -16,9 +16,6 @@ from crash.script import RECORDERS, Fault
 from crash.system import Breakable, Clock, Part, System
 from ravensql.settings import MysqlUrl
 
-WIPES: Final = False
-"""Whether brokers are wiped: it needs readers that keep a reading until each store confirmed it."""
-
 CUT_EVERY_S: Final = 2.0
 COMMIT_LIMIT_S: Final = 5.0
 SILENT_S: Final = 1.5
@@ -172,8 +169,6 @@ def _poison(system: Breakable, fault: Fault, wait: Wait) -> None:
 
 def _wipe(system: System, fault: Fault, wait: Wait) -> None:
     """Delete all that a broker has, while it is down."""
-    if not WIPES:
-        raise SkippedError("a reading is kept until the broker has it, not until it is stored")
     (part,) = _targets(system, fault)
     with _down([part]):
         part.ended()

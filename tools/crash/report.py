@@ -133,8 +133,10 @@ def table(result: Mapping[str, Any]) -> str:
     for kind, reason in result["skipped"].items():
         lines.append(f"| {kind} | not done: {reason} |{' - |' * len(result['stores'])}")
     versions = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    kills = ", ".join(f"{name} {times}" for name, times in result["kills"].items())
     lines += [
         "",
+        f"`kill -9`: {sum(result['kills'].values())} ({kills}).",
         "Recovered: median / 95th percentile / longest.",
         (
             "Sent while the reader was down or had no port: "

@@ -48,6 +48,7 @@ class Part:
         """When it was paused."""
         self.ends: list[int | None] = []
         """How it ended when nobody had ended it."""
+        self.kills = 0
         self._say = say
         self._lock = threading.Lock()
         self._down = 0
@@ -65,6 +66,7 @@ class Part:
         with self._lock:
             self._down += 1
             self._asked = True
+            self.kills += number == signal.SIGKILL
         self.process.send(number)
 
     def ended(self) -> None:
