@@ -69,15 +69,19 @@ class Run:
                 self.system.stick.tell("stop")
                 self._settle()
             accepted, run = self.watch.accepted(), self.watch.run
+        self.player.say("comparing ...")
         reader = self.system.parts["reader"]
         gaps = [*reader.gaps, *self.system.stick.gaps]
-        return judge(
+        verdict = judge(
             accepted,
             {store.name: store.copies(run) for store in self.stores},
             list(sent(self.system.stick.ledger)),
             {store.name: store.letters() for store in self.stores[:2]},
             outages(gaps, [*reader.frail, *self.system.disk.frail]),
         )
+        for store in self.stores:
+            store.close()
+        return verdict
 
     def _settle(self) -> bool:
         """Wait until what every store has stays equal to what is accepted, and check the counters.

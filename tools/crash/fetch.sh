@@ -14,18 +14,21 @@ has_mosquitto() {
 }
 say() { echo "crash: $*" >&2; }
 
+mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1; }
+
 # Debian's mirror as this machine knows it, and nothing of what is installed here.
 configure() {
   local mirror
-  mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
-  [ -n "$mirror" ] || { say "no index of Debian's packages here: run apt-get update as root once"; exit 1; }
-  mkdir -p "$apt/lists/partial" "$apt/parts" "$apt/debs"
+  mirror="$(mirror)"
+  [ -n "$mirror" ] || { apt-get update -qq && mirror="$(mirror)"; }
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts" "$apt/debs"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources"
   : >"$apt/status"
   cat >"$apt/conf" <<END
 Dir::Etc::SourceList "$apt/sources";
 Dir::Etc::SourceParts "$apt/parts";
 Dir::Etc::PreferencesParts "$apt/parts";
+Dir::Cache "$apt/cache";
 Dir::State::Lists "$apt/lists";
 Dir::State::status "$apt/status";
 Acquire::Check-Valid-Until "false";

@@ -46,6 +46,9 @@ class Store(Protocol):
     def letters(self) -> Letters:
         """Return the dead letters."""
 
+    def close(self) -> None:
+        """Give back the connections."""
+
 
 class Sql:
     """What the writer stores."""
@@ -84,6 +87,9 @@ class Sql:
         with self._connect() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT id, service, reason FROM dead_letter")
             return list(cursor.fetchall())
+
+    def close(self) -> None:
+        """Give back nothing: each look has a connection of its own."""
 
     def _connect(self) -> Any:
         url = self._url
@@ -131,6 +137,10 @@ class Mongo:
         """Return the dead letters."""
         found = self._db["dead_letter"].find({}, {"service": 1, "reason": 1})
         return [(one["_id"], one["service"], one["reason"]) for one in found]
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._client.close()
 
 
 class Behind:

@@ -137,7 +137,7 @@ class Part:
                 self._asked = False
             try:
                 self.process.start()
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 if not self._asked:
                     self._say("does not start", part=self.name, reason=str(error))
             if self._asked:  # somebody ended it while it was not there yet
