@@ -21,7 +21,7 @@ import stack
 from crash import report
 from crash.play import FailureError, Player
 from crash.script import RECORDERS, Fault, plan
-from crash.stores import Mongo, Sql, Store, sent
+from crash.stores import AWAY, Mongo, Sql, Store, sent
 from crash.system import STATE, UPSTREAM_DATABASE, System
 from crash.verdict import Verdict, judge, outages
 from crash.watch import Watch
@@ -33,8 +33,13 @@ STUCK_S: Final = 420.0
 """Longer than a reader waits before it asks a store that says nothing (five minutes)."""
 QUIET_S: Final = 3.0
 """What stays equal for so long has settled."""
-CONSUMERS: Final = (*RECORDERS, "sql-writer", "upstream-recorder")
-LEAVES: Final = ("stored_total", "duplicate_total", "dead_total", "given_back_total", "in_flight")
+STORED: Final = ("stored_total", "duplicate_total", "dead_total", "given_back_total", "in_flight")
+SENT: Final = ("taken_total", "kept_total", "unanswered_total", "in_flight")
+BALANCES: Final = {
+    **dict.fromkeys((*RECORDERS, "sql-writer", "upstream-recorder"), ("received_total", STORED)),
+    **dict.fromkeys(("reader", "sql-relay"), ("published_total", SENT)),
+}
+"""What comes in at a service, and as what it leaves."""
 
 
 class Run:
@@ -122,15 +127,15 @@ class Run:
         return True
 
     def _balance(self) -> None:
-        for name in CONSUMERS:
+        for name, (entry, leaves) in BALANCES.items():
             counts = self.system.metrics(name)
             if counts is None:
                 self.player.problems.append(f"{name} tells no metrics at a quiet moment")
                 continue
-            received = counts["raven_received_total"]
-            left = {leaf: counts.get(f"raven_{leaf}", 0) for leaf in LEAVES}
-            if received != sum(left.values()):
-                self.player.problems.append(f"{name} does not balance: {received} received, {left}")
+            came = counts[f"raven_{entry}"]
+            left = {leaf: counts.get(f"raven_{leaf}", 0) for leaf in leaves}
+            if came != sum(left.values()):
+                self.player.problems.append(f"{name} does not balance: {entry} {came}, {left}")
 
     def _progress(self) -> str:
         behind = ", ".join(f"{name} {count}" for name, count in self.watch.behind().items())
@@ -190,7 +195,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"stopped; logs in {folder}")
         return 130
-    except (FailureError, RuntimeError) as error:
+    except (FailureError, RuntimeError, *AWAY) as error:
         print(f"\nFAILED: {error}\nagain: {again}\nlogs: {folder}")
         return 1
     (STATE / "result.json").write_text(json.dumps(result, indent=2) + "\n")

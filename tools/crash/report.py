@@ -133,11 +133,13 @@ def table(result: Mapping[str, Any]) -> str:
     for kind, reason in result["skipped"].items():
         lines.append(f"| {kind} | not done: {reason} |{' - |' * len(result['stores'])}")
     versions = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    ends = ", ".join(f"{how} ({n})" for how, n in result["ended_by_themselves"].items())
     kills = ", ".join(f"{name} {times}" for name, times in result["kills"].items())
     lines += [
         "",
         f"`kill -9`: {sum(result['kills'].values())} ({kills}).",
         "Recovered: median / 95th percentile / longest.",
+        f"Ended by themselves and started again: {ends or 'none'}.",
         (
             "Sent while the reader was down or had no port: "
             f"{result['sent_while_the_reader_was_away']:,}; "

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 ROUND_S: Final = 150.0
 """Faults begin for so long; then everything may come back and is looked at."""
-GAP_S: Final = (3.0, 10.0)
+GAP_S: Final = (2.0, 9.0)
 """Between the beginnings of two faults; most are still going on when the next one begins."""
 
 RECORDERS: Final = ("mongo-recorder-1", "mongo-recorder-2", "mongo-recorder-3")

@@ -29,6 +29,8 @@ ASKED: Final = 2000
 """Readings looked for at once."""
 SECANTUS_ASKED: Final = 100
 """SecantusDB's ``$in`` takes a time that grows with the square of what it finds."""
+_ENCODER: Final = msgspec.json.Encoder(order="sorted", enc_hook=int)
+"""Drivers have integers of their own."""
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -246,20 +248,5 @@ def _number(name: str, text: str) -> int:
 
 def _mark(kind: str, fields: Any) -> int:
     """Return a number that stands for all of this: the text would take a hundred times the room."""
-    text = f"{kind} {_plain(fields)!r}"
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def _plain(value: Any) -> Any:
-    """Return what drivers type differently in one form."""
-    if isinstance(value, Mapping):
-        return sorted((name, _plain(one)) for name, one in value.items())
-    if isinstance(value, msgspec.Struct):
-        return _plain(msgspec.structs.asdict(value))
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    return value
+    text = _ENCODER.encode([kind, fields])
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
