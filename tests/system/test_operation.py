@@ -147,11 +147,12 @@ def test_two_groups_with_one_client_id_do_not_fight_without_end(system: System):
 
 def test_a_stick_belongs_to_one_reader(system: System):
     """A second reader says that another program uses the stick, and takes nothing from it."""
-    system.start("--rate", "50", "--count", "100")
+    system.start("--rate", "50")
     system.wait_until_stored(10)
     second = stack.reader(system.folder, system.device, system.broker.url(NODE), "other")
     system.run_process(second)
     system.wait_for_log(second, "another program uses it")
+    system.simulator.stop()
     system.assert_complete()
 
 
