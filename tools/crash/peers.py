@@ -105,9 +105,10 @@ class Side(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """How much of what a stick said to an open port a subscriber has."""
+    """How much of what a stick said, and of that to an open port, a subscriber has."""
 
     said: int
+    heard: int
     kept: int
     lost: int
     twice: int
@@ -135,7 +136,8 @@ def count(side: Side) -> Kept:
 
     A message whose identity came before is a redelivery, which any store leaves out.
     """
-    said = [one for one in sent(side.system.stick.ledger, COUNTED) if one.whole]
+    every = list(sent(side.system.stick.ledger, COUNTED))
+    said = [one for one in every if one.whole]
     wanted = Counter(one.stated for one in said if not one.cached)
     known = {one.stated for one in said}
     got: dict[str, int] = {}
@@ -145,7 +147,8 @@ def count(side: Side) -> Kept:
     stated = Counter(got.values())
     kept = (wanted & stated).total()
     return Kept(
-        said=wanted.total(),
+        said=sum(not one.cached for one in every),
+        heard=wanted.total(),
         kept=kept,
         lost=wanted.total() - kept,
         twice=sum(max(0, n - max(1, wanted[one])) for one, n in stated.items() if one in known),
@@ -264,13 +267,13 @@ def _table(result: Mapping[str, Any]) -> str:
             f"seed {result['seed']}, {result['rate']:g} readings a second."
         ),
         "",
-        "| program | said to an open port | kept | lost | twice | altered |",
-        "|---|---|---|---|---|---|",
+        "| program | said | to an open port | kept | of these lost | twice | altered |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, kept in result["programs"].items():
-        lost = f"{kept['lost']:,} ({kept['lost'] / kept['said']:.1%})" if kept["said"] else "-"
-        shown = [f"{kept[key]:,}" for key in ("said", "kept", "twice", "altered")]
-        shown.insert(2, lost)
+        lost = f"{kept['lost']:,} ({kept['lost'] / kept['heard']:.1%})" if kept["heard"] else "-"
+        shown = [f"{kept[key]:,}" for key in ("said", "heard", "kept", "twice", "altered")]
+        shown.insert(3, lost)
         lines.append(f"| {name} | {' | '.join(shown)} |")
     faults = ", ".join(f"{kind} {times}" for kind, times in result["faults"].items())
     versions = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
