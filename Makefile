@@ -38,6 +38,11 @@ reliability:  ## Do the same, beside raven2mqtt too, and write the tables of doc
 	@$(MAKE) --no-print-directory crash WRITE=docs/reliability.md
 	@$(MAKE) --no-print-directory crash PEER=raven2mqtt WRITE=docs/reliability.md
 
+SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.dev  ## Look for bytes and messages that break a decoder, SECONDS=600 in all (x86-64)
+	@mkdir -p .fuzz && $(BIN)/python -m tests.fuzz.run $(SECONDS)
+
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check $(SOURCES)
@@ -60,7 +65,7 @@ docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the co
 
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
-	for name in requirements/demo requirements/dev bench/peers; do \
+	for name in requirements/demo requirements/dev bench/peers tests/fuzz/requirements; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
@@ -71,7 +76,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .compose-test .crash .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system

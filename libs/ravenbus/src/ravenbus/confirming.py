@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 CONFIRM_S: Final = 5.0
 """How often a store confirms, and how much it notes before it does so earlier."""
 CONFIRM_AT: Final = 1000
+SAID_AT_ONCE: Final = 400
+"""Ranges, and ids, in one message: 52 kB at most, which every broker takes."""
 RESEND_S: Final = 60.0
 """What was taken and is not confirmed after this is sent again."""
 
@@ -88,15 +90,18 @@ class Confirmations:
 
     def take(self) -> list[tuple[str, bytes]]:
         """Return what there is to say, topics with payloads, and forget it."""
-        found = [
-            Confirmation(
-                node=node,
-                store=self._store,
-                runs={hash_: ranges(numbers) for hash_, numbers in self._runs[node].items()},
-                letters=self._letters.get(node, []),
-            )
-            for node in self._runs.keys() | self._letters.keys()
-        ]
+        found: list[Confirmation] = []
+        for node in self._runs.keys() | self._letters.keys():
+            runs, letters = self._runs[node], self._letters.get(node, [])
+            said = [(hash_, one) for hash_ in runs for one in ranges(runs[hash_])]
+            for start in range(0, max(len(said), len(letters), 1), SAID_AT_ONCE):
+                part = slice(start, start + SAID_AT_ONCE)
+                parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
+                for hash_, one in said[part]:
+                    parts[hash_].append(one)
+                found.append(
+                    Confirmation(node=node, store=self._store, runs=parts, letters=letters[part])
+                )
         self._runs.clear()
         self._letters.clear()
         self._count = 0

@@ -43,9 +43,19 @@ from ravenbus.messages import (
     decode_reading,
     encode,
     now,
+    shortened,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import NETWORK_ENDED, Connection, Denied, Event, Events, Lost, Received
+from ravenbus.mqtt import (
+    NETWORK_ENDED,
+    PACKET_RESERVE,
+    Connection,
+    Denied,
+    Event,
+    Events,
+    Lost,
+    Received,
+)
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.slots import Slot, Slots
 from ravenbus.topics import Topics
@@ -66,6 +76,9 @@ LEAVE_S = 20.0
 """How long after a stop a session may take to drain; what it holds longer is left to the group."""
 QUIET_S = 1.0
 """A session that brings nothing for so long is asked whether it is empty."""
+
+BATCH_BYTES = 4 * 2**20
+"""A batch of more is stored before it is full: each store needs its bytes several times."""
 
 T = TypeVar("T")
 
@@ -114,6 +127,7 @@ class _Intake:
     events: Events
     shared: bool = False
     pending: list[Received] = field(default_factory=list)
+    pending_bytes: int = 0
     flush_at: float = float("inf")
 
 
@@ -320,13 +334,15 @@ class Consumer:
                 if not intake.pending:
                     intake.flush_at = self._clock() + self._flush_after_s
                 intake.pending.append(event)
+                intake.pending_bytes += len(event.payload)
                 self._metrics.received.inc()
                 self._metrics.in_flight.set(len(intake.pending))
             case Denied(detail):
                 raise _LostError(Lost(detail, taken_over=False))
             case Lost():
                 raise _LostError(event)
-        if len(intake.pending) >= self._batch_size or self._clock() >= intake.flush_at:
+        full = len(intake.pending) >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
+        if full or self._clock() >= intake.flush_at:
             self._flush(intake)
         if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
             self._confirm(intake)
@@ -347,11 +363,12 @@ class Consumer:
         self._metrics.stored.inc(stored.new)
         self._metrics.duplicate.inc(stored.duplicate)
         for letter in letters:
-            intake.connection.publish(self._topics.dead(self._service), encode(letter))
+            fitting = shortened(letter, intake.connection.packet_max - PACKET_RESERVE)
+            intake.connection.publish(self._topics.dead(self._service), encode(fitting))
             self._metrics.dead.labels(reason=letter.reason).inc()
         for _, item in items:
             self._confirmations.note(item)
-        taken, intake.pending = intake.pending, []
+        taken, intake.pending, intake.pending_bytes = intake.pending, [], 0
         intake.flush_at = float("inf")
         self._metrics.in_flight.set(0)
         if acknowledge:
@@ -420,7 +437,9 @@ class Consumer:
         except ValueError as error:
             raise ContractError("not-contract", str(error)) from error
         if node == "dead":
-            return decode(message.payload, DeadLetter)
+            letter = decode(message.payload, DeadLetter)
+            self._require_same(letter.service, leaf, "service")
+            return letter
         if leaf == "run":
             run = decode(message.payload, Run)
             self._require_same(run.node, node, "node")

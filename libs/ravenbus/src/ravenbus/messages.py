@@ -237,6 +237,15 @@ def dead_letter(
     )
 
 
+def shortened(letter: DeadLetter, most: int) -> DeadLetter:
+    """Return the letter with as much of its payload as ``most`` bytes of JSON have room for."""
+    excess = len(encode(letter)) - most
+    if excess <= 0:
+        return letter
+    kept = max(0, len(letter.payload) - excess * 3 // 4 - 3)  # base64
+    return msgspec.structs.replace(letter, payload=letter.payload[:kept])
+
+
 @lru_cache
 def _decoder(message: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(message)
@@ -273,7 +282,7 @@ def _checked(decode: Any, payload: bytes) -> Any:
 def _not_contract(payload: bytes, error: msgspec.ValidationError) -> ContractError:
     try:
         version = _header.decode(payload).v
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         version = CONTRACT_VERSION
     if version != CONTRACT_VERSION:
         detail = f"contract version {version}: this program reads version {CONTRACT_VERSION}"
