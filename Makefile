@@ -27,6 +27,17 @@ test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, 
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
 	@tests/compose/run
 
+.PHONY: crash
+crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
+	@tools/crash/fetch.sh
+	@PYTHONPATH=tools $(BIN)/python -m crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
+
+.PHONY: reliability
+reliability:  ## Do the same, beside raven2mqtt too, and write the tables of docs/reliability.md
+	@$(MAKE) --no-print-directory crash WRITE=docs/reliability.md
+	@$(MAKE) --no-print-directory crash PEER=raven2mqtt WRITE=docs/reliability.md
+
 SECONDS ?= 600
 .PHONY: fuzz
 fuzz: $(VENV)/.dev  ## Look for bytes and messages that break a decoder, SECONDS=600 in all (x86-64)
@@ -65,7 +76,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system
