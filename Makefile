@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES := libs/ravenbus libs/ravensql services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay
+PACKAGES := libs/ravenbus libs/ravensql libs/ravenmongo services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay services/verify
 PROJECTS := $(PACKAGES:%=%/pyproject.toml)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tests tools bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
-IMAGES := build reader simulator mongo-recorder sql-writer sql-relay
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay verify
 
 .PHONY: help
 help:  ## Explain the targets
@@ -26,6 +26,22 @@ test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, 
 .PHONY: compose-test
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
 	@tests/compose/run
+
+.PHONY: crash
+crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
+	@tools/crash/fetch.sh
+	@PYTHONPATH=tools $(BIN)/python -m crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
+
+.PHONY: reliability
+reliability:  ## Do the same, beside raven2mqtt too, and write the tables of docs/reliability.md
+	@$(MAKE) --no-print-directory crash WRITE=docs/reliability.md
+	@$(MAKE) --no-print-directory crash PEER=raven2mqtt WRITE=docs/reliability.md
+
+SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.dev  ## Look for bytes and messages that break a decoder, SECONDS=600 in all (x86-64)
+	@mkdir -p .fuzz && $(BIN)/python -m tests.fuzz.run $(SECONDS)
 
 .PHONY: check
 check: $(VENV)/.dev  ## Check style and types
@@ -49,7 +65,7 @@ docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the co
 
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
-	for name in requirements/demo requirements/dev bench/peers; do \
+	for name in requirements/demo requirements/dev bench/peers tests/fuzz/requirements; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
@@ -60,7 +76,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 from xml.parsers import expat
+
+from stack import peers
 
 import stream
 import system
@@ -26,8 +25,6 @@ ROUNDS: Final = 5
 FRAGMENTS: Final = 20_000
 EXPAT_AIM: Final = 1 / 3
 ROOT: Final = Path(__file__).resolve().parent.parent
-LOCK: Final = ROOT / "bench" / "peers.txt"
-PEERS: Final = ROOT / ".peers"
 CAPTURE: Final = "emu2-capture.txt"
 _START: Final = re.compile(rb"(?=<(?:" + "|".join(ROOTS.values()).encode() + rb")>)")
 
@@ -65,7 +62,6 @@ Whole is what a parser makes of it: only ours goes on to check each value, and r
 
 def run() -> list[Row]:
     """Measure and return the rows."""
-    _install_peers()
     data = b"".join(stream.fragments(FRAGMENTS))
     pieces = stream.pieces(data)
     best: dict[str, float] = {}
@@ -137,26 +133,9 @@ def _nothing(*_: Any) -> None:
 
 
 def _peers(file: Path, *what: str) -> Any:
-    command = [str(PEERS / "bin" / "python"), str(ROOT / "bench" / "peers.py"), str(file), *what]
+    command = [str(peers() / "python"), str(ROOT / "bench" / "peers.py"), str(file), *what]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=system.LIMIT_S)
     return json.loads(done.stdout)
-
-
-def _install_peers() -> None:
-    """Make the peers' environment, unless it is that of the lock file already."""
-    stamp = PEERS / "lock.sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    uv = Path(sys.executable).parent / "uv"
-    if PEERS.exists():
-        shutil.rmtree(PEERS)
-    for command in (
-        ["venv", "--quiet", "--python", sys.executable, str(PEERS)],
-        ["pip", "install", "--quiet", "--python", str(PEERS), "--require-hashes", "-r", str(LOCK)],
-    ):
-        subprocess.run([str(uv), *command], check=True)
-    stamp.write_text(wanted)
 
 
 def _capture_rows() -> list[Row]:

@@ -12,9 +12,8 @@ from pymongo.database import Database
 from stack import Broker, Mongo, free_port, metric, recorder
 
 import system
-from raven_mongo_recorder.sink import DEAD_LETTER
-from raven_mongo_recorder.sink import _reading as document_of
 from ravenbus.notifications import KINDS
+from ravenmongo import documents
 from results import Row, compared
 
 ROUNDS: Final = 5
@@ -113,17 +112,17 @@ def _insert_many(database: Database[dict[str, Any]], spool: Path) -> float:
     for kind in KINDS:
         database[kind].create_index([("meter", ASCENDING), ("time", ASCENDING)])
         database[kind].create_index([("run", ASCENDING), ("time", ASCENDING)])
-    database[DEAD_LETTER].create_index([("at", ASCENDING)])
+    database[documents.DEAD_LETTER].create_index([("at", ASCENDING)])
     batches = []
     for at in range(0, MESSAGES, BATCH):
         by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for reading in readings[at : at + BATCH]:
-            by_kind[reading.kind].append(document_of(reading))
+            by_kind[reading.kind].append(documents.of_reading(reading))
         batches.append(by_kind)
     concern = WriteConcern("majority", j=True)
     collections = {kind: database.get_collection(kind, write_concern=concern) for kind in KINDS}
     start = time.perf_counter()
     for by_kind in batches:
-        for kind, documents in by_kind.items():
-            collections[kind].insert_many(documents, ordered=False)
+        for kind, found in by_kind.items():
+            collections[kind].insert_many(found, ordered=False)
     return MESSAGES / (time.perf_counter() - start)

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Final
 
 import psutil
-from stack import _tool
+from stack import PEERS_LOCK, tool
 
 import decode
 import growth
@@ -116,18 +116,18 @@ def _system() -> str:
 
 
 def _mosquitto() -> str:
-    shown = subprocess.run([_tool("mosquitto"), "-h"], capture_output=True, text=True, check=False)
+    shown = subprocess.run([tool("mosquitto"), "-h"], capture_output=True, text=True, check=False)
     return "Mosquitto" + shown.stdout.partition("version")[2].splitlines()[0]
 
 
 def _mariadb() -> str:
-    command = [_tool("mariadbd"), "--version"]
+    command = [tool("mariadbd"), "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return "MariaDB " + shown.stdout.partition("Ver ")[2].partition("-")[0]
 
 
 def _peers() -> list[str]:
-    lines = decode.LOCK.read_text().splitlines()
+    lines = PEERS_LOCK.read_text().splitlines()
     pins = [line.split()[0] for line in lines if line.startswith(("aioraven==", "raven2mqtt=="))]
     return [pin.replace("==", " ") for pin in pins]
 

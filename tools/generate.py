@@ -19,6 +19,7 @@ from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
 from raven_sql_relay.settings import RelaySettings
 from raven_sql_writer.settings import WriterSettings
+from raven_verify.settings import VerifySettings
 from ravenbus import contract
 from ravenbus.messages import (
     Command,
@@ -46,6 +47,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "mongo-recorder": RecorderSettings,
     "sql-writer": WriterSettings,
     "sql-relay": RelaySettings,
+    "verify": VerifySettings,
 }
 """The services in the order of the page, with their settings."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -13,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -29,19 +31,29 @@ from ravensql.settings import MysqlUrl
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
+PEERS_LOCK = ROOT / "bench" / "peers.txt"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback that nothing uses now.
+
+    It is none of those that outgoing connections get, so that it stays free while its server is
+    down.
+    """
+    first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        port = random.randrange(int(first) // 2, int(first))  # noqa: S311 - a port is no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
     """A process of ours, its output in a file; it can be started again after it ended."""
+
+    stdin = subprocess.DEVNULL
 
     def __init__(
         self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
@@ -62,7 +74,7 @@ class Process:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
-                stdin=subprocess.DEVNULL,
+                stdin=self.stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**clean, **self.env},
@@ -139,31 +151,43 @@ class Server(Process):
 
 
 class Broker(Server):
-    """A Mosquitto with an account for each name and the project's access list."""
+    """A Mosquitto with an account for each name and the project's access list.
 
-    def __init__(self, folder: Path, accounts: Sequence[str], name: str = "broker") -> None:
-        data = folder / name
-        data.mkdir()
+    ``program`` is another Mosquitto than the installed one, ``persistence`` how it keeps ``data``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        accounts: Sequence[str],
+        name: str = "broker",
+        *,
+        program: Sequence[str] = (),
+        persistence: Sequence[str] = ("persistence true",),
+    ) -> None:
+        made = folder / name
+        self.data = made / "data"
+        self.data.mkdir(parents=True)
         self.passwords = {account: secrets.token_hex(12) for account in accounts}
-        passwords = data / "passwords"
+        passwords = made / "passwords"
         passwords.touch(0o600)
         for account, password in self.passwords.items():
             subprocess.run(
-                [_tool("mosquitto_passwd"), "-b", passwords, account, password],
+                [tool("mosquitto_passwd"), "-b", passwords, account, password],
                 check=True,
                 capture_output=True,
             )
         port = free_port()
-        config = data / "mosquitto.conf"
+        config = made / "mosquitto.conf"
         config.write_text(
             "\n".join(
                 [
+                    f"persistence_location {self.data}/",
+                    *persistence,
                     f"listener {port} 127.0.0.1",
                     "allow_anonymous false",
                     f"password_file {passwords}",
                     f"acl_file {ACL}",
-                    "persistence true",
-                    f"persistence_location {data}/",
                     "max_queued_messages 200000",
                     "max_inflight_messages 200",
                     "log_type warning",
@@ -175,7 +199,8 @@ class Broker(Server):
                 ]
             )
         )
-        super().__init__(name, [_tool("mosquitto"), "-c", str(config)], folder, port)
+        command = [*(program or [tool("mosquitto")]), "-c", str(config)]
+        super().__init__(name, command, folder, port)
 
     def url(self, account: str) -> str:
         """Return the URL with an account and its password."""
@@ -212,7 +237,7 @@ class MariaDb(Server):
         subprocess.run(
             [
                 *(
-                    _tool("mariadb-install-db"),
+                    tool("mariadb-install-db"),
                     "--no-defaults",
                     "--skip-test-db",
                     f"--datadir={data}",
@@ -229,7 +254,7 @@ class MariaDb(Server):
             "GRANT ALL ON *.* TO admin@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         accounts.chmod(0o600)
-        command = [_tool("mariadbd"), "--no-defaults", f"--datadir={data}", *as_root, *small]
+        command = [tool("mariadbd"), "--no-defaults", f"--datadir={data}", *as_root, *small]
         command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
         command += [f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid"]
         command += [f"--init-file={accounts}", *options]
@@ -296,14 +321,18 @@ def sql_relay(
     return Process(name, [str(BIN / "raven-sql-relay")], folder, env)
 
 
-def metric(port: int, name: str) -> float | None:
-    """Return a service's counter or gauge, None while it does not answer."""
+def metrics(port: int) -> str | None:
+    """Return what a service says of itself, None while it does not answer."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
+            return str(answer.read().decode())
     except (URLError, OSError):
         return None
-    for line in text.splitlines():
+
+
+def metric(port: int, name: str) -> float | None:
+    """Return a service's counter or gauge, None while it does not answer."""
+    for line in (metrics(port) or "").splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])
     return None
@@ -354,7 +383,33 @@ def in_database(mongo_url: str, name: str) -> str:
     return f"{scheme}://{rest.split('/')[0]}/{name}{'?' if options else ''}{options}"
 
 
-def _tool(name: str) -> str:
+def peers() -> Path:
+    """Return the folder of the programs of bench/peers.txt, made unless it is there already."""
+    made = ROOT / ".peers"
+    stamp = made / "lock.sha256"
+    wanted = hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(made, ignore_errors=True)
+        for command in (
+            ["venv", "--quiet", "--python", sys.executable, str(made)],
+            [
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(made),
+                "--require-hashes",
+                "-r",
+                str(PEERS_LOCK),
+            ],
+        ):
+            subprocess.run([str(BIN / "uv"), *command], check=True)
+        stamp.write_text(wanted)
+    return made / "bin"
+
+
+def tool(name: str) -> str:
+    """Return where a program is; raise RuntimeError that names the packages."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if path is None:
         raise RuntimeError(

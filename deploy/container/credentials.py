@@ -41,14 +41,18 @@ USER_OF: Final = {
     "mongo-recorder": RAVEN,
     "sql-writer": RAVEN,
     "sql-relay": RAVEN,
+    "verify": RAVEN,
 }
-BROKER_ACCOUNTS: Final = ("mongo-recorder", "sql-writer", "watcher", "health")
+BROKER_ACCOUNTS: Final = ("mongo-recorder", "sql-writer", "verify", "watcher", "health")
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 DAYS: Final = "7300"
 
 WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW"
 RELAY_RIGHTS: Final = "SELECT, INSERT, UPDATE"
+VERIFY_RIGHTS: Final = "SELECT"
+REPLAY_RIGHTS: Final = "CREATE, DELETE"
+"""On the dead letters alone; without CREATE MySQL refuses rights on a table that is to come."""
 
 
 class Credentials:
@@ -81,18 +85,23 @@ class Credentials:
         self._give("reader", "mqtt_url", self._mqtt_url(node))
         self._give("mongo-recorder", "mqtt_url", self._mqtt_url("mongo-recorder"))
         self._give("sql-writer", "mqtt_url", self._mqtt_url("sql-writer"))
-        for service in ("reader", "mongo-recorder", "sql-writer"):
+        self._give("verify", "mqtt_url", self._mqtt_url("verify"))
+        for service in ("reader", "mongo-recorder", "sql-writer", "verify"):
             self._give_ca(service, "mqtt_ca.pem")
 
-        password = self._password("mongo", "mongo-recorder")
-        url = (
-            self._given("mongo_url")
-            or f"mongodb://mongo-recorder:{quote(password, '')}@mongo/raven"
-        )
-        self._give("mongo-recorder", "mongo_url", url)
-        self._give_mongo(password)
+        for account in ("mongo-recorder", "verify"):
+            password = self._password("mongo", account)
+            url = (
+                self._given("mongo_url") or f"mongodb://{account}:{quote(password, '')}@mongo/raven"
+            )
+            self._give(account, "mongo_url", url)
+        self._give_mongo()
 
-        accounts = {"sql-writer": WRITER_RIGHTS, "sql-relay": RELAY_RIGHTS}
+        accounts = {
+            "sql-writer": WRITER_RIGHTS,
+            "sql-relay": RELAY_RIGHTS,
+            "verify": VERIFY_RIGHTS,
+        }
         for account in accounts:
             password = self._password("mysql", account)
             url = self._given("mysql_url") or f"mysql://{account}:{quote(password, '')}@mysql/raven"
@@ -189,14 +198,22 @@ class Credentials:
         password = self._password("mqtt", "health")
         self._give("broker", "health", f"-u health\n-P {password}\n-i health\n")
 
-    def _give_mongo(self, password: str) -> None:
-        recorder = {
-            "user": "mongo-recorder",
-            "pwd": password,
-            "roles": [{"role": "readWrite", "db": "raven"}],
+    def _give_mongo(self) -> None:
+        letters = {"db": "raven", "collection": "dead_letter"}
+        role = {
+            "role": "verify",
+            "privileges": [{"resource": letters, "actions": ["remove"]}],
+            "roles": [{"role": "read", "db": "raven"}],
         }
+        script = f'db.getSiblingDB("raven").createRole({json.dumps(role)})\n'
+        for account, its_role in (("verify", "verify"), ("mongo-recorder", "readWrite")):
+            user = {
+                "user": account,
+                "pwd": self._password("mongo", account),
+                "roles": [{"role": its_role, "db": "raven"}],
+            }
+            script += f'db.getSiblingDB("raven").createUser({json.dumps(user)})\n'
         self._give("mongo", "root", self._password("mongo", "root"))
-        script = f'db.getSiblingDB("raven").createUser({json.dumps(recorder)})\n'
         self._give("mongo", "accounts.js", script)
 
     def _give_mysql(self, rights: Mapping[str, str]) -> None:
@@ -208,6 +225,7 @@ class Credentials:
             lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
             lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
         lines += [f"GRANT {what} ON raven.* TO '{who}'@'%';" for who, what in rights.items()]
+        lines.append(f"GRANT {REPLAY_RIGHTS} ON raven.dead_letter TO 'verify'@'%';")
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
         self._give("mysql", "root", self._password("mysql", "root"))
         for account in ("health", "root"):

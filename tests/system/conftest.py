@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,23 +20,6 @@ def system(tmp_path: Path) -> Iterator[System]:
     built = System(tmp_path)
     yield built
     built.close()
-
-
-@pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb | None]:
-    """A server of our own, or none where MYSQL_ADMIN_URL names one of any make."""
-    if os.environ.get("MYSQL_ADMIN_URL"):
-        yield None
-        return
-    options = ["--default-time-zone=-08:00", "--max-allowed-packet=4M"]
-    server = stack.MariaDb(tmp_path_factory.mktemp("mariadb"), *options)
-    try:
-        server.start()
-        yield server
-    finally:
-        if server.running:
-            server.kill()
-        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -73,10 +73,11 @@ class Client:
 class System:
     """The parts, started on demand and all ended with the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *accounts: str) -> None:
         self.folder = folder
         self.broker = stack.Broker(
-            folder, [NODE, "mongo-recorder", "sql-writer", "watcher", "intruder"]
+            folder,
+            [NODE, "mongo-recorder", "sql-writer", "watcher", "verify", "intruder", *accounts],
         )
         self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
         self.database = f"raven_test_{uuid.uuid4().hex[:12]}"

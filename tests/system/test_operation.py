@@ -147,11 +147,12 @@ def test_two_groups_with_one_client_id_do_not_fight_without_end(system: System):
 
 def test_a_stick_belongs_to_one_reader(system: System):
     """A second reader says that another program uses the stick, and takes nothing from it."""
-    system.start("--rate", "50", "--count", "100")
+    system.start("--rate", "50")
     system.wait_until_stored(10)
     second = stack.reader(system.folder, system.device, system.broker.url(NODE), "other")
     system.run_process(second)
     system.wait_for_log(second, "another program uses it")
+    system.simulator.stop()
     system.assert_complete()
 
 
@@ -296,7 +297,16 @@ def test_an_account_has_only_its_own_topics(system: System):
     assert [letter["payload"] for letter in letters] == [b"its own"]
 
 
-@pytest.mark.parametrize("service", ["raven-reader", "raven-mongo-recorder", "raven-simulator"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        "raven-reader",
+        "raven-mongo-recorder",
+        "raven-simulator",
+        "raven-verify",
+        "raven-dead-letters",
+    ],
+)
 def test_every_command_explains_itself(service: str):
     """--help and --version answer with status 0."""
     for option in ("--help", "--version"):

@@ -1,7 +1,8 @@
-"""Recorders, a broker and a database in one thread of control, in any order that is asked for.
+"""A reader, recorders, a broker and a database in one thread of control, in any order.
 
-The recorders are the real ones down to their connections and their ledger.  Each of their threads
-stops wherever it would talk to somebody else or wait, and only one goes on at a time.
+The recorders are the real ones down to their connections and their ledger, the reader is its real
+spool and publisher.  Each of their threads stops wherever it would talk to somebody else or wait,
+and only one goes on at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from queue import Empty
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +24,19 @@ from tenacity import wait_fixed
 from raven_mongo_recorder import slots as slots_module
 from raven_mongo_recorder.group import Group
 from raven_mongo_recorder.slots import LeasedSlots
+from raven_reader.outbox import SpoolOutbox
+from raven_reader.spool import Spool
 from ravenbus import consumer as consumer_module
+from ravenbus import publisher as publisher_module
+from ravenbus.confirming import Listener, Stores
 from ravenbus.consumer import Consumer, Stored
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
-from ravenbus.messages import Envelope, Reading, encode
-from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Lost, Received
+from ravenbus.messages import Confirmation, Envelope, Reading, encode
+from ravenbus.metrics import ConsumerMetrics, PublisherMetrics
+from ravenbus.mqtt import DEFAULT_PACKET_MAX, Lost, Published, Received, matches
 from ravenbus.notifications import InstantaneousDemand
+from ravenbus.publisher import Publisher
 from ravenbus.topics import Topics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -38,6 +45,7 @@ WINDOW = 4
 RUN = "11111111-2222-4333-8444-555555555555"
 TOPIC = Topics().reading("home", "instantaneous_demand")
 GROUP = "recorder"
+STORE = "raven-tester"
 
 
 class KilledError(BaseException):
@@ -123,6 +131,7 @@ class World:
             moves: list[Callable[[], None]] = [task.step for task in ready]
             if not self.broker.stalled:
                 moves += [one.deliver for one in self.broker.connections if one.outbox]
+                moves += [one.answer for one in self.broker.connections if one.answers]
             if moves:
                 choose.choice(moves)()
             else:
@@ -187,14 +196,22 @@ class SimulatedQueue:
             raise Empty
         return self._items.popleft()
 
+    def get_nowait(self) -> Any:
+        if not self._items:
+            raise Empty
+        return self._items.popleft()
+
+
+Message = tuple[str, bytes]
+
 
 @dataclass
 class Session:
     """What the broker keeps of one client id."""
 
     subscriptions: set[str] = field(default_factory=set)
-    queue: deque[int] = field(default_factory=deque)
-    in_flight: dict[int, int] = field(default_factory=dict)
+    queue: deque[Message] = field(default_factory=deque)
+    in_flight: dict[int, Message] = field(default_factory=dict)
     connection: SimulatedConnection | None = None
     mids: int = 0
 
@@ -202,7 +219,14 @@ class Session:
         while self.connection and self.queue and len(self.in_flight) < WINDOW:
             self.mids += 1
             self.in_flight[self.mids] = self.queue.popleft()
-            self.connection.bring(self.mids, self.in_flight[self.mids])
+            self.connection.bring(self.mids, *self.in_flight[self.mids])
+
+    def wants(self, topic: str, head: str) -> bool:
+        """Say whether it has a subscription, shared or not as ``head`` says, for a topic."""
+        return any(
+            one.startswith("$share/") == bool(head) and matches(one.removeprefix(head), topic)
+            for one in self.subscriptions
+        )
 
 
 class SimulatedBroker:
@@ -218,27 +242,39 @@ class SimulatedBroker:
         self.says_takeover = False
         self.away = False
         self.stalled = False
+        self.retained: dict[str, bytes] = {}
         self._turn = 0
 
     def publish(self, number: int) -> bool:
         """Give a reading to whom it concerns; return whether there was anybody."""
-        plain = Topics().reading("+", "+")
-        members = [
-            s for s in self.sessions.values() if f"$share/{GROUP}/{plain}" in s.subscriptions
-        ]
-        to = [one for one in self.sessions.values() if plain in one.subscriptions]
+        return self.route(TOPIC, message(number))
+
+    def route(self, topic: str, payload: bytes) -> bool:
+        """Give a message to whom it concerns; return whether there was anybody."""
+        members = [s for s in self.sessions.values() if s.wants(topic, f"$share/{GROUP}/")]
+        to = [one for one in self.sessions.values() if one.wants(topic, "")]
         if members:
             self._turn += 1
             to.append(members[self._turn % len(members)])
         for session in to:
-            session.queue.append(number)
+            session.queue.append((topic, payload))
             session.send()
         return bool(to)
 
-    def connect(self, client_id: str, events: Any) -> SimulatedConnection:
+    def subscribe(self, session: Session, topics: list[str]) -> None:
+        """Have a session subscribe; what is retained comes with a new subscription."""
+        for one in set(topics) - session.subscriptions:
+            found = [item for item in self.retained.items() if matches(one, item[0])]
+            session.queue.extend(found)
+        session.subscriptions.update(topics)
+        session.send()
+
+    def connect(self, client_id: str, events: Any, *, clean: bool = False) -> SimulatedConnection:
         self._world.point()
         if self.away:
             raise BrokerAwayError("away")
+        if clean and client_id in self.sessions:
+            self.sessions[client_id] = Session(connection=self.sessions[client_id].connection)
         present = client_id in self.sessions
         session = self.sessions.setdefault(client_id, Session())
         if session.connection:
@@ -246,8 +282,8 @@ class SimulatedBroker:
         connection = SimulatedConnection(self._world, client_id, events, session_present=present)
         session.connection = connection
         self.connections.append(connection)
-        for mid, number in session.in_flight.items():
-            connection.bring(mid, number)
+        for mid, (topic, payload) in session.in_flight.items():
+            connection.bring(mid, topic, payload)
         session.send()
         self._world.point()
         return connection
@@ -258,15 +294,24 @@ class SimulatedBroker:
         for connection in list(self.connections):
             connection.end(taken_over=False)
 
+    def lose_its_disk(self) -> None:
+        """Forget every session and what is retained."""
+        self.stop()
+        self.sessions.clear()
+        self.retained.clear()
+
 
 class SimulatedConnection:
     """What is sent takes its time, and is lost with the connection."""
 
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
         self.receive_maximum = WINDOW
+        self.packet_max = DEFAULT_PACKET_MAX
         self.taken_over = False
         self.session_present = session_present
         self.outbox: deque[Callable[[Session], None]] = deque()
+        self.answers: deque[Published] = deque()
+        self._mids = 0
         self.open = True
         self.process = world.current.process if world.current else None
         self._world = world
@@ -277,11 +322,20 @@ class SimulatedConnection:
     def _session(self) -> Session:
         return self._world.broker.sessions[self._client_id]
 
-    def bring(self, mid: int, number: int) -> None:
-        self._events.put(Received(mid, TOPIC, message(number)))
+    def bring(self, mid: int, topic: str, payload: bytes, qos: int = 1) -> None:
+        self._events.put(Received(mid, topic, payload, qos))
 
     def tell(self, topic: str, payload: bytes) -> None:
-        """Confirm to nobody."""
+        def route(_: Session) -> None:
+            for one in self._world.broker.connections:
+                if one._session.wants(topic, ""):
+                    one.bring(0, topic, payload, qos=0)
+
+        self._send(route)
+
+    def answer(self) -> None:
+        """Let whoever published have the first PUBACK."""
+        self._events.put(self.answers.popleft())
 
     def deliver(self) -> None:
         """Let the broker have what was sent first."""
@@ -292,6 +346,7 @@ class SimulatedConnection:
         self.open = False
         self.taken_over = taken_over
         self.outbox.clear()
+        self.answers.clear()
         self._world.broker.connections.remove(self)
         if self._session.connection is self:
             self._session.connection = None
@@ -302,11 +357,21 @@ class SimulatedConnection:
             self.outbox.append(command)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        raise AssertionError((topic, payload, retain))
+        self._world.point()
+        self._mids += 1
+        mid, broker = self._mids, self._world.broker
+
+        def take(_: Session) -> None:
+            if retain:
+                broker.retained[topic] = payload
+            self.answers.append(Published(mid, 0 if broker.route(topic, payload) else 0x10))
+
+        self._send(take)
+        return mid
 
     def subscribe(self, topics: list[str]) -> None:
         self._world.point()
-        self._send(lambda session: session.subscriptions.update(topics))
+        self._send(lambda session: self._world.broker.subscribe(session, topics))
 
     def unsubscribe(self, topics: list[str]) -> None:
         self._world.point()
@@ -319,6 +384,9 @@ class SimulatedConnection:
             raise BrokerAwayError("not confirmed")
 
     def acknowledge(self, received: Received) -> None:
+        if not received.qos:
+            return
+
         def take(session: Session) -> None:
             session.in_flight.pop(received.mid)
             session.send()
@@ -340,13 +408,14 @@ class SimulatedConnection:
 
 @dataclass(frozen=True)
 class Connector:
-    """What the recorder's slots make their connections with."""
+    """What the recorder's slots and the reader make their connections with."""
 
     world: World
     client_id: str
+    clean: bool = False
 
     def __call__(self, events: Any) -> SimulatedConnection:
-        return self.world.broker.connect(self.client_id, events)
+        return self.world.broker.connect(self.client_id, events, clean=self.clean)
 
 
 class SimulatedLedger:
@@ -384,9 +453,12 @@ class SimulatedSink:
         self._world.point()
         if self._world.database_away:
             raise RetryableError("away")
-        new = {item.envelope.seq for item in items} - self._world.stored
+        readings = [item for item in items if isinstance(item, Reading)]
+        new = {item.envelope.seq for item in readings} - self._world.stored
         self._world.stored |= new
         self._world.point()
+        if self._world.forgets:
+            raise RetryableError("no answer")
         return Stored(len(new), len(items) - len(new))
 
     def close(self) -> None:
@@ -394,32 +466,16 @@ class SimulatedSink:
 
 
 class Process:
-    """A recorder."""
+    """Something that can hang and be killed."""
 
     def __init__(self, world: World) -> None:
         self.killed = False
         self.paused = False
-        self.stop = SimulatedEvent(world)
-        self.metrics = ConsumerMetrics()
+        self.stop: Any = SimulatedEvent(world)
         self._world = world
-        health = Health(clock=lambda: world.now)
-        clock: Callable[[], float] = lambda: world.now  # noqa: E731
-        connector: Any = Connector(world, GROUP)
-        self.slots = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
-        consumer = Consumer(
-            "tester",
-            self.slots,
-            SimulatedSink(world),
-            Topics(),
-            health,
-            self.metrics,
-            name="raven-tester",
-            batch_size=WINDOW // 2,
-            wait=wait_fixed(1),
-            clock=clock,
-        )
-        stop: Any = self.stop
-        self.main = Task(world, self, lambda: consumer.run(stop))
+
+    def begin(self, run: Callable[[Any], None]) -> None:
+        self.main = Task(self._world, self, lambda: run(self.stop))
         self.main.start()
 
     def kill(self) -> None:
@@ -433,11 +489,98 @@ class Process:
             while task.process is self and not task.done:
                 task.step()
 
+
+class Recorder(Process):
+    """A recorder."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.metrics = ConsumerMetrics()
+        health = Health(clock=lambda: world.now)
+        clock: Callable[[], float] = lambda: world.now  # noqa: E731
+        connector: Any = Connector(world, GROUP)
+        self.slots = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
+        consumer = Consumer(
+            "tester",
+            self.slots,
+            SimulatedSink(world),
+            Topics(),
+            health,
+            self.metrics,
+            name=STORE,
+            batch_size=WINDOW // 2,
+            wait=wait_fixed(1),
+            clock=clock,
+        )
+        self.begin(consumer.run)
+
     def balances(self) -> bool:
         """Received = stored + duplicate + given back + in flight."""
         counted = (self.metrics.stored, self.metrics.duplicate, self.metrics.given_back)
         total = sum(one._value.get() for one in counted) + self.metrics.in_flight._value.get()
         return bool(self.metrics.received._value.get() == total)
+
+
+class PointedOutbox(SpoolOutbox):
+    """The reader's outbox, before and after each change of which others may go first."""
+
+    world: World
+
+    def taken(self, keys: list[int]) -> None:
+        self.world.point()
+        super().taken(keys)
+        self.world.point()
+
+    def confirm(self, said: Confirmation) -> None:
+        self.world.point()
+        super().confirm(said)
+        self.world.point()
+
+
+class Home(Process):
+    """A reader's publishing half, which knows that the recorders must confirm."""
+
+    def __init__(self, world: World, spool: Path) -> None:
+        super().__init__(world)
+        self.metrics = PublisherMetrics()
+        topics = Topics()
+        self.spool = Spool(spool, topics, max_mb=16)
+        self.outbox = PointedOutbox(
+            spool,
+            max_mb=16,
+            metrics=self.metrics,
+            stores=Stores(STORE),
+            clock=lambda: world.now,
+        )
+        self.outbox.world = world
+        run = self.spool.begin("home", "default", NOW)
+        connector: Any = Connector(world, "home", clean=True)
+        self.publisher = Publisher(
+            connector,
+            self.outbox,
+            Health(clock=lambda: world.now),
+            self.metrics,
+            wait=wait_fixed(1),
+            clock=lambda: world.now,
+        )
+        confirmations = topics.confirmation("home", "+")
+        self.publisher.subscribe(confirmations, Listener(topics, self.outbox.confirm))
+        self.publisher.set_state(topics.of_node("home", "run"), encode(run))
+        self.begin(self.publisher.run)
+
+    def accept(self, count: int) -> int:
+        """Accept so many readings and return the number of the last one."""
+        body = InstantaneousDemand(
+            device=None, meter=None, time=NOW, multiplier=1, divisor=1, demand=1, demand_kw=1.0
+        )
+        readings = self.spool.accept([(body, NOW)] * count, [])
+        self.publisher.wake()
+        return readings[-1].envelope.seq
+
+    def close(self) -> None:
+        self.kill()
+        self.spool.close()
+        self.outbox.close()
 
 
 def patch(monkeypatch: Any, world: World) -> None:
@@ -452,6 +595,7 @@ def patch(monkeypatch: Any, world: World) -> None:
     )
     monkeypatch.setattr(slots_module, "threading", simulated)
     monkeypatch.setattr(consumer_module, "SimpleQueue", lambda: SimulatedQueue(world))
+    monkeypatch.setattr(publisher_module, "SimpleQueue", lambda: SimulatedQueue(world))
 
 
 def message(number: int) -> bytes:

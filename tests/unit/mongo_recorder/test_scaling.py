@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raven_mongo_recorder.group import State
 
-from .simulation import GROUP, LEASE_S, Process, Session, World, patch
+from .simulation import GROUP, LEASE_S, Recorder, Session, World, patch
 
 SEEDS = st.integers(0, 2**32)
 
@@ -25,14 +25,14 @@ class Recorders(RuleBasedStateMachine):
         self.monkeypatch = pytest.MonkeyPatch()
         self.world = World()
         patch(self.monkeypatch, self.world)
-        self.processes: list[Process] = []
+        self.processes: list[Recorder] = []
         self.published = 0
 
-    def live(self) -> list[Process]:
+    def live(self) -> list[Recorder]:
         return [one for one in self.processes if not one.killed and not one.main.done]
 
     def start_one(self) -> None:
-        self.processes.append(Process(self.world))
+        self.processes.append(Recorder(self.world))
 
     @initialize(seed=SEEDS, says_takeover=st.booleans())
     def start_the_first(self, seed: int, says_takeover: bool):
@@ -132,7 +132,7 @@ def test_a_session_that_the_broker_has_back_is_drained(monkeypatch):
     world = World()
     patch(monkeypatch, world)
     choose = random.Random(1)
-    one, two = Process(world), Process(world)
+    one, two = Recorder(world), Recorder(world)
     world.run_for(3 * LEASE_S, choose)
     forgotten = set(world.broker.sessions[f"{GROUP}-2"].subscriptions)
     (second,) = [one for one in (one, two) if 2 in one.slots._held]

@@ -1,4 +1,4 @@
-"""Documents, and what each error of the driver means; no database."""
+"""What each error of the driver means; no database."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import BSON, Int64
 from pymongo import errors
 
 from raven_mongo_recorder import sink as module
 from raven_mongo_recorder.sink import MongoSink
 from ravenbus.errors import PoisonError, RetryableError
-from ravenbus.messages import DeadLetter, Envelope, Reading
-from ravenbus.notifications import BlockPriceDetail, InstantaneousDemand, PriceBlock, ProfileData
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import InstantaneousDemand
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 RUN = "11111111-2222-4333-8444-555555555555"
@@ -60,31 +59,6 @@ def sink(monkeypatch):
     built.close()
     monkeypatch.setattr(built, "_db", database)
     return built
-
-
-def test_a_reading_is_a_flat_document_of_bson_types():
-    """_id of hash and number, dates, 64-bit integers however small, doubles, nested blocks."""
-    document = module._reading(reading(DEMAND, 7))
-    assert document["_id"] == f"{RUN}/7"
-    assert (document["kind"], document["meter"]) == ("instantaneous_demand", METER)
-    decoded = BSON.encode(document).decode()
-    assert isinstance(decoded["demand"], Int64)
-    assert isinstance(decoded["seq"], Int64)
-    assert isinstance(decoded["demand_kw"], float)
-    assert decoded["time"] == NOW.replace(tzinfo=None)
-    assert decoded["device"] is None
-    blocks = BlockPriceDetail(
-        device=None,
-        meter=None,
-        time=None,
-        multiplier=1,
-        divisor=10,
-        trailing_digits=5,
-        blocks=[PriceBlock(threshold=4140, price=14764, price_per_kwh=0.14764)],
-    )
-    assert isinstance(module._reading(reading(blocks))["blocks"][0]["threshold"], Int64)
-    profile = ProfileData(device=None, meter=None, time=None, intervals=[362, None])
-    assert module._reading(reading(profile))["intervals"] == [362, None]
 
 
 def test_only_a_duplicate_counts_as_stored_already(sink):
@@ -135,18 +109,3 @@ def test_each_error_of_the_driver_is_retried_or_blamed_on_the_message(sink, erro
     with pytest.raises(expected) as caught:
         sink.store([reading(DEMAND)])
     assert caught.value.__cause__ is error
-
-
-def test_a_dead_letter_keeps_its_bytes():
-    """Its id is the document's, its payload binary."""
-    letter = DeadLetter(
-        id="a" * 32,
-        service="reader",
-        at=NOW,
-        reason="bad-value",
-        detail="d",
-        payload=b"\x00<",
-        size=2,
-    )
-    document = module._dead_letter(letter)
-    assert (document["_id"], document["payload"], document["size"]) == ("a" * 32, b"\x00<", 2)

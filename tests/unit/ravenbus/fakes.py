@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ravenbus.errors import BrokerAwayError
-from ravenbus.mqtt import Events, Lost, Published, Received, Wake
+from ravenbus.mqtt import DEFAULT_PACKET_MAX, Events, Lost, Published, Received, Wake
 
 
 class Clock:
@@ -32,6 +32,7 @@ class FakeConnection:
     on_turn: Callable[[], None] = lambda: None
     wakes: bool = True
     receive_maximum: int = 100
+    packet_max: int = DEFAULT_PACKET_MAX
     taken_over: bool = False
     session_present: bool = False
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)

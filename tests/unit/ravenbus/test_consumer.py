@@ -25,7 +25,7 @@ from ravenbus.messages import (
     encode,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Connect, Denied, Received
+from ravenbus.mqtt import PACKET_RESERVE, Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.slots import Alone, Slot
 from ravenbus.topics import Topics
@@ -43,6 +43,10 @@ def reading(seq: int) -> Reading:
         device=None, meter=None, time=NOW, multiplier=1, divisor=1000, demand=seq, demand_kw=0.001
     )
     return Reading(envelope, body)
+
+
+LETTER = dead_letter("sql-writer", TOPIC, b"", NOW, PoisonError("not-json", "no"))
+"""Not the reader's."""
 
 
 def message(seq: int) -> Received:
@@ -244,6 +248,7 @@ def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypa
         (TOPIC, b"", "not-json"),
         (TOPIC, b"\xff\xfe", "not-json"),
         (TOPIC, b'{"a":' * 100_000, "not-json"),
+        (TOPIC, b'{"v":1,"node":' + b'{"a":' * 100_000, "not-contract"),
         (TOPIC, b"x" * 10_000_000, "not-json"),
         (TOPIC, b'{"v":1}', "not-contract"),
         (TOPIC, encode(reading(1)).replace(b'"v":1', b'"v":2'), "contract-version"),
@@ -253,6 +258,7 @@ def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypa
         (TOPIC.replace("demand", "power"), encode(reading(1)), "not-contract"),
         ("raven/v1/home/run", b'{"v":1,"node":"home"}', "not-contract"),
         ("raven/v1/dead/reader", b"{}", "not-contract"),
+        ("raven/v1/dead/reader", encode(LETTER), "not-contract"),
     ],
 )
 def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
@@ -265,6 +271,30 @@ def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
     (letter,) = bench.sink.letters
     assert (letter.reason, letter.topic, letter.size) == (reason, topic, len(payload))
     assert payload.startswith(letter.payload)
+
+
+def test_large_messages_make_small_batches(monkeypatch):
+    """What a store needs several times over in memory is counted in bytes too."""
+    large = b"x" * (consumer.BATCH_BYTES // 2)
+    bench = started(monkeypatch, *(Received(mid, TOPIC, large) for mid in range(1, 6)))
+    bench.go()
+    assert bench.sink.batches == [2, 2, 1]
+
+
+@pytest.mark.parametrize("size", [1000, 1001, 1002, 100_000])
+def test_a_dead_letter_is_cut_to_what_the_broker_takes(monkeypatch, size):
+    """A larger packet would end the connection, and so again after each redelivery."""
+    bench = started(monkeypatch, Received(1, TOPIC, b"x" * size))
+    prepare = bench.broker._prepare[0]
+    bench.broker._prepare[0] = lambda c: (setattr(c, "packet_max", 1500), prepare(c))
+    bench.go()
+    (kept,) = bench.sink.letters
+    ((_, sent, _),) = bench.broker.connections[0].published
+    letter = decode(sent, DeadLetter)
+    assert kept.payload == b"x" * size
+    assert 1100 < len(sent) <= 1500 - PACKET_RESERVE
+    assert letter.payload == kept.payload[: len(letter.payload)]
+    assert (letter.id, letter.size) == (kept.id, size)
 
 
 def test_a_redelivered_message_is_buried_under_the_same_id(monkeypatch):

@@ -58,6 +58,17 @@ def test_a_wrong_url_is_refused_without_showing_it(url):
     assert "hunter2" not in problem
 
 
+@pytest.mark.parametrize(
+    "text", ["a\nb", "\x1b[2J", "\x9b2J", "\udcff", "$SYS", "/a", "x" * 10_000]
+)
+def test_an_odd_prefix_is_refused_in_a_line(text):
+    """What a broker or a log could not take is a problem that one short line shows escaped."""
+    (problem,) = problems({"RAVEN_TOPIC_PREFIX": text})
+    assert problem.isprintable()
+    assert len(problem) < 400
+    assert "allowed is" in problem
+
+
 def test_a_url_is_read_whole_and_prints_without_its_password():
     """Percent-encoding, default ports, TLS and IPv6 work; str() has no password."""
     url = MqttUrl("mqtts://me:p%40ss%3A@broker")

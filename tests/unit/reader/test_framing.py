@@ -167,6 +167,25 @@ def test_a_fragment_with_a_flaw_is_damaged(damage):
     assert (parser.counts.whole, parser.counts.damaged) == (1, 1)
 
 
+SPACE = b" " * 200
+MESSAGE_END = "</messageCluster>"
+
+
+@pytest.mark.parametrize("size", [7, 100, 4096])
+@pytest.mark.parametrize(
+    "xml",
+    [
+        demand().replace(b"InstantaneousDemand>", b"InstantaneousDemand" + SPACE + b">", 1),
+        demand().replace(b"</InstantaneousDemand>", b"</InstantaneousDemand" + SPACE + b">"),
+        fragment("Foo", {"DeviceMacId": "0xd8d5b90000001234"}).replace(b"<Foo>", b"<Foo>" + SPACE),
+        fragment("MessageCluster", {"Text": f"<![CDATA[{MESSAGE_END}]]>"}),
+    ],
+)
+def test_a_tag_in_an_odd_place_or_form_means_the_same_in_any_pieces(xml, size):
+    """Tags of endless spaces and end tags inside a text: damaged, however they come."""
+    assert raws(fed(xml + demand(), [size])) == [demand().strip()]
+
+
 def test_an_open_text_does_not_swallow_what_follows():
     """CDATA that was cut ends with its fragment, not with the CDATA of a later one."""
     message = fragment("MessageCluster", {"Text": "<![CDATA[a < b]]>"})

@@ -230,7 +230,7 @@ def test_a_spool_of_the_version_before_is_taken_over(tmp_path):
             db.execute(f"DROP INDEX {index}")
         for column in ("run", "seq", "letter", "sent", "confirmed"):
             db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        db.executescript("DROP TABLE store; PRAGMA user_version = 1")
+        db.executescript("DROP TABLE store; DROP TABLE replayed; PRAGMA user_version = 1")
     home = Home(tmp_path)
     home.confirm(SQL)
     assert home.send() == [1, 2]

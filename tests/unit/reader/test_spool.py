@@ -284,3 +284,15 @@ def test_a_newer_spool_stops_the_start(files):
     db.close()
     with pytest.raises(FatalError, match="newer program"):
         files.spool()
+
+
+def test_a_dead_letter_is_replayed_once_and_is_not_the_last_reading(files):
+    """However often it comes, over restarts too; it takes the next number of the run."""
+    spool = files.spool()
+    spool.accept([reading(1), reading(2)], [])
+    (again,) = spool.replay("a" * 32, [reading(0)])
+    assert again.envelope.seq == 3
+    assert spool.replay("a" * 32, [reading(0)]) == []
+    assert files.spool().replay("a" * 32, [reading(0)]) == []
+    assert [one.envelope.seq for one in spool.latest()] == [2]
+    assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [4]

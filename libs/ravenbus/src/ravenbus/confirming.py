@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -18,6 +18,7 @@ from ravenbus.errors import ContractError, PoisonError, RetryableError
 from ravenbus.logs import Sparse
 from ravenbus.messages import Confirmation, DeadLetter, Reading, Run, decode, encode
 from ravenbus.mqtt import Received
+from ravenbus.ranges import merged
 from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 CONFIRM_S: Final = 5.0
 """How often a store confirms, and how much it notes before it does so earlier."""
 CONFIRM_AT: Final = 1000
+SAID_AT_ONCE: Final = 400
+"""Ranges, and ids, in one message: 52 kB at most, which every broker takes."""
 RESEND_S: Final = 60.0
 """What was taken and is not confirmed after this is sent again."""
 
@@ -88,30 +91,22 @@ class Confirmations:
 
     def take(self) -> list[tuple[str, bytes]]:
         """Return what there is to say, topics with payloads, and forget it."""
-        found = [
-            Confirmation(
-                node=node,
-                store=self._store,
-                runs={hash_: ranges(numbers) for hash_, numbers in self._runs[node].items()},
-                letters=self._letters.get(node, []),
-            )
-            for node in self._runs.keys() | self._letters.keys()
-        ]
+        found: list[Confirmation] = []
+        for node in self._runs.keys() | self._letters.keys():
+            runs, letters = self._runs[node], self._letters.get(node, [])
+            said = [(hash_, one) for hash_ in runs for one in merged((n, n) for n in runs[hash_])]
+            for start in range(0, max(len(said), len(letters), 1), SAID_AT_ONCE):
+                part = slice(start, start + SAID_AT_ONCE)
+                parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
+                for hash_, one in said[part]:
+                    parts[hash_].append(one)
+                found.append(
+                    Confirmation(node=node, store=self._store, runs=parts, letters=letters[part])
+                )
         self._runs.clear()
         self._letters.clear()
         self._count = 0
         return [(self._topics.confirmation(one.node, self._store), encode(one)) for one in found]
-
-
-def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Return the numbers as the fewest ranges, the last number of each included."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and number <= found[-1][1] + 1:
-            found[-1] = found[-1][0], number
-        else:
-            found.append((number, number))
-    return found
 
 
 class Listener:

@@ -43,9 +43,19 @@ from ravenbus.messages import (
     decode_reading,
     encode,
     now,
+    shortened,
 )
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import NETWORK_ENDED, Connection, Denied, Event, Events, Lost, Received
+from ravenbus.mqtt import (
+    NETWORK_ENDED,
+    PACKET_RESERVE,
+    Connection,
+    Denied,
+    Event,
+    Events,
+    Lost,
+    Received,
+)
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.slots import Slot, Slots
 from ravenbus.topics import Topics
@@ -66,6 +76,9 @@ LEAVE_S = 20.0
 """How long after a stop a session may take to drain; what it holds longer is left to the group."""
 QUIET_S = 1.0
 """A session that brings nothing for so long is asked whether it is empty."""
+
+BATCH_BYTES = 4 * 2**20
+"""A batch of more is stored before it is full: each store needs its bytes several times."""
 
 T = TypeVar("T")
 
@@ -114,6 +127,7 @@ class _Intake:
     events: Events
     shared: bool = False
     pending: list[Received] = field(default_factory=list)
+    pending_bytes: int = 0
     flush_at: float = float("inf")
 
 
@@ -320,13 +334,15 @@ class Consumer:
                 if not intake.pending:
                     intake.flush_at = self._clock() + self._flush_after_s
                 intake.pending.append(event)
+                intake.pending_bytes += len(event.payload)
                 self._metrics.received.inc()
                 self._metrics.in_flight.set(len(intake.pending))
             case Denied(detail):
                 raise _LostError(Lost(detail, taken_over=False))
             case Lost():
                 raise _LostError(event)
-        if len(intake.pending) >= self._batch_size or self._clock() >= intake.flush_at:
+        full = len(intake.pending) >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
+        if full or self._clock() >= intake.flush_at:
             self._flush(intake)
         if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
             self._confirm(intake)
@@ -338,7 +354,7 @@ class Consumer:
         letters: list[DeadLetter] = []
         for message in intake.pending:
             try:
-                items.append((message, self._read(message)))
+                items.append((message, read(self._topics, message.topic, message.payload)))
             except PoisonError as error:
                 letters.append(self._letter(message, error))
         stored = self._store(intake, items, letters)
@@ -347,11 +363,12 @@ class Consumer:
         self._metrics.stored.inc(stored.new)
         self._metrics.duplicate.inc(stored.duplicate)
         for letter in letters:
-            intake.connection.publish(self._topics.dead(self._service), encode(letter))
+            fitting = shortened(letter, intake.connection.packet_max - PACKET_RESERVE)
+            intake.connection.publish(self._topics.dead(self._service), encode(fitting))
             self._metrics.dead.labels(reason=letter.reason).inc()
         for _, item in items:
             self._confirmations.note(item)
-        taken, intake.pending = intake.pending, []
+        taken, intake.pending, intake.pending_bytes = intake.pending, [], 0
         intake.flush_at = float("inf")
         self._metrics.in_flight.set(0)
         if acknowledge:
@@ -414,27 +431,32 @@ class Consumer:
         self._health.ok(check)
         return result
 
-    def _read(self, message: Received) -> Item:
-        try:
-            node, leaf, kind = self._topics.parse(message.topic)
-        except ValueError as error:
-            raise ContractError("not-contract", str(error)) from error
-        if node == "dead":
-            return decode(message.payload, DeadLetter)
-        if leaf == "run":
-            run = decode(message.payload, Run)
-            self._require_same(run.node, node, "node")
-            return run
-        reading = decode_reading(message.payload)
-        self._require_same(reading.envelope.node, node, "node")
-        self._require_same(reading.kind, kind, "kind")
-        return reading
-
-    def _require_same(self, said: str, addressed: str, what: str) -> None:
-        if said != addressed:
-            detail = f"{what} {said!r} on the topic of {addressed!r}"
-            raise ContractError("not-contract", detail)
-
     def _letter(self, message: Received, error: PoisonError) -> DeadLetter:
         self._sparse.warning("dead letter", error.reason, topic=message.topic, detail=error.detail)
         return dead_letter(self._service, message.topic, message.payload, self._utc(), error)
+
+
+def read(topics: Topics, topic: str, payload: bytes) -> Item:
+    """Return what a message says; raise ContractError if it is none, or on another's topic."""
+    try:
+        node, leaf, kind = topics.parse(topic)
+    except ValueError as error:
+        raise ContractError("not-contract", str(error)) from error
+    if node == "dead":
+        letter = decode(payload, DeadLetter)
+        _require_same(letter.service, leaf, "service")
+        return letter
+    if leaf == "run":
+        run = decode(payload, Run)
+        _require_same(run.node, node, "node")
+        return run
+    reading = decode_reading(payload)
+    _require_same(reading.envelope.node, node, "node")
+    _require_same(reading.kind, kind, "kind")
+    return reading
+
+
+def _require_same(said: str, addressed: str, what: str) -> None:
+    if said != addressed:
+        detail = f"{what} {said!r} on the topic of {addressed!r}"
+        raise ContractError("not-contract", detail)

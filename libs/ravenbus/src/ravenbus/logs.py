@@ -82,6 +82,7 @@ def _time(record: logging.LogRecord) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return (
-        text if text and not set(text) & set(' "=\n\r\t') else json.dumps(text, ensure_ascii=False)
-    )
+    if text and text.isprintable() and not set(text) & set(' "='):
+        return text
+    # What a terminal obeys, or what ends a line, is escaped.
+    return json.dumps(text, ensure_ascii=not text.isprintable())

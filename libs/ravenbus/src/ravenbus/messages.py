@@ -224,9 +224,8 @@ def dead_letter(
     """
     reason = getattr(error, "reason", "refused")
     detail = str(getattr(error, "detail", error))
-    digest = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
     return DeadLetter(
-        id=digest[:32],
+        id=dead_letter_id(topic, payload),
         service=service,
         at=at,
         reason=reason,
@@ -235,6 +234,20 @@ def dead_letter(
         payload=payload[:DEAD_PAYLOAD_MAX],
         size=len(payload),
     )
+
+
+def dead_letter_id(topic: str, payload: bytes) -> str:
+    """Return the id of the dead letter for a message, whoever buries it and how often."""
+    return hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()[:32]
+
+
+def shortened(letter: DeadLetter, most: int) -> DeadLetter:
+    """Return the letter with as much of its payload as ``most`` bytes of JSON have room for."""
+    excess = len(encode(letter)) - most
+    if excess <= 0:
+        return letter
+    kept = max(0, len(letter.payload) - excess * 3 // 4 - 3)  # base64
+    return msgspec.structs.replace(letter, payload=letter.payload[:kept])
 
 
 @lru_cache
@@ -273,7 +286,7 @@ def _checked(decode: Any, payload: bytes) -> Any:
 def _not_contract(payload: bytes, error: msgspec.ValidationError) -> ContractError:
     try:
         version = _header.decode(payload).v
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         version = CONTRACT_VERSION
     if version != CONTRACT_VERSION:
         detail = f"contract version {version}: this program reads version {CONTRACT_VERSION}"

@@ -27,10 +27,16 @@ TAKEN_OVER = 0x8E
 """Reason of a DISCONNECT: another client came with the same client id."""
 NO_SUBSCRIBERS = 0x10
 """Reason of a PUBACK: the broker had nobody to give the message to."""
+TOO_LARGE = 0x95
+"""Reason for a packet beyond what the broker takes, which is not sent: it would end the connection."""
 REFUSED = 0x80
 """Reasons from here on are errors."""
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """What a CONNACK without the property means (MQTT 5.0, 3.2.2.3.3)."""
+DEFAULT_PACKET_MAX = 268_435_455
+"""The largest packet that there is (MQTT 5.0, 2.1.4)."""
+PACKET_RESERVE = 256
+"""Bytes that a packet has beside its payload: the topic and MQTT's own."""
 KEEPALIVE_S = 30
 OPEN_TIMEOUT_S = 5.0
 
@@ -81,12 +87,17 @@ class Connection(Protocol):
     """What the two halves need of a connection; a test brings its own."""
 
     receive_maximum: int
+    packet_max: int
+    """Bytes of the largest packet that the broker takes."""
     taken_over: bool
     session_present: bool
     """Whether the broker still had the session; what it holds comes by itself."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``."""
+        """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``.
+
+        So does the refusal of what is larger than ``packet_max``, with the reason TOO_LARGE.
+        """
 
     def tell(self, topic: str, payload: bytes) -> None:
         """Send with QoS 0, which nobody answers."""
@@ -131,7 +142,8 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 def puback_name(reason: int) -> str:
     """Return what the standard calls a PUBACK's reason, as in ``Not authorized``."""
-    return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
+    kind = PacketTypes.DISCONNECT if reason == TOO_LARGE else PacketTypes.PUBACK
+    return str(ReasonCode(kind, identifier=reason))
 
 
 class Will(NamedTuple):
@@ -171,6 +183,7 @@ class Broker:
 class _PahoConnection:
     def __init__(self, broker: Broker, events: Events) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self.packet_max = DEFAULT_PACKET_MAX
         self.taken_over = False
         self.session_present = False
         self._broker = broker
@@ -179,6 +192,7 @@ class _PahoConnection:
         self._ended = threading.Event()
         self._refusal: str | None = None
         self._asked = 0
+        self._unsent = 0
         self._granted = 0
         self._denied: str | None = None
         self._answer = threading.Condition()
@@ -230,6 +244,10 @@ class _PahoConnection:
             raise BrokerAwayError(f"{url} {why}")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        if len(payload) > self.packet_max - PACKET_RESERVE:
+            self._unsent -= 1  # no id of a message that is sent
+            self._events.put(Published(self._unsent, TOO_LARGE))
+            return self._unsent
         return self._client.publish(topic, payload, qos=1, retain=retain).mid
 
     def tell(self, topic: str, payload: bytes) -> None:
@@ -282,6 +300,7 @@ class _PahoConnection:
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+            self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
         self._answered.set()
 
     def _on_disconnect(

@@ -21,12 +21,19 @@ log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
 
 EXIT_FAILED = 1
+EXIT_UNAVAILABLE = 69
+"""EX_UNAVAILABLE of sysexits.h: of a command, when something that it needs cannot be reached."""
 EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h."""
 
 
-def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
-    """Return the argument parser that every service starts from; settings are in its epilog."""
+def parser(
+    name: str, description: str, settings: type[Settings], package: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the argument parser that every command starts from; settings are in its epilog.
+
+    ``package`` is the one that has the command, if it is called otherwise.
+    """
     lines = [
         f"  {setting.name}\n      {setting.description}\n      {setting.allowed}{_default(setting)}"
         for setting in settings_of(settings)
@@ -37,7 +44,7 @@ def parser(name: str, description: str, settings: type[Settings]) -> argparse.Ar
         epilog="environment variables:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--version", action="version", version=f"{name} {version(name)}")
+    found.add_argument("--version", action="version", version=f"{name} {version(package or name)}")
     found.add_argument(
         "--check-config",
         action="store_true",

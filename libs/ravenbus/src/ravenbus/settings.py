@@ -20,6 +20,8 @@ from msgspec import Meta, inspect
 
 from ravenbus.errors import SettingsError
 
+SHOWN_MAX: Final = 200
+"""Characters that an error message repeats of a variable."""
 SECRET = {"secret": True}
 """``Meta(extra=SECRET)``: never shown, and also read from the file that ``NAME_FILE`` names."""
 
@@ -105,9 +107,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 TopicPrefix = Annotated[
     str,
     Meta(
-        pattern=r"^[^/+#$\x00][^+#\x00]{0,63}\Z",
+        pattern=r"^(?![/$])[^+#\x00-\x1f\x7f-\x9f]{1,64}\Z",
         description="first part of every topic",
-        extra={"allowed": "1 to 64 characters without + and #, not starting with / or $"},
+        extra={
+            "allowed": "1 to 64 characters without +, # and control characters, "
+            "not starting with / or $"
+        },
     ),
 ]
 Window = Annotated[
@@ -211,8 +216,12 @@ class Setting:
 
         What is empty counts as not set.
         """
-        if environ.get(self.name):
-            return environ[self.name]
+        if text := environ.get(self.name):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{self.name} cannot be used: allowed is UTF-8") from None
+            return text
         path = environ.get(f"{self.name}_FILE") if self.secret else None
         if not path:
             return None
@@ -228,7 +237,8 @@ class Setting:
         try:
             return msgspec.convert(text, self.annotation, strict=False, dec_hook=_decode)
         except msgspec.ValidationError:
-            held = "what it holds (not shown)" if self.secret else repr(text)
+            shown = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+            held = "what it holds (not shown)" if self.secret else repr(shown)
             raise ValueError(
                 f"{self.name}: {held} cannot be used: allowed is {self.allowed}"
             ) from None

@@ -11,10 +11,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from raven_mongo_recorder.database import Document, client, database, explain
 from raven_mongo_recorder.group import Group, Slot, State
 from raven_mongo_recorder.slots import Rule
 from ravenbus.errors import RetryableError
+from ravenmongo.database import Document, client, database, explain
 
 SLOTS: Final = "slots"
 TIMEOUT_MS: Final = 5_000

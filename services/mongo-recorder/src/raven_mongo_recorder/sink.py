@@ -1,47 +1,25 @@
-"""The MongoDB store: what a message looks like as a document, and what an error means."""
+"""The MongoDB store."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-from bson import Int64
-from bson.errors import BSONError, InvalidDocument
 from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import (
-    BulkWriteError,
-    DocumentTooLarge,
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import BulkWriteError
 
-from raven_mongo_recorder.database import Document, client, database, explain
 from ravenbus.consumer import Item, Stored
-from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
-
-RUNS: Final = "runs"
-DEAD_LETTER: Final = "dead_letter"
+from ravenmongo import documents as mapping
+from ravenmongo.database import Document, client, database, sorted_errors
+from ravenmongo.documents import DEAD_LETTER, RUNS
 
 DUPLICATE_KEY: Final = 11000
-POISON_CODES: Final = frozenset(
-    {
-        2,  # BadValue
-        9,  # FailedToParse
-        14,  # TypeMismatch
-        22,  # InvalidBSON
-        121,  # DocumentValidationFailure
-        10334,  # BSONObjectTooLarge
-        17280,  # KeyTooLong
-    }
-)
-"""Codes that blame the document; every other failure is the server's state and is retried."""
 
 SOCKET_TIMEOUT_MS: Final = 30_000
 """A peer that vanished without a word would otherwise hold the recorder for ever."""
@@ -68,7 +46,7 @@ class MongoSink:
 
     def prepare(self) -> None:
         """Create the indexes, and with them the collections; raise RetryableError."""
-        with _errors_sorted():
+        with sorted_errors():
             for kind in KINDS:
                 self._db[kind].create_index([("meter", ASCENDING), ("time", ASCENDING)])
                 self._db[kind].create_index([("run", ASCENDING), ("time", ASCENDING)])
@@ -81,9 +59,9 @@ class MongoSink:
         for item in items:
             match item:
                 case Reading():
-                    documents[item.kind].append(_reading(item))
+                    documents[item.kind].append(mapping.of_reading(item))
                 case DeadLetter():
-                    documents[DEAD_LETTER].append(_dead_letter(item))
+                    documents[DEAD_LETTER].append(mapping.of_letter(item))
                 case Run():
                     runs.append(item)
         new = sum(self._insert(name, found) for name, found in documents.items())
@@ -97,7 +75,7 @@ class MongoSink:
 
     def _insert(self, name: str, documents: list[Document]) -> int:
         """Insert what is new and return how many those were."""
-        with _errors_sorted():
+        with sorted_errors():
             try:
                 self._db[name].insert_many(documents, ordered=False)
             except BulkWriteError as error:
@@ -126,57 +104,7 @@ class MongoSink:
         if not runs:
             return 0
         updates = [
-            UpdateOne({"_id": run.hash}, {"$set": _typed(msgspec.structs.asdict(run))}, upsert=True)
-            for run in runs
+            UpdateOne({"_id": run.hash}, {"$set": mapping.of_run(run)}, upsert=True) for run in runs
         ]
-        with _errors_sorted():
+        with sorted_errors():
             return int(self._db[RUNS].bulk_write(updates).upserted_count)
-
-
-def _reading(reading: Reading) -> Document:
-    envelope = reading.envelope
-    return {
-        "_id": f"{envelope.hash}/{envelope.seq}",
-        **_typed(msgspec.structs.asdict(envelope)),
-        "kind": reading.kind,
-        **_typed(msgspec.structs.asdict(reading.notification)),
-    }
-
-
-def _dead_letter(letter: DeadLetter) -> Document:
-    document = _typed(msgspec.structs.asdict(letter))
-    return {"_id": document.pop("id"), **document}
-
-
-def _typed(fields: dict[str, Any]) -> Document:
-    """Return the fields with every integer as 64 bits, as BSON would choose by size."""
-    return {name: _value(value) for name, value in fields.items()}
-
-
-def _value(value: Any) -> Any:
-    if type(value) is int:
-        return Int64(value)
-    if type(value) is list:
-        return [_value(item) for item in value]
-    if isinstance(value, msgspec.Struct):
-        return _typed(msgspec.structs.asdict(value))
-    return value
-
-
-@contextmanager
-def _errors_sorted() -> Iterator[None]:
-    """Turn the driver's errors into ours, keeping the original as the cause."""
-    try:
-        yield
-    except (InvalidDocument, DocumentTooLarge, BSONError, OverflowError) as error:
-        raise PoisonError("not-storable", str(error)) from error
-    except BulkWriteError as error:
-        failures = error.details["writeErrors"]
-        blamed = [one for one in failures if one["code"] in POISON_CODES]
-        if blamed:
-            raise PoisonError("not-storable", blamed[0]["errmsg"]) from error
-        raise RetryableError(explain(error)) from error
-    except PyMongoError as error:
-        if isinstance(error, OperationFailure) and error.code in POISON_CODES:
-            raise PoisonError("not-storable", str(error)) from error
-        raise RetryableError(explain(error)) from error

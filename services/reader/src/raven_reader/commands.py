@@ -64,6 +64,9 @@ def write(name: str, parameters: Mapping[str, str], *, allow_setters: bool) -> b
         if parameter not in allowed[name]:
             takes = ", ".join(allowed[name]) or "no parameters"
             raise PoisonError("command-refused", f"{name} has no {parameter}: it takes {takes}")
+    # Escaped it would be text; but nobody knows how a stick's own parser takes it.
+    if set("<>") & set("".join(parameters.values())):
+        raise PoisonError("command-refused", "a parameter cannot hold < or >")
     texts = "".join(
         f"<{key}>{escape(text, quote=False)}</{key}>" for key, text in parameters.items()
     )

@@ -47,9 +47,12 @@ _TAIL = 128
 """Bytes kept while no fragment is open: room for an unknown root and the start of its child."""
 _CONTROL = bytes(c for c in range(32) if c not in b"\t\r\n")
 _KNOWN = "|".join(ROOTS).encode()
-_ROOT = re.compile(rb"<(" + _KNOWN + rb")\s*>", re.IGNORECASE)
+_SPACE = rb"\s{0,24}"
+"""Bounded, so that a tag is never longer than what is kept of it, whatever pieces it comes in."""
+_ROOT = re.compile(rb"<(" + _KNOWN + rb")" + _SPACE + rb">", re.IGNORECASE)
 _ANY_ROOT = re.compile(
-    rb"<(?:(" + _KNOWN + rb")\s*>|([a-z]\w{0,31})\s*>(?=\s*<DeviceMacId\s*>))", re.IGNORECASE
+    rb"<(?:(%b)%b>|([a-z]\w{0,31})%b>(?=%b<DeviceMacId%b>))" % (_KNOWN, *[_SPACE] * 4),
+    re.IGNORECASE,
 )
 # What devices print; the general form beside it takes twice the time.
 _PLAIN_CHILD = re.compile(r"<([A-Za-z]\w*)>([^<]*)</\1>")
@@ -150,7 +153,7 @@ class Parser:
 
     def _whole(self, body_end: int, end: int, found: list[Fragment]) -> bool:
         """Take what lies before ``end`` as a fragment if its body is children and nothing else."""
-        children = _children(self._buffer[self._body : body_end])
+        children = _children(self._buffer[self._body : body_end], self._end)
         if children is None:
             return False
         self.counts.whole += 1
@@ -174,15 +177,16 @@ class Parser:
 
 @lru_cache(maxsize=64)
 def _end_tag(root: str) -> re.Pattern[bytes]:
-    return re.compile(rb"</" + root.encode() + rb"\s*>", re.IGNORECASE)
+    return re.compile(rb"</" + root.encode() + _SPACE + rb">", re.IGNORECASE)
 
 
-def _children(body: bytes) -> list[tuple[str, str]] | None:
+def _children(body: bytes, end: re.Pattern[bytes]) -> list[tuple[str, str]] | None:
     """Return names (lower case) and texts of the children, or None if there is anything else."""
     # Nearly all of it is ASCII, which decodes several times faster.
     text = body.decode("ascii") if body.isascii() else body.decode("cp1252", "replace")
     if "<![CDATA[" in text:
-        if _ROOT.search(body):  # one that was cut would reach to the end of another
+        # One that was cut would reach to the end of another; an end tag inside one may come first.
+        if _ROOT.search(body) or end.search(body):
             return None
         text = _CDATA.sub(lambda match: html.escape(match[1]), text)
     parts = _PLAIN_CHILD.split(text)

@@ -16,7 +16,7 @@ from queue import Queue
 
 import msgspec
 
-from raven_reader import recording
+from raven_reader import recording, replay
 from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake
 from raven_reader.line import Line
@@ -28,6 +28,7 @@ from raven_reader.settings import DeviceSettings, ReaderSettings
 from raven_reader.spool import Spool, locked
 from ravenbus import __version__, service
 from ravenbus.confirming import Listener
+from ravenbus.errors import RavenError
 from ravenbus.health import Health, Watchdog
 from ravenbus.messages import Status, encode, now
 from ravenbus.mqtt import Broker, Will
@@ -53,6 +54,8 @@ def main() -> int:
             return _decode(arguments.file)
         case "capture":
             return _capture(arguments.file, arguments.seconds)
+        case "replay":
+            return _replay(arguments.file)
         case None if not arguments.check_config:
             _parser().print_help(sys.stderr)
             return 2
@@ -180,6 +183,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("file", metavar="FILE", help="file to write; - for stdout")
     command.add_argument("--seconds", type=float, help="how long; default: until Ctrl-C")
+    command = sub.add_parser(
+        "replay",
+        help="accept what dead letters of this reader's hold, by the settings as they are now; "
+        "while the service is stopped",
+    )
+    command.add_argument(
+        "file",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="what `raven-dead-letters list --json` or `show --json` printed; - for stdin",
+    )
     return parser
 
 
@@ -270,3 +285,31 @@ def _capture(name: str, seconds: float | None) -> int:
         return 1
     print(f"{size} bytes captured", file=sys.stderr)
     return 0
+
+
+def _replay(name: str) -> int:
+    settings = service.load(NAME, ReaderSettings)
+    if settings is None:
+        return service.EXIT_SETTINGS
+    stays = 0
+    try:
+        with ExitStack() as stack:
+            file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            stack.enter_context(locked(settings.raven_state))
+            topics = Topics(settings.raven_topic_prefix)
+            spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
+            stack.enter_context(closing(spool))
+            spool.begin(settings.raven_node, settings.raven_run, now())
+            for letter, readings, why in replay.replayed(file, spool, settings.limits):
+                numbers = ", ".join(
+                    f"{r.kind} {r.envelope.hash}/{r.envelope.seq}" for r in readings
+                )
+                stays += why is not None
+                print(f"{letter.id}  {f'stays: {why}' if why else numbers or 'accepted before'}")
+    except OSError as error:
+        print(f"{NAME}: {name} cannot be read: {error.strerror}", file=sys.stderr)
+        return 2
+    except RavenError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 1
+    return 1 if stays else 0

@@ -22,7 +22,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading
 from ravenbus.notifications import Notification
 from ravenbus.topics import Topics
 
-VERSION: Final = 2
+VERSION: Final = 3
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -68,7 +68,10 @@ CREATE INDEX sent ON outbox (sent, confirmed) WHERE sent IS NOT NULL;
 CREATE INDEX reading ON outbox (run, seq) WHERE seq IS NOT NULL;
 CREATE INDEX letter ON outbox (letter) WHERE letter IS NOT NULL;
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION)
+_REPLAYED = """
+CREATE TABLE replayed (letter TEXT PRIMARY KEY);  -- id of a dead letter
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED)
 GIVEN_UP_AT_ONCE: Final = 1000
 REQUIRED: Final = "SELECT coalesce(sum(bit), 0) FROM store WHERE required"
 """The bits of the stores that must confirm."""
@@ -161,12 +164,28 @@ class Spool:
                 raise
         return self._accept(notifications, letters)
 
+    def replay(
+        self, letter: str, notifications: Sequence[tuple[Notification, datetime]]
+    ) -> list[Reading]:
+        """Keep what turned out to be in the dead letter with an id; nothing if that was done before.
+
+        It is not new, so the last reading of its kind stays what it is.
+        """
+        return self._accept(notifications, [], replayed=letter)
+
     def _accept(
-        self, notifications: Sequence[tuple[Notification, datetime]], letters: Sequence[DeadLetter]
+        self,
+        notifications: Sequence[tuple[Notification, datetime]],
+        letters: Sequence[DeadLetter],
+        replayed: str | None = None,
     ) -> list[Reading]:
         run = self.run
-        readings = []
+        readings: list[Reading] = []
         with transaction(self._db):
+            if replayed:
+                query = "INSERT INTO replayed VALUES (?) ON CONFLICT DO NOTHING"
+                if not self._db.execute(query, (replayed,)).rowcount:
+                    return readings
             number, seq = self._db.execute(
                 "SELECT number, seq FROM run WHERE hash = ?", (run.hash,)
             ).fetchone()
@@ -179,10 +198,11 @@ class Spool:
                 payload = encode(reading)
                 topic = self._topics.reading(self._node, reading.kind)
                 self._put(topic, payload, received, run=number, seq=seq)
-                self._db.execute(
-                    "INSERT OR REPLACE INTO latest VALUES (?, ?, ?)",
-                    (reading.kind, notification.meter or "", payload),
-                )
+                if not replayed:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO latest VALUES (?, ?, ?)",
+                        (reading.kind, notification.meter or "", payload),
+                    )
                 readings.append(reading)
                 if run.meter is None and notification.meter:
                     run = msgspec.structs.replace(run, meter=notification.meter)

@@ -5,10 +5,12 @@ They are what a redelivery of an archived reading is known by, and what proves a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Final
 
 from raven_sql_writer.partitions import Month
+from ravenbus.ranges import Range, merged
 from ravensql.database import Cursor
 
 Identity = tuple[str, int]
@@ -21,26 +23,6 @@ COVERING: Final = (
 PUT: Final = "INSERT INTO archived_run (hash, first_seq, last_seq, month) VALUES (%s, %s, %s, %s)"
 
 
-class Range(NamedTuple):
-    """Readings of a run whose numbers follow each other."""
-
-    hash: str
-    first: int
-    last: int
-
-
-def merged(ranges: Iterable[Range]) -> list[Range]:
-    """Return the same numbers in the fewest ranges."""
-    found: list[Range] = []
-    for one in sorted(ranges):
-        before = found[-1] if found else None
-        if before and before.hash == one.hash and one.first <= before.last + 1:
-            found[-1] = before._replace(last=max(before.last, one.last))
-        else:
-            found.append(one)
-    return found
-
-
 def covered(cursor: Cursor, identities: Collection[Identity]) -> set[Identity]:
     """Return those of the readings that are archived."""
     if not identities:
@@ -48,11 +30,11 @@ def covered(cursor: Cursor, identities: Collection[Identity]) -> set[Identity]:
     numbers = [seq for _, seq in identities]
     hashes = {hash_ for hash_, _ in identities}
     cursor.execute(COVERING, (sorted(hashes), max(numbers), min(numbers)))
-    ranges = [Range(*row) for row in cursor.fetchall()]
+    found = cursor.fetchall()
     return {
         (hash_, seq)
         for hash_, seq in identities
-        if any(one.hash == hash_ and one.first <= seq <= one.last for one in ranges)
+        if any(of == hash_ and first <= seq <= last for of, first, last in found)
     }
 
 
@@ -71,10 +53,13 @@ def record(cursor: Cursor, month: Month, last_ids: Mapping[str, int]) -> None:
         "UNION ALL SELECT hash, first_seq, last_seq FROM archived_run WHERE month = %s",
         (str(month),),
     )
-    found = merged(Range(*row) for row in cursor.fetchall())
+    runs: dict[str, list[Range]] = defaultdict(list)
+    for hash_, first, last in cursor.fetchall():
+        runs[hash_].append((first, last))
+    found = [(h, *one, str(month)) for h, ranges in runs.items() for one in merged(ranges)]
     forget(cursor, month)
     if found:
-        cursor.executemany(PUT, [(*one, str(month)) for one in found])
+        cursor.executemany(PUT, found)
 
 
 def forget(cursor: Cursor, month: Month) -> None:

@@ -1,0 +1,58 @@
+"""Numbers of a run as ranges, ``(first, last)`` with both included: pure.
+
+Lists of ranges are in order, and no two of a list could be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+Range = tuple[int, int]
+"""The first number and the last one."""
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Return the same numbers in the fewest ranges."""
+    found: list[Range] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def without(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    """Return the numbers of the ranges that are in none of the others."""
+    found: list[Range] = []
+    rest = iter(others)
+    other = next(rest, None)
+    for first, last in ranges:
+        start = first
+        while other and other[0] <= last:
+            if start < other[0]:
+                found.append((start, other[0] - 1))
+            start = max(start, other[1] + 1)
+            if other[1] > last:
+                break  # it may reach into the next range
+            other = next(rest, None)
+        if start <= last:
+            found.append((start, last))
+    return found
+
+
+def common(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
+    """Return the numbers that are in both."""
+    return without(ranges, without(ranges, others))
+
+
+def count(ranges: Iterable[Range]) -> int:
+    """Return how many numbers there are."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def pieces(ranges: Iterable[Range], most: int) -> Iterator[Range]:
+    """Yield the same numbers in ranges of at most ``most``."""
+    for first, last in ranges:
+        for start in range(first, last + 1, most):
+            yield start, min(start + most - 1, last)

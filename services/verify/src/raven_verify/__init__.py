@@ -1,0 +1,1 @@
+"""The operator's tools: what the stores hold, what one of them lacks, and what they buried."""

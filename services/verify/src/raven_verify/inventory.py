@@ -1,0 +1,126 @@
+"""What stores hold of a run against what was accepted: pure.
+
+Memory grows with the gaps that are found, not with the readings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ravenbus.ranges import Range, common, count, merged, without
+
+RECENT: Final = 10_000
+"""So many of a run's newest numbers may be on their way from one store to the other."""
+
+
+class Known(NamedTuple):
+    """What a store says of a run: its name and node."""
+
+    name: str
+    node: str
+
+
+class Holding(NamedTuple):
+    """The numbers of a run in a store: in its tables, in its archive, and those there twice."""
+
+    held: list[Range]
+    archived: list[Range]
+    doubled: list[Range]
+
+    @property
+    def present(self) -> list[Range]:
+        """What the store has, wherever."""
+        return merged([*self.held, *self.archived])
+
+    @property
+    def last(self) -> int:
+        """The highest number, 0 for none."""
+        return max((last for _, last in (*self.held[-1:], *self.archived[-1:])), default=0)
+
+
+class Accepted(NamedTuple):
+    """What the reader's spool says of a run: how many it accepted, and which it still has."""
+
+    name: str
+    seq: int
+    under_way: list[Range]
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """What is to say of a run in a store."""
+
+    count: int
+    archived: int
+    lacking: list[Range]
+    under_way: list[Range]
+    dead: list[Range]
+    doubled: list[Range]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is lost and nothing there twice."""
+        return not self.lacking and not self.doubled
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What is to say of a run, up to number ``accepted``; ``by_spool`` if its reader says that."""
+
+    hash: str
+    known: Known
+    accepted: int
+    by_spool: bool
+    stores: dict[str, StoreReport]
+    differing: list[Range] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every store has every reading once, and all say the same."""
+        return not self.differing and all(store.complete for store in self.stores.values())
+
+
+def report(
+    hash_: str,
+    known: Known,
+    accepted: Accepted | None,
+    holdings: Mapping[str, Holding],
+    dead: Mapping[str, Sequence[Range]],
+) -> RunReport:
+    """Compare what stores hold of a run, by their names, with what was accepted.
+
+    A number that a store has only as a dead letter is not lacking, nor is one that the spool has.
+    """
+    highest = max((holding.last for holding in holdings.values()), default=0)
+    last = max(highest, accepted.seq if accepted else 0)
+    under_way = accepted.under_way if accepted else []
+    stores = {}
+    for name, holding in holdings.items():
+        present = holding.present
+        missing = without([(1, last)] if last else [], present)
+        buried = common(missing, list(dead.get(name, ())))
+        missing = without(missing, buried)
+        stores[name] = StoreReport(
+            count=count(present),
+            archived=count(without(holding.archived, holding.held)),
+            lacking=without(missing, under_way),
+            under_way=common(missing, under_way),
+            dead=buried,
+            doubled=holding.doubled,
+        )
+    return RunReport(hash_, known, last, accepted is not None, stores)
+
+
+def recent(found: RunReport) -> list[Range]:
+    """Return the newest numbers, of which some may have come to one store just now."""
+    last = found.accepted
+    return [(max(1, last - RECENT + 1), last)] if last else []
+
+
+def shown(ranges: Sequence[Range], most: int = 12) -> str:
+    """Return ranges as people write them, ``3, 7-9``; of very many the first."""
+    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges[:most])
+    more = len(ranges) - most
+    return f"{text} and {more} more ranges" if more > 0 else text

@@ -1,0 +1,205 @@
+"""Looks at every store and compares: what the command ``raven-verify`` does without repairing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from raven_verify import spool
+from raven_verify.inventory import Accepted, Known, RunReport, recent, report
+from raven_verify.mongo import MongoStore
+from raven_verify.mysql import MysqlStore
+from raven_verify.stores import Choice, Store, chunks, identity
+from ravenbus.errors import PoisonError
+from ravenbus.messages import Reading
+from ravenbus.ranges import Range, common, merged
+from ravenmongo import documents
+from ravensql import rows
+
+SETTLE_S: Final = 5.0
+"""What one store has and the other does not have yet is looked for again for so long."""
+AGAIN_S: Final = 0.5
+RELAY: Final = "sql-relay"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs are looked at: those with a name or hash, of a node; None for all."""
+
+    run: str | None = None
+    node: str | None = None
+
+    def has(self, hash_: str, known: Known) -> bool:
+        """Say whether a run is wanted."""
+        return self.run in (None, hash_, known.name) and self.node in (None, known.node)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is to say of all runs, and how many dead letters each store has, by reason."""
+
+    runs: list[RunReport]
+    letters: dict[str, dict[str, int]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every store has every reading once, and all say the same."""
+        return all(run.complete for run in self.runs)
+
+
+Dead = dict[str, dict[str, list[Range]]]
+"""Numbers that a store has as dead letters, by the store's name and the run's hash."""
+
+
+class Look:
+    """One look at every store; raises RetryableError if one of them, or the spool, is away."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        state: Path | None,
+        *,
+        contents: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._stores = stores
+        self._state = state
+        self._contents = contents
+        self._clock = clock
+        self._sleep = sleep
+
+    def look(self, wanted: Wanted) -> Report:
+        """Compare the runs that are wanted."""
+        # The spool comes first: what it does not have any more is in the stores by now.
+        accepted = self._accepted()
+        dead, letters = self._dead()
+        runs: dict[str, Known] = {}
+        for hash_, one in accepted.items():
+            runs[hash_] = Known(one.name, "")
+        for store in self._stores:
+            runs |= store.runs()
+        holders = {h: [s for s in self._stores if not s.passes_over(h)] for h in runs}
+        compared = [
+            _Compared(hash_, known, accepted.get(hash_), holders[hash_], dead)
+            for hash_, known in sorted(runs.items(), key=lambda item: (item[1], item[0]))
+            if wanted.has(hash_, known)
+        ]
+        self._settle(compared)
+        found = [one.report for one in compared]
+        if self._contents:
+            found = [replace(one.report, differing=self._differing(one)) for one in compared]
+        return Report([one for one in found if one.accepted], letters)
+
+    def _settle(self, compared: Sequence[_Compared]) -> None:
+        """Look again for the newest numbers, which may be on their way from store to store."""
+        end = self._clock() + SETTLE_S
+        while (open_ := [one for one in compared if one.unsettled()]) and self._clock() < end:
+            self._sleep(AGAIN_S)
+            accepted = self._accepted()
+            for one in open_:
+                one.look_again(accepted.get(one.hash))
+
+    def _differing(self, one: _Compared) -> list[Range]:
+        """Return the numbers that both stores have and that do not say the same."""
+        mysql = next((s for s in one.stores if isinstance(s, MysqlStore)), None)
+        mongo = next((s for s in one.stores if isinstance(s, MongoStore)), None)
+        if not mysql or not mongo:
+            return []
+        found: list[Range] = []
+        both = common(one.holdings[mysql.name].held, one.holdings[mongo.name].held)
+        for chunk in chunks(both):
+            kinds: dict[str, dict[int, Reading]] = defaultdict(dict)
+            for seq, reading in mysql.readings(one.hash, chunk):
+                if reading:
+                    kinds[reading.kind][seq] = reading
+                else:
+                    found.append((seq, seq))
+            for kind, readings in kinds.items():
+                others = dict(mongo.readings(one.hash, list(readings), [kind]))
+                found += [
+                    (seq, seq)
+                    for seq, reading in readings.items()
+                    if not _same(reading, others.get(seq))
+                ]
+        return merged(found)
+
+    def _accepted(self) -> dict[str, Accepted]:
+        return (spool.accepted(self._state) if self._state else None) or {}
+
+    def _dead(self) -> tuple[Dead, dict[str, dict[str, int]]]:
+        dead: dict[str, dict[str, list[Range]]] = {s.name: defaultdict(list) for s in self._stores}
+        letters = {}
+        for store in self._stores:
+            reasons: Counter[str] = Counter()
+            for letter in store.letters(Choice()):
+                reasons[letter.reason] += 1
+                if found := identity(letter.payload):
+                    hash_, seq = found
+                    # What the relay left out came to no store behind it.
+                    names = dead if letter.service == RELAY else [store.name]
+                    for name in names:
+                        dead[name][hash_].append((seq, seq))
+            letters[store.name] = dict(reasons.most_common())
+        return {
+            name: {hash_: merged(ranges) for hash_, ranges in runs.items()}
+            for name, runs in dead.items()
+        }, letters
+
+
+class _Compared:
+    """A run with what is known of it so far."""
+
+    def __init__(
+        self,
+        hash_: str,
+        known: Known,
+        accepted: Accepted | None,
+        stores: Sequence[Store],
+        dead: Dead,
+    ) -> None:
+        self.hash = hash_
+        self.stores = stores
+        self.holdings = {store.name: store.holding(hash_) for store in stores}
+        self._known = known
+        self._accepted = accepted
+        self._dead = {store.name: dead[store.name].get(hash_, []) for store in stores}
+        self.report = self._report()
+
+    def unsettled(self) -> bool:
+        """Say whether one of the newest numbers is lacking."""
+        newest = recent(self.report)
+        return any(common(store.lacking, newest) for store in self.report.stores.values())
+
+    def look_again(self, accepted: Accepted | None) -> None:
+        """Look for what was lacking of the newest numbers."""
+        if self._accepted and accepted:
+            under_way = merged([*self._accepted.under_way, *accepted.under_way])
+            self._accepted = self._accepted._replace(under_way=under_way)
+        newest = recent(self.report)
+        for store in self.stores:
+            came = store.having(self.hash, common(self.report.stores[store.name].lacking, newest))
+            holding = self.holdings[store.name]
+            held = merged([*holding.held, *came])
+            self.holdings[store.name] = holding._replace(held=held)
+        self.report = self._report()
+
+    def _report(self) -> RunReport:
+        return report(self.hash, self._known, self._accepted, self.holdings, self._dead)
+
+
+def _same(reading: Reading, other: Reading | None) -> bool:
+    """Say whether two stores mean the same; what follows from other values is not compared.
+
+    MySQL does not keep it, so it comes back as we derive it, and not as it was on the bus.
+    """
+    if other is None:
+        return False
+    try:
+        return rows.reading_row(documents.kept(reading)) == rows.reading_row(other)
+    except PoisonError:
+        return False

@@ -1,0 +1,173 @@
+"""What MongoDB holds.
+
+Readings are looked for by their ``_id``, ``<hash>/<seq>``, whose index alone answers.  It is in
+the order of text: 1, 10, 100, 11, 2.  Among numbers with as many digits that is their order, so
+ranges are found in one pass with a handful of them open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from heapq import merge
+from typing import Any, Final
+
+from raven_verify.inventory import Holding, Known
+from raven_verify.stores import Choice, chunks
+from ravenbus.errors import ContractError
+from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.notifications import KINDS
+from ravenbus.ranges import Range, merged
+from ravenmongo import database, documents
+from ravenmongo.database import Document, sorted_errors
+from ravenmongo.documents import DEAD_LETTER, RUNS
+from ravenmongo.settings import MongoUrl
+
+TIMEOUT_MS: Final = 600_000
+"""As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
+_END: Final = chr(ord("/") + 1)
+"""What follows the identities of a run in the index begins with its hash and this."""
+
+
+class MongoStore:
+    """The collections that ``ravenmongo`` describes."""
+
+    name = "MongoDB"
+    service = "mongo-recorder"
+    setting = "MONGO_URL"
+
+    def __init__(self, url: MongoUrl) -> None:
+        self._url = url
+
+    @cached_property
+    def _client(self) -> Any:
+        return database.client(self._url.text, TIMEOUT_MS)
+
+    @cached_property
+    def _db(self) -> Any:
+        return database.database(self._client, TIMEOUT_MS)
+
+    def runs(self) -> dict[str, Known]:
+        """Return the runs of which there are readings, or of which one was announced."""
+        found = {}
+        with sorted_errors():
+            for run in self._db[RUNS].find({}, {"run": 1, "node": 1}):
+                found[run["_id"]] = Known(run["run"], run["node"])
+            for kind in KINDS:
+                after = ""
+                while one := self._next(kind, after):
+                    found.setdefault(one["hash"], Known(one["run"], one["node"]))
+                    after = one["hash"] + _END
+        return found
+
+    def passes_over(self, _hash: str) -> bool:
+        """Say no: whatever comes over the bus belongs here."""
+        return False
+
+    def holding(self, hash_: str) -> Holding:
+        """Return which numbers are in the collections."""
+        numbers = _Numbers()
+        cut = len(hash_) + 1
+        with sorted_errors():
+            for identity in merge(*(self._identities(kind, hash_) for kind in KINDS)):
+                numbers.add(identity[cut:])
+        return Holding(numbers.ranges(), [], merged(numbers.doubled))
+
+    def having(self, hash_: str, wanted: Sequence[Range]) -> list[Range]:
+        """Return those of the numbers that are in a collection."""
+        return merged(
+            (int(one["seq"]), int(one["seq"]))
+            for chunk in chunks(wanted)
+            for kind in KINDS
+            for one in self._some(kind, hash_, chunk, {"seq": 1})
+        )
+
+    def readings(
+        self, hash_: str, seqs: Sequence[int], kinds: Iterable[str] = KINDS
+    ) -> Iterator[tuple[int, Reading | None]]:
+        """Yield what is in the collections of the kinds."""
+        for kind in kinds:
+            for document in self._some(kind, hash_, seqs):
+                yield int(document["seq"]), _reading(document)
+
+    def run(self, hash_: str) -> Run | None:
+        """Return what was announced of a run."""
+        with sorted_errors():
+            document = self._db[RUNS].find_one({"_id": hash_})
+        return documents.run(document) if document else None
+
+    def letters(self, choice: Choice) -> Iterator[DeadLetter]:
+        """Yield dead letters, oldest first."""
+        given = {"reason": choice.reason, "service": choice.service}
+        query: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if choice.since:
+            query["at"] = {"$gte": choice.since}
+        with sorted_errors():
+            for document in self._db[DEAD_LETTER].find(query).sort("at", 1):
+                yield documents.letter(document)
+
+    def letters_called(self, prefix: str) -> list[DeadLetter]:
+        """Return the dead letters whose id begins so."""
+        with sorted_errors():
+            found = self._db[DEAD_LETTER].find({"_id": {"$gte": prefix, "$lt": prefix + "g"}})
+            return [documents.letter(document) for document in found]
+
+    def remove(self, letter_id: str) -> None:
+        """Remove a dead letter."""
+        with sorted_errors():
+            self._db[DEAD_LETTER].delete_one({"_id": letter_id})
+
+    def close(self) -> None:
+        """Close the connections, if there are any."""
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def _next(self, kind: str, after: str) -> Document | None:
+        found = self._db[kind].find({"_id": {"$gt": after}}, {"hash": 1, "run": 1, "node": 1})
+        return next(iter(found.sort("_id", 1).limit(1)), None)
+
+    def _identities(self, kind: str, hash_: str) -> Iterator[str]:
+        span = {"$gte": f"{hash_}/", "$lt": hash_ + _END}
+        for document in self._db[kind].find({"_id": span}, {"_id": 1}).sort("_id", 1):
+            yield document["_id"]
+
+    def _some(
+        self, kind: str, hash_: str, seqs: Iterable[int], fields: dict[str, int] | None = None
+    ) -> list[Document]:
+        wanted = [documents.identity(hash_, seq) for seq in seqs]
+        with sorted_errors():
+            return list(self._db[kind].find({"_id": {"$in": wanted}}, fields))
+
+
+class _Numbers:
+    """Ranges of numbers that come as text in the order of text."""
+
+    def __init__(self) -> None:
+        self.doubled: list[Range] = []
+        self._open: dict[int, Range] = {}
+        self._found: list[Range] = []
+        self._last = ""
+
+    def add(self, text: str) -> None:
+        number, digits = int(text), len(text)
+        if text == self._last:
+            self.doubled.append((number, number))
+            return
+        self._last = text
+        before = self._open.get(digits)
+        if before and before[1] + 1 == number:
+            self._open[digits] = before[0], number
+            return
+        if before:
+            self._found.append(before)
+        self._open[digits] = number, number
+
+    def ranges(self) -> list[Range]:
+        return merged([*self._found, *self._open.values()])
+
+
+def _reading(document: Document) -> Reading | None:
+    try:
+        return documents.reading(document)
+    except ContractError:
+        return None

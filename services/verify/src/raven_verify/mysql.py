@@ -1,0 +1,180 @@
+"""What MySQL or MariaDB holds.
+
+A unique key of a table is ``(hash, seq, time)``, because a table's partitions go by time.  So the
+server does not exclude a number that is there twice with other times, or in two tables; the
+writer does, and here it is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC
+from typing import Any, Final
+
+from raven_verify.inventory import Holding, Known
+from raven_verify.stores import Choice, chunks
+from ravenbus.errors import ContractError
+from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.ranges import Range, common, merged, pieces
+from ravensql import readings, rows, schema
+from ravensql.database import Database
+from ravensql.settings import MysqlUrl
+
+WINDOW: Final = 200_000
+"""Numbers that the server sorts at once."""
+LETTERS_AT_ONCE: Final = 200
+ANSWER_TIMEOUT_S: Final = 600
+"""Looking through the numbers of ten years takes a while on a small machine."""
+SMALL: Final = 65_536
+"""Bytes; of larger payloads there is one in memory at a time."""
+
+_NUMBERS: Final = " UNION ALL ".join(
+    f"SELECT seq FROM {table} WHERE hash = %s AND seq BETWEEN %s AND %s"  # noqa: S608 - our names
+    for table in rows.COLUMNS
+)
+_THESE: Final = " UNION ALL ".join(
+    f"SELECT seq FROM {table} WHERE hash = %s AND seq IN %s"  # noqa: S608 - our names
+    for table in rows.COLUMNS
+)
+_HELD: Final = (
+    # Numbers that follow each other are as far from their rank as the first of them.
+    "SELECT MIN(seq), MAX(seq), COUNT(*) FROM (SELECT seq, "  # noqa: S608 - our names
+    f"seq - DENSE_RANK() OVER (ORDER BY seq) AS distance FROM ({_NUMBERS}) AS every) AS measured "
+    "GROUP BY distance"
+)
+_DOUBLED: Final = f"SELECT seq FROM ({_NUMBERS}) AS every GROUP BY seq HAVING COUNT(*) > 1"  # noqa: S608 - our names
+_LAST: Final = " UNION ALL ".join(
+    f"SELECT MAX(seq) FROM {table} WHERE hash = %s"  # noqa: S608 - our names
+    for table in rows.COLUMNS
+)
+_HASHES: Final = " UNION ".join(
+    f"SELECT hash, MAX(run), MAX(node) FROM {table} WHERE seq IS NOT NULL GROUP BY hash"  # noqa: S608 - our names
+    for table in rows.COLUMNS
+)
+_LETTERS: Final = f"SELECT {', '.join(rows.LETTER_COLUMNS)} FROM dead_letter "  # noqa: S608 - our names
+
+
+class MysqlStore:
+    """The tables that ``ravensql`` describes."""
+
+    name = "MySQL"
+    service = "sql-writer"
+    setting = "MYSQL_URL"
+
+    def __init__(self, url: MysqlUrl) -> None:
+        self._database = Database(
+            url, answer_timeout_s=ANSWER_TIMEOUT_S, on_connect=schema.require_current
+        )
+        self._relayed: frozenset[str] = frozenset()
+
+    def runs(self) -> dict[str, Known]:
+        """Return the runs of which there are readings, or were."""
+        self._relayed = frozenset(hash_ for (hash_,) in self._rows("SELECT hash FROM relay_run"))
+        known = self._rows("SELECT hash, name, node FROM run_info WHERE node IS NOT NULL")
+        unknown = self._rows(_HASHES)
+        return {hash_: Known(name, node) for hash_, name, node in (*unknown, *known)}
+
+    def passes_over(self, hash_: str) -> bool:
+        """Say whether the relay made the run, for rows of another program that have no number."""
+        return hash_ in self._relayed
+
+    def holding(self, hash_: str) -> Holding:
+        """Return which numbers are in the tables, and which in the archive."""
+        lasts = self._rows(_LAST, [hash_] * len(rows.COLUMNS))
+        last = max((last or 0 for (last,) in lasts), default=0)
+        held, doubled = self._held(hash_, [(1, last)] if last else [])
+        return Holding(held, self._archived(hash_), doubled)
+
+    def having(self, hash_: str, wanted: Sequence[Range]) -> list[Range]:
+        """Return those of the numbers that are in the tables or in the archive."""
+        found = [
+            (seq, seq)
+            for chunk in chunks(wanted)
+            for (seq,) in self._rows(_THESE, (hash_, chunk) * len(rows.COLUMNS))
+        ]
+        return common(wanted, merged([*found, *self._archived(hash_)]))
+
+    def readings(self, hash_: str, seqs: Sequence[int]) -> Iterator[tuple[int, Reading | None]]:
+        """Yield what the tables have; what is archived is in files."""
+        for table in rows.COLUMNS:
+            what = readings.selected(table)
+            query = f"SELECT {what} FROM {table} WHERE hash = %s AND seq IN %s"  # noqa: S608 - our names
+            for (text,) in self._rows(query, (hash_, seqs)):
+                found = readings.record(table, text)
+                try:
+                    yield found["seq"], readings.reading(table, found)
+                except ContractError:
+                    yield found["seq"], None
+
+    def run(self, hash_: str) -> Run | None:
+        """Return what table ``run_info`` says; it keeps the start to the second."""
+        query = "SELECT node, name, time, meter_id FROM run_info WHERE node IS NOT NULL AND hash = %s ORDER BY id LIMIT 1"
+        for node, name, time, meter in self._rows(query, (hash_,)):
+            started, its_meter = time.replace(tzinfo=UTC), readings.old_meter(meter)
+            return Run(node=node, run=name, hash=hash_, started=started, meter=its_meter)
+        return None
+
+    def letters(self, choice: Choice) -> Iterator[DeadLetter]:
+        """Yield dead letters, a page in memory at a time."""
+        conditions, arguments = ["TRUE"], list[Any]()
+        for name, value in (("reason = %s", choice.reason), ("service = %s", choice.service)):
+            if value is not None:
+                conditions.append(name)
+                arguments.append(value)
+        if choice.since:
+            conditions.append("at >= %s")
+            arguments.append(choice.since.astimezone(UTC).replace(tzinfo=None))
+        where = " AND ".join(conditions)
+        order = f"SELECT id, at, size FROM dead_letter WHERE {where} AND (at, id) > (%s, %s) ORDER BY at, id LIMIT %s"  # noqa: S608 - our names
+        after = ("1970-01-01 00:00:01", "")
+        while page := self._rows(order, (*arguments, *after, LETTERS_AT_ONCE)):
+            small = [letter_id for letter_id, _, size in page if size <= SMALL]
+            found = {one.id: one for one in self._letters("id IN %s", small)} if small else {}
+            for letter_id, *_ in page:
+                yield from (
+                    [found[letter_id]]
+                    if letter_id in found
+                    else self._letters("id = %s", letter_id)
+                )
+            after = (page[-1][1], page[-1][0])
+
+    def letters_called(self, prefix: str) -> list[DeadLetter]:
+        """Return the dead letters whose id begins so."""
+        return list(self._letters("id LIKE %s ORDER BY at", f"{prefix}%"))
+
+    def remove(self, letter_id: str) -> None:
+        """Remove a dead letter."""
+        with self._database.transaction() as cursor:
+            cursor.execute("DELETE FROM dead_letter WHERE id = %s", (letter_id,))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def _held(self, hash_: str, spans: Sequence[Range]) -> tuple[list[Range], list[Range]]:
+        held: list[Range] = []
+        doubled: list[Range] = []
+        for window in pieces(spans, WINDOW):
+            arguments = (hash_, *window) * len(rows.COLUMNS)
+            for first, last, count in self._rows(_HELD, arguments):
+                held.append((first, last))
+                if count > last - first + 1:
+                    where = (hash_, first, last) * len(rows.COLUMNS)
+                    doubled += [(seq, seq) for (seq,) in self._rows(_DOUBLED, where)]
+            held = merged(held)
+        return held, merged(doubled)
+
+    def _archived(self, hash_: str) -> list[Range]:
+        query = "SELECT first_seq, last_seq FROM archived_run WHERE hash = %s"
+        return merged((first, last) for first, last in self._rows(query, (hash_,)))
+
+    def _letters(self, condition: str, value: Any) -> Iterator[DeadLetter]:
+        for row in self._rows(f"{_LETTERS} WHERE {condition}", (value,)):
+            columns = dict(zip(rows.LETTER_COLUMNS, row, strict=True))
+            columns["at"] = columns["at"].replace(tzinfo=UTC)
+            yield DeadLetter(**columns)
+
+    def _rows(self, query: str, arguments: Sequence[Any] = ()) -> Sequence[rows.Row]:
+        with self._database.transaction() as cursor:
+            cursor.execute(query, arguments)
+            return cursor.fetchall()

@@ -1,0 +1,49 @@
+"""What the operator's tools can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from ravenbus.settings import SECRET, MqttSettings
+from ravenmongo.settings import MongoUrl
+from ravensql import settings as mysql
+from ravensql.settings import MysqlUrl
+
+
+class VerifySettings(MqttSettings, frozen=True, kw_only=True):
+    """The tools' environment variables; the broker is needed only to send something again."""
+
+    mysql_url: Annotated[
+        MysqlUrl | None,
+        Meta(description="the database of the writer; not set: it is not looked at", extra=SECRET),
+    ] = None
+    mongo_url: Annotated[
+        MongoUrl | None,
+        Meta(
+            description="the database of the recorder, `raven` if it names none; "
+            "not set: it is not looked at",
+            extra=SECRET,
+        ),
+    ] = None
+    raven_state: Annotated[
+        Path | None,
+        Meta(
+            description="folder with the reader's spool, which says what was accepted and what is "
+            "under way; not set: the highest number in any store counts as accepted"
+        ),
+    ] = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the certificates, and that there is no store."""
+        yield from super().problems()
+        if self.mysql_url:
+            yield from mysql.problems(self.mysql_url)
+        if not self.mysql_url and not self.mongo_url:
+            yield (
+                "MYSQL_URL and MONGO_URL are not set: allowed is one or both, "
+                f"{MysqlUrl.ALLOWED} and {MongoUrl.ALLOWED}"
+            )

@@ -1,0 +1,67 @@
+"""A site that is attacked: broker, both stores and their databases, shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stack
+
+from tests.system.sql import Db
+from tests.system.system import System, wait_until
+
+DEPLOYED = (stack.ROOT / "deploy" / "mosquitto" / "mosquitto.conf").read_text()
+PACKET_MAX = int(DEPLOYED.partition("max_packet_size ")[2].split()[0])
+
+
+class Site(System):
+    """A running broker, recorder and writer; ``sql`` is the writer's database."""
+
+    def __init__(self, folder: Path, mysql_admin_url: str) -> None:
+        super().__init__(folder, "neighbour")
+        with Path(self.broker.command[-1]).open("a") as config:
+            config.write(f"max_packet_size {PACKET_MAX}\n")
+        self.sql = Db(mysql_admin_url)
+        self.writer = stack.sql_writer(folder, self.broker.url("sql-writer"), self.sql.url)
+        self.others.append(self.writer)
+
+    def open(self) -> None:
+        self.broker.start()
+        if self.mongo:
+            self.mongo.start()
+        for store in self.stores:
+            store.start()
+        for store in self.stores:
+            self.wait_until_ready(store)
+
+    def wait_until_ready(self, store: stack.Process) -> None:
+        """Wait until a store that was started says that it is connected."""
+        said = store.text().count("started version")
+        wait_until(
+            lambda: store.text().count("connected to the broker") >= max(said, 1), store.name
+        )
+
+    @property
+    def stores(self) -> tuple[stack.Process, stack.Process]:
+        return self.recorder, self.writer
+
+    def close(self) -> None:
+        super().close()
+        self.sql.drop()
+
+
+@pytest.fixture(scope="session")
+def mysql_admin_url(mariadb: stack.MariaDb | None) -> str:
+    return mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, mysql_admin_url: str) -> Iterator[Site]:
+    built = Site(tmp_path_factory.mktemp("site"), mysql_admin_url)
+    try:
+        built.open()
+        yield built
+    finally:
+        built.close()

@@ -1,0 +1,204 @@
+"""Who gets in, and what each account may do: every pair of account and topic is tried for real."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stack
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from ravenbus.errors import BrokerAwayError
+from ravenbus.mqtt import Published, Received
+from tests.system.system import Client
+
+NODES = ("home", "neighbour")
+STORES = ("mongo-recorder", "sql-writer")
+NOT_AUTHORIZED = 0x87
+WAITING = "$SYS/broker/store/messages/count"
+START = "homeassistant/status"
+
+# What the architecture's table of topics gives to whom, written down without the access list.
+
+SAYS = ("reading/warning", "latest/warning", "status", "run", "raw", "reply")
+"""What a node says."""
+
+
+def said_by(node: str) -> set[str]:
+    leaves = {f"raven/v1/{node}/{leaf}" for leaf in SAYS}
+    return leaves | {"raven/v1/dead/reader", f"homeassistant/device/{node}/config"}
+
+
+# An account may always speak as the node of its own name.
+ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "health")
+OF_NODES = {topic for account in ACCOUNTS for topic in said_by(account)}
+CONFIRMED = {
+    store: {f"raven/v1/{account}/stored/raven-{store}" for account in ACCOUNTS} for store in STORES
+}
+COMMANDS = {f"raven/v1/{account}/command" for account in ACCOUNTS}
+HOMEASSISTANT = {START, "homeassistant/sensor/x/config"}
+HOMEASSISTANT |= {topic for topic in OF_NODES if topic.startswith("homeassistant/")}
+DEAD = {f"raven/v1/dead/{service}" for service in ("reader", *STORES)}
+ELSEWHERE = {"raven", "raven/v1", "raven/v2/home/reading/warning", "raven/v1/home", "other/topic"}
+ELSEWHERE |= {"raven/v1/home/reading", "raven/v1/home/reading/warning/x", "raven/v1/home/status/x"}
+ELSEWHERE |= {"$SYS/broker/version", "raven/v1//status", "raven/v1/home/settings"}
+ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
+TOPICS = (
+    OF_NODES.union(*CONFIRMED.values()) | COMMANDS | HOMEASSISTANT | DEAD | ELSEWHERE | {WAITING}
+)
+
+MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
+MAY_READ = {
+    account: {START}
+    | {topic for topic in TOPICS if topic.startswith(f"raven/v1/{account}/stored/")}
+    | {f"raven/v1/{account}/command"}
+    for account in ACCOUNTS
+}
+for store in STORES:
+    MAY_WRITE[store] = MAY_WRITE[store] | CONFIRMED[store] | {f"raven/v1/dead/{store}"}
+    consumed = {topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run"))}
+    MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
+MAY_WRITE["verify"] = MAY_WRITE["verify"] | {
+    topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run"))
+}
+MAY_READ["verify"] = MAY_READ["verify"] | {f"raven/v1/dead/{store}" for store in STORES}
+MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
+MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
+MAY_READ["watcher"] |= {"raven/v1"}
+MAY_READ["health"] = MAY_READ["health"] | {WAITING}
+
+WILDCARDS = ["#", "+/#", "$SYS/#", "raven/v1/+/+", "raven/v1/+/+/+", "homeassistant/#"]
+WILDCARDS += ["$share/thieves/#", "$share/mongo-recorder/raven/v1/+/reading/+"]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Broker]:
+    """The project's access list, and an account beyond it that may do everything."""
+    folder = tmp_path_factory.mktemp("broker")
+    built = stack.Broker(folder, [*ACCOUNTS, "observer"])
+    acl = folder / "acl"
+    acl.write_text(
+        stack.ACL.read_text() + "\nuser observer\ntopic readwrite #\ntopic read $SYS/#\n"
+    )
+    config = Path(built.command[-1])
+    config.write_text(config.read_text().replace(str(stack.ACL), str(acl)))
+    built.start()
+    yield built
+    built.kill()
+
+
+@pytest.fixture
+def connect(broker: stack.Broker) -> Iterator[dict[str, Client]]:
+    """A client of each account, made when it is asked for."""
+
+    class Clients(dict[str, Client]):
+        def __missing__(self, account: str) -> Client:
+            return self.setdefault(account, Client(broker.url(account)))
+
+    clients = Clients()
+    yield clients
+    for client in clients.values():
+        client.connection.close()
+
+
+def next_message(client: Client) -> Received:
+    while True:
+        event = client.events.get(timeout=30)
+        if isinstance(event, Received):
+            client.connection.acknowledge(event)
+            return event
+
+
+def pubacks(client: Client, wanted: dict[int, str]) -> dict[str, int]:
+    """Return the reason that the broker gives for each topic."""
+    reasons: dict[str, int] = {}
+    while len(reasons) < len(wanted):
+        event = client.events.get(timeout=30)
+        if isinstance(event, Published):
+            reasons[wanted[event.mid]] = event.reason
+    return reasons
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_an_account_writes_its_own_topics_and_no_other(connect: dict[str, Client], account: str):
+    """Every other publish is answered with Not authorized, and nobody ever sees it."""
+    observer, client = connect["observer"], connect[account]
+    observer.connection.subscribe(["#", "$SYS/#"])
+    observer.connection.settle()
+    token = uuid.uuid4().hex.encode()
+    mids = {client.connection.publish(topic, token): topic for topic in sorted(TOPICS)}
+    reasons = pubacks(client, mids)
+    observer.publish("fence", token)
+    seen: set[str] = set()
+    while (message := next_message(observer)).topic != "fence":
+        if message.payload == token:
+            seen.add(message.topic)
+    assert seen == MAY_WRITE[account]
+    assert {topic for topic, reason in reasons.items() if reason < 0x80} == MAY_WRITE[account]
+    refused = {reason for topic, reason in reasons.items() if topic not in MAY_WRITE[account]}
+    assert refused == {NOT_AUTHORIZED}
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_an_account_reads_its_own_topics_and_no_other(connect: dict[str, Client], account: str):
+    """Whatever it subscribes to, with wildcards and shared: nothing comes that is not for it."""
+    observer, client = connect["observer"], connect[account]
+    client.connection.subscribe([*sorted(TOPICS), *WILDCARDS])
+    client.connection.settle()
+    token = uuid.uuid4().hex.encode()
+    for topic in sorted(TOPICS):
+        if not topic.startswith("$SYS"):  # the broker's own, retained
+            observer.publish(topic, token)
+    observer.publish(START, b"fence")  # for everybody, and sent last
+    seen: set[str] = set()
+    while (message := next_message(client)).payload != b"fence":
+        seen.add(message.topic)
+    assert seen == MAY_READ[account]
+
+
+def test_a_will_says_nothing_that_its_account_may_not(
+    broker: stack.Broker, connect: dict[str, Client]
+):
+    """A client that dies with a will on another node's status leaves no word there."""
+    observer = connect["observer"]
+    observer.connection.subscribe(["raven/v1/+/status", "fence"])
+    observer.connection.settle()
+    for node in reversed(NODES):  # home dies last
+        client = Paho(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.username_pw_set("home", broker.passwords["home"])
+        client.will_set(f"raven/v1/{node}/status", b"will", qos=1, retain=True)
+        connected = threading.Event()
+        client.on_connect = lambda *_, connected=connected: connected.set()
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+        assert connected.wait(30)
+        client.socket().shutdown(socket.SHUT_RDWR)
+        client.loop_stop()
+    assert next_message(observer).topic == "raven/v1/home/status"
+    observer.publish("fence", b"")
+    assert next_message(observer).topic == "fence"
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        "",
+        "home:",
+        "home:wrong",
+        "nobody:wrong",
+        "home:{neighbour}",
+        "observer%00:{observer}",
+        "HOME:{home}",
+        "%2B:{home}",
+    ],
+)
+def test_nobody_else_gets_in(broker: stack.Broker, account: str):
+    """Without an account, with a wrong password, another's, or a name that is nearly one."""
+    who = account.format(**broker.passwords)
+    with pytest.raises(BrokerAwayError, match=r"Not authorized|Malformed|Unspecified"):
+        Client(f"mqtt://{who}@127.0.0.1:{broker.port}")

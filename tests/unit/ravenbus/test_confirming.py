@@ -1,0 +1,37 @@
+"""What a store says that it has."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from ravenbus.confirming import Confirmations
+from ravenbus.messages import Confirmation, Envelope, Reading, dead_letter, decode
+from ravenbus.notifications import Warning as Said
+from ravenbus.topics import Topics
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_much_is_said_in_messages_that_every_broker_takes():
+    """As many runs and letters as there are items, with the largest numbers: all of it is said."""
+    said = Confirmations("raven-sql-writer", Topics())
+    numbers, letters = set(), set()
+    for number in range(1500):
+        hash_, seq = str(uuid.UUID(int=number)), 2**63 - 1 - number
+        envelope = Envelope(node="home", run="r", hash=hash_, seq=seq, received=NOW)
+        said.note(Reading(envelope, Said(device=None, meter=None, time=None, text="x")))
+        letter = dead_letter("reader", "t", b"%d" % number, NOW, ValueError("no"))
+        said.note(replace(letter, node="home"))
+        numbers.add((hash_, seq))
+        letters.add(letter.id)
+    payloads = [payload for _, payload in said.take()]
+    assert max(map(len, payloads)) < 60_000
+    found = [decode(payload, Confirmation) for payload in payloads]
+    assert {(h, first) for one in found for h, got in one.runs.items() for first, _ in got} == (
+        numbers
+    )
+    assert {letter for one in found for letter in one.letters} == letters
+    assert not said

@@ -1,0 +1,197 @@
+"""What can be done to the system: each kind a function that does it and makes it good again."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from shutil import rmtree
+from typing import Any, Final
+
+import pymysql  # type: ignore[import-untyped]
+
+from crash.links import CUT, STALL_BACK, STALL_OUT
+from crash.script import RECORDERS, Fault
+from crash.system import Breakable, Clock, Part, System
+from ravensql.settings import MysqlUrl
+
+CUT_EVERY_S: Final = 2.0
+COMMIT_LIMIT_S: Final = 5.0
+SILENT_S: Final = 1.5
+"""Longer than a recorder waits for a batch: one is under way then."""
+
+STICK_EPOCH: Final = 946_684_800
+"""Zero of the stick's clock, 2000-01-01 UTC."""
+POISON: Final = (
+    "<InstantaneousDemand>\\r\\n<DeviceMacId>0xd8d5b90000001234</DeviceMacId>\\r\\n"
+    "<MeterMacId>0x0013500100abcdef</MeterMacId>\\r\\n<TimeStamp>0x{stamp:08x}</TimeStamp>\\r\\n"
+    "<Demand>0x7fffffff</Demand>\\r\\n<Multiplier>0x00000001</Multiplier>\\r\\n"
+    "<Divisor>0x000003e8</Divisor>\\r\\n<DigitsRight>0x03</DigitsRight>\\r\\n"
+    "<DigitsLeft>0x06</DigitsLeft>\\r\\n<SuppressLeadingZero>Y</SuppressLeadingZero>\\r\\n"
+    "</InstantaneousDemand>\\r\\n"
+)
+"""What no house draws, as an order to the stick to say it."""
+
+Wait = Callable[[float], object]
+"""Waits so many seconds, less when the run is ended."""
+
+
+class SkippedError(Exception):
+    """A fault cannot be done here."""
+
+
+def do(system: Breakable, fault: Fault, wait: Wait) -> None:
+    """Do a fault and make it good again; raise SkippedError if it cannot be done here."""
+    _KINDS[fault.kind](system, fault, wait)
+
+
+@contextmanager
+def _down(parts: list[Part], number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
+    """Have parts end, all at once, and let them come back after the block, when they ended."""
+    for part in parts:
+        part.hold(number)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.ended()
+        for part in parts:
+            part.release()
+
+
+def _targets(system: Breakable, fault: Fault) -> list[Part]:
+    return [system.parts[name] for name in fault.target.split("+")]
+
+
+def _kill(system: Breakable, fault: Fault, wait: Wait) -> None:
+    with _down(_targets(system, fault)):
+        wait(fault.for_s)
+
+
+def _kill_everything(system: Breakable, fault: Fault, wait: Wait) -> None:
+    with _down(list(system.parts.values())):
+        wait(fault.for_s)
+
+
+def _stop(system: Breakable, fault: Fault, wait: Wait) -> None:
+    with _down(_targets(system, fault), signal.SIGTERM):
+        wait(fault.for_s)
+
+
+def _kill_backlog(system: System, fault: Fault, wait: Wait) -> None:
+    """Kill a broker that holds what its stores, killed before, did not get."""
+    stores = [*RECORDERS, "sql-writer"] if fault.target == "broker" else ["upstream-recorder"]
+    with _down([system.parts[name] for name in stores]):
+        wait(fault.for_s)
+        with _down(_targets(system, fault)):
+            wait(1.0)
+
+
+def _kill_mid_commit(system: System, fault: Fault, wait: Wait) -> None:
+    """Kill a database while a client waits for its answer to a commit."""
+    (part,) = _targets(system, fault)
+    with ExitStack() as ending:
+        if part.name == "mariadb":
+            _wait_for_transaction(system)
+        else:
+            ending.enter_context(part.paused())
+            wait(SILENT_S)
+        with _down([part]):
+            wait(fault.for_s)
+
+
+def _wait_for_transaction(system: System) -> None:
+    """Return while a transaction has rows that are not committed, or after a while."""
+    url = MysqlUrl(system.mariadb.admin_url)
+    end = time.monotonic() + COMMIT_LIMIT_S
+    try:
+        with pymysql.connect(
+            host=url.host, port=url.port, user=url.user, password=url.password, connect_timeout=1
+        ) as connection:
+            cursor = connection.cursor()
+            while time.monotonic() < end:
+                cursor.execute(
+                    "SELECT 1 FROM information_schema.innodb_trx WHERE trx_rows_modified"
+                )
+                if cursor.fetchone():
+                    return
+    except (pymysql.err.Error, OSError):
+        pass  # it is down for another fault
+
+
+def _pause(system: Breakable, fault: Fault, wait: Wait) -> None:
+    (part,) = _targets(system, fault)
+    with part.paused():
+        wait(fault.for_s)
+
+
+def _partition(system: Breakable, fault: Fault, wait: Wait) -> None:
+    link = system.links[fault.target]
+    link.hold(fault.detail)
+    if fault.detail == CUT:
+        for _ in range(int(fault.for_s / CUT_EVERY_S)):
+            wait(CUT_EVERY_S)
+            link.hold(CUT)
+            link.release(CUT)
+    else:
+        wait(fault.for_s)
+    if fault.detail in (STALL_OUT, STALL_BACK):
+        # What went one way alone is lost the other way: acknowledgements, for one.
+        link.hold(CUT)
+        link.release(CUT)
+    link.release(fault.detail)
+
+
+def _disk_full(system: System, fault: Fault, wait: Wait) -> None:
+    if not system.disk.mounted:
+        raise SkippedError("a small disk can be mounted by root alone")
+    with system.disk.full():
+        wait(fault.for_s)
+
+
+def _clock(system: System, fault: Fault, wait: Wait) -> None:
+    if not Clock.LIBRARY.exists():
+        raise SkippedError("what moves a clock needs a C compiler")
+    with system.clocks[fault.target].off_by(int(fault.detail)):
+        wait(fault.for_s)
+
+
+def _unplug(system: Breakable, fault: Fault, wait: Wait) -> None:
+    with system.stick.unplugged():
+        wait(fault.for_s)
+
+
+def _poison(system: Breakable, fault: Fault, wait: Wait) -> None:
+    system.stick.tell(f"send {POISON.format(stamp=int(time.time()) - STICK_EPOCH)}")
+    wait(fault.for_s)
+
+
+def _wipe(system: System, fault: Fault, wait: Wait) -> None:
+    """Delete all that a broker has, while it is down."""
+    (part,) = _targets(system, fault)
+    with _down([part]):
+        part.ended()
+        data = {"broker": system.broker, "upstream": system.upstream}[fault.target].data
+        rmtree(data)
+        data.mkdir()
+        wait(fault.for_s)
+
+
+_KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
+    "kill": _kill,
+    "kill-pair": _kill,
+    "kill-everything": _kill_everything,
+    "kill-backlog": _kill_backlog,
+    "kill-mid-commit": _kill_mid_commit,
+    "stop": _stop,
+    "pause": _pause,
+    "partition": _partition,
+    "disk-full": _disk_full,
+    "clock": _clock,
+    "unplug": _unplug,
+    "poison": _poison,
+    "scale": _stop,
+    "upstream-away": _stop,
+    "wipe": _wipe,
+}
