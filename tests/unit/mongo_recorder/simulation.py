@@ -577,6 +577,13 @@ class Home(Process):
         self.publisher.wake()
         return readings[-1].envelope.seq
 
+    def balances(self) -> bool:
+        """Published = taken + kept + unanswered, when nothing is in flight."""
+        m = self.metrics
+        kept = sum(s.value for s in m.kept.collect()[0].samples if s.name.endswith("_total"))
+        total = m.taken._value.get() + kept + m.unanswered._value.get()
+        return bool(m.published._value.get() == total)
+
     def close(self) -> None:
         self.kill()
         self.spool.close()

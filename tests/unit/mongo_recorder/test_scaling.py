@@ -3,74 +3,28 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from raven_mongo_recorder.group import State
 
 from .simulation import GROUP, LEASE_S, Recorder, Session, World, patch
+from .trouble import SEEDS, SETTINGS, Troubled
 
-SEEDS = st.integers(0, 2**32)
 
-
-class Recorders(RuleBasedStateMachine):
+class Recorders(Troubled):
     """However it goes, somebody is subscribed, and in the end all is stored and tidy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.monkeypatch = pytest.MonkeyPatch()
-        self.world = World()
-        patch(self.monkeypatch, self.world)
-        self.processes: list[Recorder] = []
         self.published = 0
-
-    def live(self) -> list[Recorder]:
-        return [one for one in self.processes if not one.killed and not one.main.done]
-
-    def start_one(self) -> None:
-        self.processes.append(Recorder(self.world))
 
     @initialize(seed=SEEDS, says_takeover=st.booleans())
     def start_the_first(self, seed: int, says_takeover: bool):
         self.world.broker.says_takeover = says_takeover
         self.start_one()
         self.world.run_for(1, random.Random(seed))
-
-    @rule(count=st.integers(1, 3))
-    def start(self, count: int):
-        for _ in range(min(count, 4 - len(self.live()))):
-            self.start_one()
-
-    @rule(data=st.data(), count=st.integers(1, 3))
-    def stop(self, data: Any, count: int):
-        for _ in range(min(count, len(self.live()))):
-            data.draw(st.sampled_from(self.live())).stop.set()
-
-    @rule(data=st.data(), count=st.integers(1, 3))
-    def kill(self, data: Any, count: int):
-        for _ in range(min(count, len(self.live()))):
-            data.draw(st.sampled_from(self.live())).kill()
-
-    @rule(data=st.data(), hang=st.booleans())
-    def hang_or_go_on(self, data: Any, hang: bool):
-        for one in self.live():
-            one.paused = hang and data.draw(st.booleans())
-
-    @rule(away=st.booleans(), forgets=st.booleans())
-    def database(self, away: bool, forgets: bool):
-        self.world.database_away = away
-        self.world.forgets = forgets
-
-    @rule(stop=st.booleans(), stall=st.booleans())
-    def broker(self, stop: bool, stall: bool):
-        if stop:
-            self.world.broker.stop()
-        self.world.broker.away = stop
-        self.world.broker.stalled = stall
 
     @rule(seed=SEEDS, count=st.integers(1, 20), steps=st.integers(0, 30))
     def publish(self, seed: int, count: int, steps: int):
@@ -79,14 +33,6 @@ class Recorders(RuleBasedStateMachine):
             self.published += 1
             assert self.world.broker.publish(self.published), "nobody is subscribed"
             self.world.run(choose.randint(0, steps), choose)
-
-    @rule(seed=SEEDS, steps=st.integers(1, 300))
-    def go_on(self, seed: int, steps: int):
-        self.world.run(steps, random.Random(seed))
-
-    @rule(seed=SEEDS, leases=st.sampled_from([0.1, 0.5, 1.1, 6]))
-    def let_time_pass(self, seed: int, leases: float):
-        self.world.run_for(leases * LEASE_S, random.Random(seed))
 
     @invariant()
     def the_counters_balance(self):
@@ -103,14 +49,8 @@ class Recorders(RuleBasedStateMachine):
             self.monkeypatch.undo()
 
     def tidy_up(self) -> None:
-        world = self.world
-        world.database_away = world.forgets = world.broker.away = world.broker.stalled = False
-        for one in self.live():
-            one.paused = False
-        choose = random.Random(0)
-        world.run_for(LEASE_S, choose)
-        if not self.live():
-            self.start_one()
+        world, choose = self.world, random.Random(0)
+        self.calm(choose)
         world.run_for(40 * LEASE_S, choose)
         assert set(range(1, self.published + 1)) == world.stored
         in_use = [n for n, slot in world.group.items() if slot.state is not State.CLOSED]
@@ -119,12 +59,7 @@ class Recorders(RuleBasedStateMachine):
 
 
 TestRecorders = Recorders.TestCase
-TestRecorders.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestRecorders.settings = SETTINGS
 
 
 def test_a_session_that_the_broker_has_back_is_drained(monkeypatch):
