@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
-from stack import Broker, Mongo, free_port, metric, recorder
+from stack import Broker, Mongo, free_port, recorder
 
 import system
 from ravenbus.notifications import KINDS
@@ -75,35 +75,20 @@ def _round(
         RAVEN_METRICS_PORT=str(port),
         RAVEN_BATCH_SIZE=str(BATCH),
     )
-    with system.started(ours):
-        system.wait_until(
-            lambda: metric(port, "raven_broker_connected") == 1, "the recorder connects"
-        )
-    system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
-
     spool = folder / f"spool-{number}.sqlite"
     system.filled_spool(spool, MESSAGES, seed=number)
-    sent = system.client("send", broker.url(system.NODE), spool)
-    if sent["taken"] != MESSAGES:
-        raise RuntimeError(f"{sent['taken']} of {MESSAGES} readings reached the sessions")
+    system.queued(ours, port, url, broker, spool, MESSAGES, WINDOW)
 
     ceilings = {
-        "paho": lambda: _paho(url),
+        "paho": lambda: system.drained(url, MESSAGES, WINDOW),
         "pymongo": lambda: _insert_many(ceiling, spool),
         "ours": lambda: system.rate(ours, port, "raven_stored_total", MESSAGES, POLL_S),
     }
-    order = list(ceilings)
-    order = order[number % len(order) :] + order[: number % len(order)]
-    found = {name: ceilings[name]() for name in order}
+    found = system.in_turn(ceilings, number)
     documents = sum(stored[kind].count_documents({}) for kind in KINDS)
     if documents != MESSAGES:
         raise RuntimeError(f"{documents} of {MESSAGES} readings are stored")
     return found
-
-
-def _paho(url: str) -> float:
-    found = system.client("drain", url, "bench-drain", system.READINGS, MESSAGES, WINDOW)
-    return MESSAGES / float(found["seconds"])
 
 
 def _insert_many(database: Database[dict[str, Any]], spool: Path) -> float:

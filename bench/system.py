@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -95,6 +95,31 @@ def readings_in(spool: Path) -> list[Reading]:
     found = [decode_reading(entry.payload) for entry in outbox.take(0, outbox.depth()[0])]
     outbox.close()
     return found
+
+
+def queued(
+    service: Process, port: int, url: str, broker: Broker, spool: Path, count: int, window: int
+) -> None:
+    """Have a spool's readings wait in the sessions of a store and of bare paho."""
+    with started(service):
+        wait_until(lambda: metric(port, "raven_broker_connected") == 1, "the store connects")
+    client("drain", url, "bench-drain", READINGS, 0, window)
+    sent = client("send", broker.url(NODE), spool)
+    if sent["taken"] != count:
+        raise RuntimeError(f"{sent['taken']} of {count} readings reached the sessions")
+
+
+def drained(url: str, count: int, window: int) -> float:
+    """Return the messages a second that bare paho receives and acknowledges."""
+    found = client("drain", url, "bench-drain", READINGS, count, window)
+    return count / float(found["seconds"])
+
+
+def in_turn(measures: Mapping[str, Callable[[], float]], number: int) -> dict[str, float]:
+    """Return what each measures, another one first in each round."""
+    order = list(measures)
+    order = order[number % len(order) :] + order[: number % len(order)]
+    return {name: measures[name]() for name in order}
 
 
 def rate(process: Process, port: int, name: str, count: int, poll_s: float) -> float:

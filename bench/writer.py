@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pymysql  # type: ignore[import-untyped]
-from stack import Broker, MariaDb, free_port, metric, sql_stored, sql_writer
+from stack import Broker, MariaDb, free_port, sql_stored, sql_writer
 
 import system
 from ravenbus.messages import Reading
@@ -67,36 +67,21 @@ def _round(folder: Path, broker: Broker, server: MariaDb, number: int) -> dict[s
     ours = sql_writer(
         folder, url, stored, RAVEN_METRICS_PORT=str(port), RAVEN_BATCH_SIZE=str(BATCH)
     )
-    with system.started(ours):
-        system.wait_until(
-            lambda: metric(port, "raven_broker_connected") == 1, "the writer connects"
-        )
-    system.client("drain", url, "bench-drain", system.READINGS, 0, WINDOW)
-
     spool = folder / f"spool-{number}.sqlite"
     system.filled_spool(spool, MESSAGES, seed=number)
-    sent = system.client("send", broker.url(system.NODE), spool)
-    if sent["taken"] != MESSAGES:
-        raise RuntimeError(f"{sent['taken']} of {MESSAGES} readings reached the sessions")
+    system.queued(ours, port, url, broker, spool, MESSAGES, WINDOW)
     readings = system.readings_in(spool)
 
     ceilings = {
-        "paho": lambda: _paho(url),
+        "paho": lambda: system.drained(url, MESSAGES, WINDOW),
         "pymysql": lambda: _executemany(ceiling, readings),
         "ours": lambda: system.rate(ours, port, "raven_stored_total", MESSAGES, POLL_S),
     }
-    order = list(ceilings)
-    order = order[number % len(order) :] + order[: number % len(order)]
-    found = {name: ceilings[name]() for name in order}
+    found = system.in_turn(ceilings, number)
     kinds, _ = sql_stored(stored, readings[0].envelope.hash)
     if kinds.total() != MESSAGES:
         raise RuntimeError(f"{kinds.total()} of {MESSAGES} readings are stored")
     return found
-
-
-def _paho(url: str) -> float:
-    found = system.client("drain", url, "bench-drain", system.READINGS, MESSAGES, WINDOW)
-    return MESSAGES / float(found["seconds"])
 
 
 def _executemany(database: str, readings: list[Reading]) -> float:
