@@ -11,13 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.project import ROOT, Project, Stick, docker, say, wait_until
+from tests.compose.project import COUNT_MYSQL, ROOT, Project, Stick, docker, say, wait_until
 
 CHANGES = (
     ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=2"),
     ("--profile", "server", "up", "--detach", "--no-build", "--scale", "mongo-recorder=4"),
     ("--profile", "server", "restart", "mongo-recorder"),
 )
+DELETE_IN_MONGO = """
+from pymongo import MongoClient
+db = MongoClient(open("/credentials/mongo_url").read())["raven"]
+print(db["instantaneous_demand"].delete_one({"seq": {"$lt": 20}}).deleted_count)
+"""
+DELETE_IN_MYSQL = """
+with db.cursor() as cursor:
+    print(cursor.execute("DELETE FROM instantaneous_demand WHERE seq > 20 ORDER BY seq LIMIT 1"))
+db.commit()
+"""
 PROFILES = ("sql", "mqtt", "server", "edge", "demo")
 
 
@@ -94,6 +104,40 @@ def test_meter_to_sql_through_unplugging_killing_and_down(
     home.up("--profile", "sql")
     home.wait_healthy("broker", "mysql", "sql-writer", "sql-relay", "reader")
     home.wait_complete(home.in_mysql, "MySQL after down and up", more_than=stored + 20)
+
+
+def test_what_two_stores_lost_is_seen_and_sent_again(
+    project: Callable[..., Project], stick: Callable[..., Stick]
+):
+    """The operator's tools reach what is switched on, with rights for no more than they do."""
+    meter = stick()
+    home = project(RAVEN_DEVICE=meter.path)
+    both = ("--profile", "sql", "--profile", "mqtt")
+    home.up(*both)
+    home.wait_healthy("broker", "mysql", "mongo", "sql-writer", "mongo-recorder", "reader")
+    home.wait_complete(home.in_mysql, "MySQL", more_than=50)
+    meter.unplug()
+    home.wait_complete(home.in_mysql, "MySQL")
+    home.wait_complete(home.in_mongo, "MongoDB")
+
+    def verify(*words: str) -> tuple[int, str]:
+        done = home.compose(*both, "run", "--rm", "-T", "verify", *words, check=False, shown=True)
+        say(done.stdout.rstrip())
+        return done.returncode, done.stdout + done.stderr
+
+    whole = "complete in MySQL and MongoDB"
+    status, said = verify()
+    assert (status, whole in said) == (0, True), said
+    home.python("mongo-recorder", DELETE_IN_MONGO)
+    home.python("sql-writer", COUNT_MYSQL.partition("seqs =")[0] + DELETE_IN_MYSQL)
+    status, said = verify()
+    assert (status, said.count("LACKS 1: ")) == (1, 2), said
+    status, said = verify("raven-verify", "--repair")
+    assert status == 0, said
+    status, said = verify()
+    assert (status, whole in said) == (0, True), said
+    status, said = verify("raven-dead-letters", "list")
+    assert status == 0, said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes links in /dev")

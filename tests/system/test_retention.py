@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import credentials
 import pymysql
 import pytest
 import stack
@@ -618,10 +619,11 @@ def test_a_writer_stores_while_months_are_archived(filled: Filled):
 
 
 def test_the_rights_that_are_documented_are_enough(filled: Filled):
-    """The account of docs/operations.md archives and restores; without LOCK TABLES it is said."""
+    """The account of docs/operations.md archives and restores, and the containers' is the same."""
     db, archive = filled.db, filled.retention()
     page = (stack.ROOT / "docs" / "operations.md").read_text()
     (rights,) = re.findall(r"in its database it needs (.*)\.", page)
+    assert set(re.split(", | and ", rights)) == set(credentials.WRITER_RIGHTS.split(", "))
     db.admin(f"REVOKE ALL ON {db.name}.* FROM {db.user}@'%'")
     db.admin(f"GRANT {rights.replace(' and ', ', ')} ON {db.name}.* TO {db.user}@'%'")
     assert archive.archive(MARCH) == 22
