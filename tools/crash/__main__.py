@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,15 +56,17 @@ class Run:
         self.watch = Watch(system, self.stores)
         self.player = Player(system, stop, self._progress, self.watch.ended)
 
-    def play(self, rounds: Sequence[Sequence[Fault]]) -> Verdict:
-        """Do all faults, and return what came of it."""
+    def play(self, rounds: Sequence[Sequence[Fault]], seconds: float) -> Verdict:
+        """Do the faults of all rounds that begin in time, and return what came of it."""
         say = self.player.say
+        end = time.monotonic() + seconds
+        in_time = takewhile(lambda _: time.monotonic() < end, rounds)
         with self.watch:
             self.player.wait_for(
                 lambda: self.watch.accepted() > 0, 60, "the reader hears the stick"
             )
-            for number, one in enumerate(rounds, 1):
-                say(f"round {number} of {len(rounds)}: {len(one)} faults")
+            for number, one in enumerate(in_time, 1):
+                say(f"round {number}: {len(one)} faults")
                 self.player.play(one)
                 recovered = self._wait_until(self.watch.recovered)
                 self.system.stick.tell("silence on")
@@ -185,12 +188,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="raven-crash-"))
-    print(f"{again}: {sum(map(len, rounds))} faults; logs in {folder}", flush=True)
+    print(f"{again}: {sum(map(len, rounds))} faults at most; logs in {folder}", flush=True)
     begun = time.monotonic()
     try:
         with System.started(folder, seed, RATE) as system:
             run = Run(system, stop)
-            verdict = run.play(rounds)
+            verdict = run.play(rounds, arguments.minutes * 60)
             result = _result(run, verdict, arguments.minutes, seed, time.monotonic() - begun)
     except KeyboardInterrupt:
         print(f"stopped; logs in {folder}")
