@@ -313,3 +313,17 @@ def test_a_full_spool_of_the_version_before_is_taken_over(tmp_path):
     of_the_version_before(path)
     home = Home(tmp_path)
     assert len(home.send()) == 2500
+
+
+def test_what_was_accepted_under_another_name_is_confirmed_under_it(tmp_path):
+    """A node that was renamed listens for both."""
+    for name, names in (
+        ("home", ["home"]),
+        ("house", ["home", "house"]),
+        (None, ["home", "house"]),
+    ):
+        spool = Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1)
+        spool.begin(name, "default", NOON)
+        assert spool.nodes == names
+        spool.close()
+    assert spool.node == "home"

@@ -108,7 +108,9 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
-    publisher.subscribe(topics.confirmation(node, "+"), Listener(topics, outbox.confirm))
+    for name in spool.nodes:
+        # What was accepted under an earlier name is confirmed under that.
+        publisher.subscribe(topics.confirmation(name, "+"), Listener(topics, outbox.confirm))
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
     line = Line(

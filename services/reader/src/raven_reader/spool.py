@@ -122,12 +122,18 @@ class Spool:
         self._max_bytes = max_mb * 2**20 * FULL_AT
         self._db = open_file(path, synchronous="FULL")
         self._node = ""
+        self._nodes: list[str] = []
         self._run: Run | None = None
 
     @property
     def node(self) -> str:
         """The name under which everything is published."""
         return self._node
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every name under which something was published, the first one first."""
+        return self._nodes
 
     @property
     def run(self) -> Run:
@@ -142,11 +148,12 @@ class Spool:
         Without a ``node`` the one that was made at the first start is used.
         """
         with transaction(self._db):
-            kept = self._db.execute("SELECT name FROM node").fetchone()
-            if kept is None:
-                kept = (node or f"raven-{uuid.uuid4().hex[:8]}",)
-                self._db.execute("INSERT INTO node VALUES (?)", kept)
-            self._node = node or kept[0]
+            names = self._db.execute("SELECT name FROM node ORDER BY rowid").fetchall()
+            self._nodes = [name for (name,) in names]
+            self._node = node or (self._nodes or [f"raven-{uuid.uuid4().hex[:8]}"])[0]
+            if self._node not in self._nodes:
+                self._nodes.append(self._node)
+                self._db.execute("INSERT INTO node VALUES (?)", (self._node,))
             last = self._last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
