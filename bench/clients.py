@@ -25,8 +25,6 @@ from ravenbus.mqtt import Broker
 from ravenbus.publisher import Entry, Publisher
 from ravenbus.settings import MqttUrl
 
-SPOOL_MB = 1024
-
 
 def drain(url: str, client_id: str, topic: str, expected: str, window: str) -> None:
     """Receive and acknowledge what a session holds, from the first message to the last."""
@@ -105,7 +103,7 @@ class _Timed(SpoolOutbox):
     """Says when the first entry was asked for and when the last was taken."""
 
     def __init__(self, path: Path, ended: Callable[[], None]) -> None:
-        super().__init__(path, max_mb=SPOOL_MB, metrics=PublisherMetrics())
+        super().__init__(path, metrics=PublisherMetrics())
         self.left, _ = self.depth()
         self.count = 0
         self.first = self.last = 0.0
@@ -138,7 +136,7 @@ def send(url: str, spool: str) -> None:
 
 
 def _entries(spool: str) -> list[Entry]:
-    outbox = SpoolOutbox(Path(spool), max_mb=SPOOL_MB, metrics=PublisherMetrics())
+    outbox = SpoolOutbox(Path(spool), metrics=PublisherMetrics())
     count, _ = outbox.depth()
     entries = outbox.take(0, count)
     outbox.close()

@@ -34,7 +34,7 @@ class Home:
         self.spool = Spool(path, topics, max_mb=16)
         self.run = self.spool.begin(NODE, "default", datetime.now(UTC))
         self.outbox = SpoolOutbox(
-            path, max_mb=16, metrics=self.metrics, clock=lambda: FASTER * time.monotonic()
+            path, metrics=self.metrics, clock=lambda: FASTER * time.monotonic()
         )
         broker = Broker(MqttUrl(system.broker.url(NODE)), "home")
         self.publisher = Publisher(broker, self.outbox, Health(), self.metrics)

@@ -642,7 +642,47 @@ def test_a_store_that_is_named_is_waited_for(
     outbox.taken(keys(connection.take_all()))
     confirm(outbox, "yours", hash_, (1, 5))
     connection.take_all()
-    assert relayed(db) == [0, 0, None, None, None]
+    assert relayed(db) == [None] * 5
+    sink.store([reading(hash_, 6)])
+    assert connection.take_all() == []
     confirm(outbox, "mine", hash_, (1, 5))
-    connection.take_all()
-    assert relayed(db)[2:] == [1, 1, 1]
+    assert seqs(connection.take_all()) == [6]
+    assert relayed(db) == [1, 1, 1, 1, 1, None]
+
+
+def test_a_store_that_is_slower_than_the_relay_gets_everything_once(
+    sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """Rows that wait in its session are not sent again because others were sent after them."""
+    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
+        monkeypatch.setattr(module, pause, 0)
+    monkeypatch.setattr(module, "WAITING_MAX", SIZE)
+    hash_, count = new_hash(), 6 * SIZE
+    for start in range(1, count + 1, SIZE):
+        sink.store([reading(hash_, seq) for seq in range(start, start + SIZE)])
+    outbox = new_outbox(stores=Stores("slow"), clock=Clock())
+    connection, queue, sent = Connection(outbox), [], 0
+    while (found := connection.take_all()) or queue:
+        queue += seqs(found)
+        sent += len(found)
+        outbox.taken(keys(found))
+        confirm(outbox, "slow", hash_, *((one, one) for one in queue[: SIZE // 2]))
+        del queue[: SIZE // 2]
+        assert sent <= count
+    assert sent == count
+
+
+def test_a_row_does_not_wait_for_the_confirmation_of_its_neighbour(
+    sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """What is inserted while a store is away goes to the broker at once."""
+    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
+        monkeypatch.setattr(module, pause, 0)
+    hash_ = new_hash()
+    outbox = new_outbox(stores=Stores("away"), clock=Clock())
+    connection = Connection(outbox)
+    for seq in (1, 2, 3):
+        sink.store([reading(hash_, seq)])
+        found = connection.take_all()
+        assert seqs(found) == [seq]
+        outbox.taken(keys(found))

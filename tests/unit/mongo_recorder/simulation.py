@@ -547,7 +547,6 @@ class Home(Process):
         self.spool = Spool(spool, topics, max_mb=16)
         self.outbox = PointedOutbox(
             spool,
-            max_mb=16,
             metrics=self.metrics,
             stores=Stores(STORE),
             clock=lambda: world.now,

@@ -249,3 +249,26 @@ def test_a_broker_that_is_away_for_days_costs_no_memory(monkeypatch):
     assert run.publisher._events.qsize() == 1
     assert len(run.publisher._state) == 1
     assert len(run.publisher._once) == module.ONCE_MAX
+
+
+def test_what_was_taken_is_settled_before_what_came_after_it_is_handled(monkeypatch):
+    """A store's confirmation can be read together with the PUBACK, and would find nothing."""
+    outbox = MemoryOutbox([b"1"])
+    run = Run(outbox, monkeypatch)
+    left: list[list[bytes]] = []
+
+    def answer(connection: FakeConnection) -> None:
+        connection.puback = lambda _topic, _payload: None
+        connection.on_turn = lambda: turn(connection)
+
+    def turn(connection: FakeConnection) -> None:
+        if connection.published and connection.unanswered:
+            connection.answer(1, 0)
+            connection.events.put(Received(1, "stored", b""))
+        if left:
+            run.stop.set()
+
+    run.over(answer)
+    run.publisher.subscribe("stored", lambda _: left.append(outbox.left()))
+    run.publisher.run(run.stop)
+    assert left == [[]]

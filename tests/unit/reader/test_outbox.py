@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 
 import pytest
 
 from raven_reader import outbox as module
 from raven_reader.outbox import ASK_TURNS, KEEP_TURNS, RESEND_TURNS, TURN_S, SpoolOutbox
-from raven_reader.spool import Spool
+from raven_reader.spool import Spool, disk_errors
 from ravenbus.confirming import Stores
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import Confirmation, decode_reading
@@ -37,7 +38,7 @@ class Home:
 
     def restart(self):
         self.outbox = SpoolOutbox(
-            self.path, max_mb=1, metrics=self.metrics, stores=self.stores, clock=self.clock
+            self.path, metrics=self.metrics, stores=self.stores, clock=self.clock
         )
 
     def accept(self, *numbers):
@@ -191,6 +192,65 @@ def test_a_full_spool_never_gives_up_what_nobody_took(home):
     assert home.kept() == list(range(1, 101))
 
 
+def test_a_full_spool_has_room_to_note_what_was_taken(home):
+    """A spool that nobody emptied until it was full is emptied like any other."""
+    home.confirm(SQL)
+    with suppress(RetryableError):
+        while True:
+            home.accept(*range(20))
+    numbers = home.send()
+    home.confirm(SQL, (1, len(numbers)))
+    home.confirm(MONGO, (1, len(numbers)))
+    assert home.outbox.depth()[0] == home.outbox.unconfirmed() == 0
+    assert home.kept() == numbers
+
+
+def test_a_full_spool_sends_again_what_a_store_lacks(home):
+    """It would otherwise be given up although the store is there to take it."""
+    home.confirm(SQL)
+    with suppress(RetryableError):
+        while True:
+            home.accept(*range(20))
+    home.send()
+    home.after(RESEND_TURNS)
+    home.confirm(SQL)
+    assert home.after(1) == list(range(1, 501))
+
+
+def test_what_is_confirmed_is_given_up_first(home):
+    """A full spool needs nothing of that, whereas what is not confirmed may be the only copy."""
+    home.confirm(SQL)
+    home.accept(*range(10))
+    home.send()
+    with suppress(RetryableError):
+        while True:
+            home.spool._accept([reading(1)], [])
+    last = home.send()[-1]
+    home.confirm(SQL, (11, last))
+    home.accept(1)
+    assert home.kept()[:11] == [*range(1, 11), 1011]
+    assert home.given_up == []
+
+
+def test_nothing_is_given_up_because_the_file_is_busy(home, monkeypatch):
+    """Room is made only where there is none."""
+    home.confirm(SQL)
+    home.accept(1, 2)
+    home.send()
+    accept = home.spool._accept
+
+    def busy(*_):
+        monkeypatch.setattr(home.spool, "_accept", accept)
+        with disk_errors():
+            raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(home.spool, "_accept", busy)
+    with pytest.raises(RetryableError, match="locked"):
+        home.accept(3)
+    assert home.kept() == [1, 2]
+    assert home.given_up == []
+
+
 def test_what_is_confirmed_while_the_disk_fails_is_confirmed_later(home):
     """A confirmation that cannot be noted is an error that says so, and changes nothing."""
     home.confirm(SQL)
@@ -218,6 +278,16 @@ def test_names_without_end_are_no_stores(home, monkeypatch):
         home.confirm("c")
 
 
+def of_the_version_before(path):
+    """Make a spool what the first version left."""
+    with sqlite3.connect(path) as db:
+        for index in ("unsent", "sent", "reading", "letter"):
+            db.execute(f"DROP INDEX {index}")
+        for column in ("run", "seq", "letter", "sent", "confirmed"):
+            db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+        db.executescript("DROP TABLE store; DROP TABLE replayed; PRAGMA user_version = 1; VACUUM")
+
+
 def test_a_spool_of_the_version_before_is_taken_over(tmp_path):
     """Readings and letters that wait in it are known by their numbers and ids afterwards."""
     path = tmp_path / "spool.sqlite"
@@ -225,14 +295,35 @@ def test_a_spool_of_the_version_before_is_taken_over(tmp_path):
     spool.begin("home", "default", NOON)
     spool.accept([reading(1), reading(2)], [LETTER])
     spool.close()
-    with sqlite3.connect(path) as db:
-        for index in ("unsent", "sent", "reading", "letter"):
-            db.execute(f"DROP INDEX {index}")
-        for column in ("run", "seq", "letter", "sent", "confirmed"):
-            db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        db.executescript("DROP TABLE store; DROP TABLE replayed; PRAGMA user_version = 1")
+    of_the_version_before(path)
     home = Home(tmp_path)
     home.confirm(SQL)
     assert home.send() == [1, 2]
     home.confirm(SQL, (1, 2), letters=[LETTER.id])
     assert home.outbox.unconfirmed() == 0
+
+
+def test_a_full_spool_of_the_version_before_is_taken_over(tmp_path):
+    """The columns and indexes that are new take more than the file may have."""
+    path = tmp_path / "spool.sqlite"
+    spool = Spool(path, Topics(), max_mb=2)
+    spool.begin("home", "default", NOON)
+    spool.accept([reading(number) for number in range(2500)], [])
+    spool.close()
+    of_the_version_before(path)
+    home = Home(tmp_path)
+    assert len(home.send()) == 2500
+
+
+def test_what_was_accepted_under_another_name_is_confirmed_under_it(tmp_path):
+    """A node that was renamed listens for both."""
+    for name, names in (
+        ("home", ["home"]),
+        ("house", ["home", "house"]),
+        (None, ["home", "house"]),
+    ):
+        spool = Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1)
+        spool.begin(name, "default", NOON)
+        assert spool.nodes == names
+        spool.close()
+    assert spool.node == "home"

@@ -38,7 +38,7 @@ class Home:
             **{"mqtt_url": "mqtt://broker", "raven_state": folder, **settings}
         )
         self.clock = Clock()
-        self.outbox = SpoolOutbox(self.settings.spool_file, max_mb=16, metrics=PublisherMetrics())
+        self.outbox = SpoolOutbox(self.settings.spool_file, metrics=PublisherMetrics())
         self.asked = []
         self.spool = None
         self.restart()

@@ -64,7 +64,7 @@ class Files:
         return spool
 
     def outbox(self):
-        outbox = SpoolOutbox(self.path, max_mb=16, metrics=PublisherMetrics())
+        outbox = SpoolOutbox(self.path, metrics=PublisherMetrics())
         self._open.append(outbox)
         return outbox
 

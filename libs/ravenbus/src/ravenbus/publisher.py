@@ -265,6 +265,8 @@ class Publisher:
                         taken = self._is_taken(epoch, entry, reason)
                         (self._taken if taken else self._kept).append(entry.key)
                 case Received():
+                    # It may be the confirmation of what was taken just before.
+                    self._settle_taken()
                     # A retained message would be obeyed again at each connection.
                     for topic_filter, handle in self._subscriptions.items():
                         if matches(topic_filter, event.topic) and not event.retained:

@@ -77,9 +77,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
 
     max_mb = settings.raven_spool_max_mb
     spool = Spool(settings.spool_file, topics, max_mb=max_mb, on_given_up=metrics.given_up.inc)
-    outbox = SpoolOutbox(
-        settings.spool_file, max_mb=max_mb, stores=settings.raven_stores, metrics=metrics
-    )
+    outbox = SpoolOutbox(settings.spool_file, stores=settings.raven_stores, metrics=metrics)
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     node = spool.node
     log.info(
@@ -110,7 +108,9 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
-    publisher.subscribe(topics.confirmation(node, "+"), Listener(topics, outbox.confirm))
+    for name in spool.nodes:
+        # What was accepted under an earlier name is confirmed under that.
+        publisher.subscribe(topics.confirmation(name, "+"), Listener(topics, outbox.confirm))
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
     line = Line(

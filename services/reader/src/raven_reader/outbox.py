@@ -39,13 +39,12 @@ class SpoolOutbox:
         self,
         path: Path,
         *,
-        max_mb: int,
         metrics: PublisherMetrics,
         stores: Stores = AUTO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # A removal that a power cut undoes only means that the entry is published again.
-        self._db = open_file(path, max_mb, synchronous="NORMAL")
+        self._db = open_file(path, synchronous="NORMAL")
         self._learns = stores.names is None
         self._metrics = metrics
         self._clock = clock

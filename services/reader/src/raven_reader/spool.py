@@ -73,8 +73,14 @@ CREATE TABLE replayed (letter TEXT PRIMARY KEY);  -- id of a dead letter
 """
 _STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED)
 GIVEN_UP_AT_ONCE: Final = 1000
+FULL_AT: Final = 15 / 16
+"""The part of the largest size that entries may fill: to note what becomes of one takes room too."""
 REQUIRED: Final = "SELECT coalesce(sum(bit), 0) FROM store WHERE required"
 """The bits of the stores that must confirm."""
+
+
+class FullError(RetryableError):
+    """There is no room."""
 
 
 @contextmanager
@@ -113,14 +119,21 @@ class Spool:
     ) -> None:
         self._topics = topics
         self._on_given_up = on_given_up
-        self._db = open_file(path, max_mb, synchronous="FULL")
+        self._max_bytes = max_mb * 2**20 * FULL_AT
+        self._db = open_file(path, synchronous="FULL")
         self._node = ""
+        self._nodes: list[str] = []
         self._run: Run | None = None
 
     @property
     def node(self) -> str:
         """The name under which everything is published."""
         return self._node
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every name under which something was published, the first one first."""
+        return self._nodes
 
     @property
     def run(self) -> Run:
@@ -135,11 +148,12 @@ class Spool:
         Without a ``node`` the one that was made at the first start is used.
         """
         with transaction(self._db):
-            kept = self._db.execute("SELECT name FROM node").fetchone()
-            if kept is None:
-                kept = (node or f"raven-{uuid.uuid4().hex[:8]}",)
-                self._db.execute("INSERT INTO node VALUES (?)", kept)
-            self._node = node or kept[0]
+            names = self._db.execute("SELECT name FROM node ORDER BY rowid").fetchall()
+            self._nodes = [name for (name,) in names]
+            self._node = node or (self._nodes or [f"raven-{uuid.uuid4().hex[:8]}"])[0]
+            if self._node not in self._nodes:
+                self._nodes.append(self._node)
+                self._db.execute("INSERT INTO node VALUES (?)", (self._node,))
             last = self._last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
@@ -159,7 +173,7 @@ class Spool:
         """
         try:
             return self._accept(notifications, letters)
-        except RetryableError:
+        except FullError:
             if not self._make_room():
                 raise
         return self._accept(notifications, letters)
@@ -212,6 +226,7 @@ class Spool:
             for letter in letters:
                 topic = self._topics.dead(letter.service)
                 self._put(topic, encode(letter), letter.at, letter=letter.id)
+            self._require_room()
         self._run = run
         return readings
 
@@ -239,14 +254,24 @@ class Spool:
             (topic, payload, at.timestamp(), run, seq, letter),
         )
 
+    def _require_room(self) -> None:
+        """Raise FullError if the entries have become too many."""
+        size, pages, free = (
+            self._db.execute(f"PRAGMA {one}").fetchone()[0]
+            for one in ("page_size", "page_count", "freelist_count")
+        )
+        if (pages - free) * size > self._max_bytes:
+            raise FullError("the spool is full")
+
     def _make_room(self) -> bool:
-        """Give up what was taken the longest ago; return whether there was anything."""
+        """Give up what was taken, what is confirmed first; return whether there was anything."""
         with transaction(self._db):
             (required,) = self._db.execute(REQUIRED).fetchone()
             given_up = self._db.execute(
                 "DELETE FROM outbox WHERE key IN (SELECT key FROM outbox INDEXED BY sent "
-                "WHERE sent IS NOT NULL ORDER BY sent LIMIT ?) RETURNING confirmed",
-                (GIVEN_UP_AT_ONCE,),
+                "WHERE sent IS NOT NULL ORDER BY confirmed & :required != :required, sent "
+                "LIMIT :most) RETURNING confirmed",
+                {"required": required, "most": GIVEN_UP_AT_ONCE},
             ).fetchall()
         unconfirmed = sum(confirmed & required != required for (confirmed,) in given_up)
         if unconfirmed:
@@ -269,14 +294,12 @@ class Spool:
         )
 
 
-def open_file(path: Path, max_mb: int, synchronous: str) -> sqlite3.Connection:
+def open_file(path: Path, synchronous: str) -> sqlite3.Connection:
     """Open the file, making it if there is none; raise FatalError that says what to do."""
     try:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {synchronous}")
-        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-        db.execute(f"PRAGMA max_page_count = {max_mb * 2**20 // page_bytes}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         for number, step in enumerate(_STEPS[version:], version + 1):
             db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
@@ -299,7 +322,9 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise RetryableError(f"the spool cannot be used: {error}") from error
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        kind = FullError if full else RetryableError
+        raise kind(f"the spool cannot be used: {error}") from error
 
 
 @contextmanager

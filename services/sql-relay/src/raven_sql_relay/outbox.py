@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import takewhile
 from typing import Final
 
 from raven_sql_relay.claims import Block, Claims
@@ -48,7 +49,7 @@ MARK_AFTER_S: Final = 0.2
 REOPEN_S: Final = 900.0
 """How often what nobody took is tried at least; another relay that tried it may be gone."""
 WAITING_MAX: Final = 20_000
-"""Rows that were taken and not confirmed; of more, the first ones are left for another time."""
+"""Rows that were taken and not confirmed; while there are more, no others are read."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 
@@ -82,53 +83,53 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
-        self._keys: dict[str, dict[int, int]] = defaultdict(dict)
+        self._keys: dict[str, dict[int, set[int]]] = defaultdict(dict)
         self._confirmed: dict[int, set[str]] = {}
         self._identities: dict[int, Identity] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
 
     def add(self, key: int, identity: Identity, since: float) -> None:
         """Wait for a row's confirmations."""
         hash_, seq = identity
         self._since[key] = since
         self._identities[key] = identity
-        self._keys[hash_][seq] = key
+        self._keys[hash_].setdefault(seq, set()).add(key)
         self._confirmed[key] = set()
 
     def confirm(self, said: Confirmation, required: AbstractSet[str]) -> list[int]:
         """Note what a store has; return the keys that every required store has confirmed."""
-        found = []
+        found: set[int] = set()
         for hash_, ranges in said.runs.items():
             keys = self._keys.get(hash_, {})
             for first, last in ranges:
                 # A range may be longer than what waits.
                 near = range(first, last + 1) if last - first < len(keys) else list(keys)
-                found += [keys[n] for n in near if n in keys and first <= n <= last]
+                found.update(*(keys[n] for n in near if n in keys and first <= n <= last))
         for key in found:
             self._confirmed[key].add(said.store)
-        return self._remove([key for key in found if required <= self._confirmed[key]])
+        return self._remove([key for key in sorted(found) if required <= self._confirmed[key]])
 
     def late(self, before: float) -> list[int]:
-        """Return the keys that were taken before a time, or that are too many."""
-        many = len(self._since) - WAITING_MAX
-        late: list[int] = []
-        for key, since in self._since.items():
-            if since >= before and len(late) >= many:
-                break
-            late.append(key)
-        return self._remove(late)
+        """Return the keys that were taken before a time."""
+        return self._remove([*takewhile(lambda key: self._since[key] < before, self._since)])
 
     def _remove(self, keys: list[int]) -> list[int]:
         for key in keys:
             hash_, seq = self._identities.pop(key)
-            del self._since[key], self._confirmed[key], self._keys[hash_][seq]
+            del self._since[key], self._confirmed[key]
+            self._keys[hash_][seq].discard(key)
+            if not self._keys[hash_][seq]:
+                del self._keys[hash_][seq]
         return keys
 
 
 class SqlOutbox:
     """The rows of a database as an outbox; used by one thread.
 
-    At most two blocks of each table are in memory, and what waits for stores.  Raises RetryableError while the database is
-    away, FatalError when a newer program has changed it.
+    At most two blocks of each table are in memory, and what waits for stores.  Raises
+    RetryableError while the database is away, FatalError when a newer program has changed it.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class SqlOutbox:
             self._settle(late, NOBODY)
         self._mark_when_due()
         found = self._ready(after, limit)
-        if not found and self._clock() >= self._look_at:
+        if not found and self._clock() >= self._look_at and len(self._waiting) < WAITING_MAX:
             self._look()
             found = self._ready(after, limit)
         if found:
@@ -273,14 +274,17 @@ class SqlOutbox:
 
     def _claimed(self, cursor: Cursor, table: str) -> Iterator[tuple[Block, str]]:
         """Claim blocks of a table and yield each with the condition of the rows wanted of it."""
+        # While there is a long way to go, what is new comes first.
+        newest = self._source.newest(cursor, table)
+        block = Block.of(table, newest)
+        unread = newest and newest not in self._in_hand.get(block, ())
+        # The block may be ours because of rows that wait for their stores.
+        if unread and (block in self._claims or self._claims.claim(cursor, block)):
+            yield block, NEW
         oldest = self._claim(cursor, table, NEW, self._start.get(table, 0))
         if not oldest and self._start.pop(table, 0):
             oldest = self._claim(cursor, table, NEW, 0)
         if oldest:
-            # While there is a long way to go, what is new comes first.
-            newest = Block.of(table, self._source.newest(cursor, table))
-            if newest not in self._claims and self._claims.claim(cursor, newest):
-                yield newest, NEW
             self._start[table] = oldest.last + 1
             yield oldest, NEW
         lane = self._lanes[table]
