@@ -69,7 +69,7 @@ MAY_WRITE["verify"] = MAY_WRITE["verify"] | {
 MAY_READ["verify"] = MAY_READ["verify"] | {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
 MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
-MAY_READ["watcher"] |= {"raven/v1"}
+MAY_READ["watcher"] |= {"raven/v1", WAITING, "$SYS/broker/version"}
 MAY_READ["health"] = MAY_READ["health"] | {WAITING}
 
 WILDCARDS = ["#", "+/#", "$SYS/#", "raven/v1/+/+", "raven/v1/+/+/+", "homeassistant/#"]

@@ -31,6 +31,9 @@ SAID_AT_ONCE: Final = 400
 RESEND_S: Final = 60.0
 """What was taken and is not confirmed after this is sent again."""
 
+STORES_MAX: Final = 32
+"""Stores that are waited for: whoever may confirm cannot fill a memory with names."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -38,14 +41,15 @@ class Stores:
     """Which stores must confirm: those named, or (``names`` None) each that ever confirmed."""
 
     ALLOWED = (
-        "auto (each that has ever confirmed anything to this service), or client ids of stores, "
-        "divided by commas"
+        "auto (each that has ever confirmed anything to this service), or client ids of at most 32 "
+        "stores, divided by commas"
     )
 
     def __init__(self, text: str) -> None:
         """Read a list; raise ValueError if it is none."""
         self.names: Final = None if text == "auto" else frozenset(text.split(","))
-        if self.names and not all(_NAME.fullmatch(name) for name in self.names):
+        names = self.names or ()
+        if len(names) > STORES_MAX or not all(_NAME.fullmatch(name) for name in names):
             raise ValueError(self.ALLOWED)
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from raven_reader.spool import REQUIRED, disk_errors, open_file, transaction
-from ravenbus.confirming import AUTO, RESEND_S, Stores
+from ravenbus.confirming import AUTO, RESEND_S, STORES_MAX, Stores
 from ravenbus.errors import PoisonError
 from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
@@ -24,7 +24,6 @@ KEEP_TURNS: Final = int(600 / TURN_S)
 RESEND_TURNS: Final = int(RESEND_S / TURN_S)
 ASK_TURNS: Final = int(300 / TURN_S)
 SENT_AGAIN_AT_ONCE: Final = 500
-STORES_MAX: Final = 32
 
 
 class SpoolOutbox:
@@ -135,7 +134,7 @@ class SpoolOutbox:
             self._db.execute("INSERT INTO store VALUES (?, ?, ?)", (name, bit, self._learns))
         self._bits[name] = bit
         if self._learns:
-            log.info("readings are kept until another store confirms them", extra={"store": name})
+            log.info("readings are kept until this store confirms them", extra={"store": name})
             self._required |= bit
         return bit
 
@@ -158,13 +157,17 @@ class SpoolOutbox:
 
     def _lost(self) -> list[tuple[int]]:
         """Return the keys of what is to be sent again now."""
-        lacking, most = self._heard & self._required, SENT_AGAIN_AT_ONCE
-        self._heard = 0
-        if not lacking and self._turn >= self._ask_turn:
+        heard, self._heard = self._heard & self._required, 0
+        found = self._owed(heard, SENT_AGAIN_AT_ONCE)
+        if not found and self._turn >= self._ask_turn:
             self._ask_turn = self._turn + ASK_TURNS
-            lacking, most = self._required, 1
+            found = self._owed(self._required, 1)
+        return found
+
+    def _owed(self, stores: int, most: int) -> list[tuple[int]]:
+        """Return the keys of what one of the stores should have confirmed by now."""
         return self._db.execute(
             "SELECT key FROM outbox INDEXED BY sent "
             "WHERE sent <= ? AND confirmed & ? != ? ORDER BY sent LIMIT ?",
-            (self._turn - RESEND_TURNS, lacking, lacking, most),
+            (self._turn - RESEND_TURNS, stores, stores, most),
         ).fetchall()

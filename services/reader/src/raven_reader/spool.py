@@ -87,7 +87,7 @@ class FullError(RetryableError):
 def locked(folder: Path) -> Iterator[None]:
     """Have the state's folder, made if there is none, to oneself; raise FatalError if another has it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise FatalError(f"RAVEN_STATE: {folder} cannot be used: {error}") from error
@@ -96,7 +96,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FatalError(
-                f"RAVEN_STATE: another reader uses {folder}: each needs a folder of its own"
+                f"RAVEN_STATE: another reader uses {folder}: stop it first, or use another folder"
             ) from error
         yield
 

@@ -28,7 +28,7 @@ from raven_sql_relay.source import (
     Source,
     mark,
 )
-from ravenbus.confirming import AUTO, RESEND_S, Stores
+from ravenbus.confirming import AUTO, RESEND_S, STORES_MAX, Stores
 from ravenbus.errors import RetryableError
 from ravenbus.messages import Confirmation
 from ravenbus.publisher import Entry
@@ -197,11 +197,12 @@ class SqlOutbox:
 
     def confirm(self, said: Confirmation) -> None:
         """Mark the rows as taken that every required store has; raise RetryableError."""
-        if self._stores.names is None and said.store not in self._required:
+        learns = self._stores.names is None and len(self._required) < STORES_MAX
+        if learns and said.store not in self._required:
             with self._database.transaction() as cursor:
                 cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (said.store,))
             self._required.add(said.store)
-            log.info("rows wait until another store confirms them", extra={"store": said.store})
+            log.info("rows wait until this store confirms them", extra={"store": said.store})
         if said.store not in self._required:
             return
         done = self._waiting.confirm(said, self._required)

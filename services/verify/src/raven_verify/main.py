@@ -40,7 +40,7 @@ REPLAY_BYTES: Final = 8 * 2**20
 
 STATUSES: Final = """\
 exit status:
-  0   every store has every reading once, and all stores say the same
+  0   every store has every reading once, or has it under way, and all stores say the same
   1   something lacks, is there twice, or differs
   69  a store, the spool or the broker cannot be reached
   78  the settings cannot be used
