@@ -21,6 +21,7 @@ NODES = ("home", "neighbour")
 STORES = ("mongo-recorder", "sql-writer")
 NOT_AUTHORIZED = 0x87
 WAITING = "$SYS/broker/store/messages/count"
+DROPPED = "$SYS/broker/publish/messages/dropped"
 START = "homeassistant/status"
 
 # What the architecture's table of topics gives to whom, written down without the access list.
@@ -49,7 +50,12 @@ ELSEWHERE |= {"raven/v1/home/reading", "raven/v1/home/reading/warning/x", "raven
 ELSEWHERE |= {"$SYS/broker/version", "raven/v1//status", "raven/v1/home/settings"}
 ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
 TOPICS = (
-    OF_NODES.union(*CONFIRMED.values()) | COMMANDS | HOMEASSISTANT | DEAD | ELSEWHERE | {WAITING}
+    OF_NODES.union(*CONFIRMED.values())
+    | COMMANDS
+    | HOMEASSISTANT
+    | DEAD
+    | ELSEWHERE
+    | {WAITING, DROPPED}
 )
 
 MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
@@ -69,7 +75,7 @@ MAY_WRITE["verify"] = MAY_WRITE["verify"] | {
 MAY_READ["verify"] = MAY_READ["verify"] | {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
 MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
-MAY_READ["watcher"] |= {"raven/v1", WAITING, "$SYS/broker/version"}
+MAY_READ["watcher"] |= {"raven/v1", DROPPED}
 MAY_READ["health"] = MAY_READ["health"] | {WAITING}
 
 WILDCARDS = ["#", "+/#", "$SYS/#", "raven/v1/+/+", "raven/v1/+/+/+", "homeassistant/#"]
