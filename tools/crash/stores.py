@@ -25,6 +25,7 @@ from ravensql.settings import MysqlUrl
 AWAY: Final = (PyMongoError, pymysql.err.Error, OSError)
 """What a store raises that cannot be asked now."""
 TIMEOUT_S: Final = 20
+COMPARE_S: Final = 120
 ASKED: Final = 2000
 """Readings looked for at once."""
 SECANTUS_ASKED: Final = 100
@@ -106,14 +107,18 @@ class Mongo:
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
-        self._client: MongoClient[dict[str, Any]] = MongoClient(
-            url,
+        self._url = url
+        self._client = self._connect(2, TIMEOUT_S)
+        self._db = self._client.get_default_database()
+
+    def _connect(self, answer_s: int, limit_s: int) -> MongoClient[dict[str, Any]]:
+        return MongoClient(
+            self._url,
             tz_aware=True,
             serverSelectionTimeoutMS=2000,
-            connectTimeoutMS=2000,
-            socketTimeoutMS=TIMEOUT_S * 1000,
+            connectTimeoutMS=answer_s * 1000,
+            socketTimeoutMS=limit_s * 1000,
         )
-        self._db = self._client.get_default_database()
 
     def has(self, run: str, seqs: Sequence[int]) -> set[int]:
         """Return those of the numbers that are stored."""
@@ -131,9 +136,12 @@ class Mongo:
 
     def copies(self, run: str) -> Iterator[Copy]:
         """Yield every reading that is stored of the run."""
-        for kind in KINDS:
-            for document in self._db[kind].find({"hash": run}, {"_id": 0}):
-                yield copy(kind, document)
+        # A server that is busy with an hour's readings answers no heartbeat for a while.
+        with self._connect(COMPARE_S, COMPARE_S) as client:
+            database = client.get_default_database()
+            for kind in KINDS:
+                for document in database[kind].find({"hash": run}, {"_id": 0}):
+                    yield copy(kind, document)
 
     def letters(self) -> Letters:
         """Return the dead letters."""

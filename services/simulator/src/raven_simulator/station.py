@@ -36,7 +36,7 @@ _LOOK_CLOSED_S: Final = 0.02
 _LOOK_OPEN_S: Final = 0.05
 _LOOK_DRAINING_S: Final = 0.002
 # The kernel hands bytes on in two steps, and only the second is counted: empty must stay empty for a while.
-_DRAINED_FOR_S: Final = 0.01
+_DRAINED_FOR_S: Final = 0.25
 _UNPLUG_PATIENCE_S: Final = 0.5
 
 
