@@ -44,12 +44,17 @@ class Notification(
     """What every kind has.
 
     ``device`` is the stick and ``meter`` the meter it heard, null where the fragment names none.
-    ``time`` is the device's clock, null where the fragment has none or the clock is not set.
+    ``time`` is the device's clock, null where the fragment has none or what it said cannot be true;
+    ``claimed_time`` then has what it said.
     """
 
     device: Annotated[Eui64 | None, Meta(description="the stick, EUI-64, 16 lower-case hex digits")]
     meter: Annotated[Eui64 | None, Meta(description="the meter, EUI-64, 16 lower-case hex digits")]
     time: Annotated[UtcTime | None, Meta(description="the device's clock, UTC, RFC 3339 with Z")]
+    claimed_time: Annotated[
+        UtcTime | None,
+        Meta(description="what the device's clock said where it cannot be true, so `time` is null"),
+    ] = None
 
 
 class Scaled(Notification, frozen=True, kw_only=True):
@@ -139,9 +144,12 @@ class MessageCluster(Notification, frozen=True, kw_only=True):
 
 
 class PriceCluster(Notification, frozen=True, kw_only=True):
-    """The price in force (RAVEn XML API r127 p.21); ``currency`` is the ISO 4217 number."""
+    """The price in force, which may be negative (RAVEn XML API r127 p.21).
 
-    price: Uint32 | None
+    ``currency`` is the ISO 4217 number.
+    """
+
+    price: Int32 | None
     trailing_digits: Uint8 | None
     price_per_kwh: PricePerKwh | None
     currency: Uint16 | None = None
@@ -201,7 +209,7 @@ class PriceBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     threshold: Uint32 | None = None
     threshold_kwh: KilowattHours | None = None
-    price: Uint32 | None
+    price: Int32 | None
     price_per_kwh: PricePerKwh | None
 
 
