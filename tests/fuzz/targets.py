@@ -72,7 +72,7 @@ def framing(data: bytes) -> None:
     for outcome in in_pieces:
         assert len(mask(outcome.raw)) == len(outcome.raw)
         if isinstance(outcome, Accepted):
-            _require_storable(_reading(outcome.notification))
+            _require_storable(_reading(outcome.report.notification))
 
 
 def consumer(data: bytes) -> None:
@@ -134,7 +134,8 @@ def _reading(notification: Notification) -> Reading:
 
 
 def _comparable(outcome: Outcome) -> tuple[Any, ...]:
-    return tuple(str(part) if isinstance(outcome, Rejected) else part for part in outcome)
+    said = outcome.error if isinstance(outcome, Rejected) else outcome.report.notification
+    return type(outcome), outcome.raw, str(said)
 
 
 def _require_bounded(intake: Intake) -> None:

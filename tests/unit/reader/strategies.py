@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import cycle
@@ -31,27 +32,50 @@ def signed(bits):
 
 
 ids = st.integers(1, 2**64 - 1)
-times = st.one_of(st.just(UNSET), st.just(0), st.integers(0x10000000, 0xFFFFFFFE))
+OLDEST = 0x10000000
+times = st.one_of(st.just(UNSET), st.just(0), st.integers(0, 0xFFFFFFFE))
+
+
+def is_read_as_printed(text):
+    """Say whether a text in code page 1252 is no other text in UTF-8, and has no filler."""
+    with suppress(UnicodeDecodeError):
+        return text == text.encode("cp1252").decode() == text.strip()
+    return text == text.strip() and not text.endswith("ÿ")
+
+
 texts = st.text(st.characters(codec="cp1252", exclude_categories=["Cc"]), max_size=40).filter(
-    lambda text: text == text.strip() and not text.endswith("ÿ")
+    is_read_as_printed
 )
 factors = st.sampled_from([0, 1, 2, 3, 1000, 10000, 0xFFFFFF, 0xFFFFFFFF])
+ONES = {2**bits - 1 for bits in (32, 48, 64)}
+SEVENS = {2 ** (bits - 1) - 1 for bits in (32, 48, 64)}
+LOWEST = {-(2 ** (bits - 1)) for bits in (24, 32, 64)}
+HIGHEST = {2 ** (bits - 1) - 1 for bits in (24, 32, 64)}
 
 
 def eui(number):
     return f"{number:016x}"
 
 
-def moment(seconds):
+def said(seconds):
     return None if seconds in (0, UNSET) else EPOCH + timedelta(seconds=seconds)
 
 
-def none_if(value, sentinel):
-    return None if value == sentinel else value
+def moment(seconds):
+    """Return a time that a device can have had."""
+    return said(seconds) if seconds >= OLDEST else None
+
+
+def none_if(value, *sentinels):
+    return None if value in sentinels else value
+
+
+def factor(value):
+    return none_if(value, 0xFFFFFF, 0xFFFFFFFF)
 
 
 def scaled(raw, multiplier, divisor):
-    if raw is None or 0xFFFFFF in (multiplier, divisor):
+    if None in (raw, factor(multiplier), factor(divisor)):
         return None
     return float(Fraction(raw * (multiplier or 1), divisor or 1))
 
@@ -62,8 +86,8 @@ def money(raw, trailing_digits):
 
 def _scale(multiplier, divisor, left):
     return {
-        "multiplier": none_if(multiplier, 0xFFFFFF),
-        "divisor": none_if(divisor, 0xFFFFFF),
+        "multiplier": factor(multiplier),
+        "divisor": factor(divisor),
         "digits_right": 3 if left == "demand" else 1,
         "digits_left": 0 if left == "usage" else 6,
         "suppress_leading_zero": True,
@@ -79,7 +103,8 @@ class Ids:
 
     def __call__(self, time=UNSET):
         meter = None if self.meter is None else eui(self.meter)
-        return {"device": eui(self.device), "meter": meter, "time": moment(time)}
+        found = {"device": eui(self.device), "meter": meter, "time": moment(time)}
+        return found | ({"claimed_time": said(time)} if time < OLDEST else {})
 
     @property
     def printed(self):
@@ -88,12 +113,12 @@ class Ids:
 
 def _demand(draw):
     of, time, multiplier, divisor = Ids(draw), draw(times), draw(factors), draw(factors)
-    width = draw(st.sampled_from([6, 8]))
-    raw = draw(signed(4 * width))
+    width = draw(st.sampled_from([6, 8, 16]))
+    raw = draw(signed(min(4 * width, 32)))
     xml = printed.instantaneous_demand(
         **of.printed, time=time, demand=raw, multiplier=multiplier, divisor=divisor, width=width
     )
-    raw = none_if(raw, -0x800000)
+    raw = none_if(raw, *LOWEST, *HIGHEST)
     return xml, n.InstantaneousDemand(
         **of(time),
         **_scale(multiplier, divisor, "demand"),
@@ -115,7 +140,7 @@ def _summation(draw):
         divisor=divisor,
         width=width,
     )
-    raw = [none_if(value, 0xFFFFFFFFFFFF) for value in raw]
+    raw = [none_if(value, *ONES, *SEVENS) for value in raw]
     return xml, n.CurrentSummationDelivered(
         **of(time),
         **_scale(multiplier, divisor, "summation"),
@@ -132,6 +157,7 @@ def _usage(draw):
     width = draw(st.sampled_from([8, 16]))
     raw = draw(signed(4 * width))
     same = {**of.printed, "usage": raw, "multiplier": multiplier, "divisor": divisor}
+    raw = none_if(raw, -1, *LOWEST, *HIGHEST)
     meant = {
         **_scale(multiplier, divisor, "usage"),
         "usage_kwh": scaled(raw, multiplier, divisor),
@@ -144,8 +170,13 @@ def _usage(draw):
     return xml, n.LastPeriodUsage(**of(), **meant, last_usage=raw, end_date=moment(end))
 
 
+def price(raw):
+    """Return what 32 bits mean as a price: negative with the top bit."""
+    return none_if(raw - 2**32 if raw >= 2**31 else raw, -1, *LOWEST, *HIGHEST)
+
+
 def _price(draw):
-    of, time, raw, digits = Ids(draw), draw(times), draw(up_to(32)), draw(up_to(8))
+    of, time, raw, digits = Ids(draw), draw(times), draw(up_to(32)), draw(up_to(4))
     raw = draw(st.sampled_from([raw, 0, UNSET]))
     tier, currency, label = draw(up_to(8)), draw(up_to(16)), draw(texts)
     start, duration = draw(times), draw(up_to(16))
@@ -156,7 +187,7 @@ def _price(draw):
         price=printed.Price(raw, digits, label, tier, currency),
         window=(start, duration) if emu else None,
     )
-    raw = None if raw == UNSET or (raw == 0 and not label) else raw
+    raw = None if raw == 0 and not label else price(raw)
     return xml, n.PriceCluster(
         **of(time),
         price=raw,
@@ -173,7 +204,7 @@ def _price(draw):
 
 def _clock(draw):
     of, utc, local = Ids(draw), draw(times), draw(times)
-    both = moment(utc) and moment(local)
+    both = said(utc) and said(local)
     xml = printed.time_cluster(**of.printed, utc=utc, local=local)
     return xml, n.TimeCluster(**of(utc), local_offset_s=local - utc if both else None)
 
@@ -285,7 +316,7 @@ def _profile(draw):
 
 def _blocks(draw):
     of, time, multiplier, divisor = Ids(draw), draw(times), draw(factors), draw(factors)
-    currency, digits = draw(up_to(16)), draw(up_to(8))
+    currency, digits = draw(up_to(16)), draw(up_to(4))
     blocks = draw(st.lists(st.tuples(up_to(32), up_to(32)), max_size=6))
     xml = printed.block_price_detail(
         **of.printed,
@@ -296,22 +327,22 @@ def _blocks(draw):
         multiplier=multiplier,
         divisor=divisor,
     )
-    meant = [(none_if(threshold, UNSET), none_if(price, UNSET)) for threshold, price in blocks]
+    meant = [(none_if(threshold, UNSET), price(raw)) for threshold, raw in blocks]
     return xml, n.BlockPriceDetail(
         **of(time),
         number_of_blocks=len(blocks),
-        multiplier=none_if(multiplier, 0xFFFFFF),
-        divisor=none_if(divisor, 0xFFFFFF),
+        multiplier=factor(multiplier),
+        divisor=factor(divisor),
         currency=currency,
         trailing_digits=digits,
         blocks=[
             n.PriceBlock(
                 threshold=threshold,
                 threshold_kwh=scaled(threshold, multiplier, divisor),
-                price=price,
-                price_per_kwh=money(price, digits),
+                price=per_kwh,
+                price_per_kwh=money(per_kwh, digits),
             )
-            for threshold, price in meant
+            for threshold, per_kwh in meant
         ],
     )
 

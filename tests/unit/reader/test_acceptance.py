@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raven_reader.acceptance import SETTLES_AFTER, Acceptance, Limits
+from raven_reader.acceptance import (
+    REGISTER_SETTLES_AFTER,
+    WAITING_MAX,
+    WAITS_AT_MOST,
+    Acceptance,
+    Impossible,
+    Limits,
+    Report,
+)
 from ravenbus import notifications as n
-from ravenbus.errors import PoisonError
 
 from .strategies import steady
 
@@ -46,20 +53,35 @@ def summation(delivered, received=0.0, *, meter=HOUSE, time=NOON):
 
 
 class Judge:
-    """An acceptance whose verdicts are texts: the reason, or nothing."""
+    """An acceptance whose verdicts are texts: the reason, `waits`, or nothing."""
 
     def __init__(self, **limits):
         self.acceptance = Acceptance(Limits(**limits))
+        self.reports = []
+        self.verdicts = {}
 
     def __call__(self, notification, received=NOON):
-        try:
-            self.acceptance.judge(notification, received)
-        except PoisonError as error:
-            return error.reason
-        return ""
+        """Judge a report, and return the verdict on it so far."""
+        self.reports.append(Report(notification, b"", received))
+        self.verdicts[self.reports[-1]] = "waits"
+        self._note(self.acceptance.judge(self.reports[-1]))
+        return self.verdicts[self.reports[-1]]
 
-    def several(self, *notifications):
-        return [self(notification) for notification in notifications]
+    def _note(self, decisions):
+        for decision in decisions:
+            assert self.verdicts[decision.report] == "waits", "decided twice"
+            impossible = isinstance(decision, Impossible)
+            self.verdicts[decision.report] = decision.error.reason if impossible else ""
+
+    def several(self, *notifications, every_s=0):
+        """Judge reports one after another; return what was decided on each in the end."""
+        for number, notification in enumerate(notifications):
+            self(notification, NOON + timedelta(seconds=number * every_s))
+        return list(self.verdicts.values())
+
+    def finish(self):
+        self._note(self.acceptance.finish())
+        return list(self.verdicts.values())
 
 
 @pytest.mark.parametrize(
@@ -83,70 +105,87 @@ def test_a_reading_without_a_value_is_possible():
     assert judge(n.CurrentSummationDelivered(**empty, **nothing)) == ""
 
 
-@pytest.mark.parametrize("ahead_s", [-86401, -86400, 0, 86400, 86401])
-def test_a_fresh_report_shows_the_devices_clock(ahead_s):
-    """A demand whose time is further from the host's than the limit is rejected, either way."""
-    reading = demand(1.0, time=NOON + timedelta(seconds=ahead_s))
-    expected = "clock-far-off" if abs(ahead_s) > 86400 else ""
-    assert Judge()(reading) == expected
-    assert Judge(max_clock_skew_s=0)(reading) == ""
-    assert Judge()(reading, None) == ""
-
-
-def test_a_price_may_be_old_and_not_from_the_future():
-    """What was set long ago may be reported now; what is set in days is a wrong digit."""
-    price = n.PriceCluster(
-        device=STICK,
-        meter=HOUSE,
-        time=NOON - timedelta(days=400),
-        price=1,
-        trailing_digits=2,
-        price_per_kwh=0.01,
-    )
-    assert Judge()(price) == ""
-    assert Judge()(price, NOON - timedelta(days=402)) == ""
-    assert Judge()(price, datetime(2026, 1, 2, tzinfo=UTC)) == ""
-    late = NOON + timedelta(days=2)
-    future = n.MessageCluster(device=STICK, meter=HOUSE, time=late, text="x")
-    assert Judge()(future) == "clock-far-off"
-
-
-def test_a_host_without_a_clock_judges_nobody():
-    """A host that starts in the past, as one without a battery does, loses no reading by it."""
-    assert Judge()(demand(1.0), datetime(1970, 1, 1, tzinfo=UTC)) == ""
-    assert Judge()(demand(1.0), datetime(2025, 12, 31, tzinfo=UTC)) == ""
+@pytest.mark.parametrize(("per_kwh", "reason"), [(-100.0, ""), (100.1, "price-too-large")])
+def test_a_price_has_a_limit_either_way(per_kwh, reason):
+    """A price beyond the limit is rejected, also that of a block; 0 turns the limit off."""
+    prices = {"price": 1, "price_per_kwh": per_kwh}
+    ids = {"device": STICK, "meter": HOUSE, "time": NOON, "trailing_digits": 3}
+    price = n.PriceCluster(**ids, **prices)
+    blocks = n.BlockPriceDetail(**ids, multiplier=1, divisor=1, blocks=[n.PriceBlock(**prices)])
+    assert Judge().several(price, blocks) == [reason] * 2
+    assert Judge(max_price_per_kwh=0.0).several(price, blocks) == [""] * 2
 
 
 def test_another_device_is_rejected_until_it_insists():
-    """One wrong id is damage; the same new id several times in a row is another stick."""
+    """One wrong id is damage; the same new id three times in a row is another stick, from the first."""
     judge = Judge()
     own, other = demand(1.0), demand(1.0, device=OTHER)
     assert judge.several(own, other, own, other, other) == [
         "",
         "other-device",
         "",
-        "other-device",
-        "other-device",
+        "waits",
+        "waits",
     ]
-    assert judge(other) == ""
-    assert judge(own) == "other-device"
+    assert judge.several(other) == ["", "other-device", "", "", "", ""]
+    assert judge(own) == "waits"
+    assert judge.finish()[-1] == "other-device"
 
 
 def test_different_wrong_ids_never_settle():
     """Ids that are damaged each in its own way do not agree, and change nothing."""
     judge = Judge()
-    judge(demand(1.0))
     wrong = [demand(1.0, device=f"d8d5b9000000{number:04x}") for number in range(10)]
-    assert set(judge.several(*wrong)) == {"other-device"}
-    assert judge(demand(1.0)) == ""
+    assert judge.several(demand(1.0), *wrong, demand(1.0)) == ["", *["other-device"] * 10, ""]
 
 
-def test_another_port_may_be_another_stick():
-    """After the port was opened again, the first id counts."""
+@pytest.mark.parametrize("first", [STICK, OTHER])
+def test_another_port_may_be_another_stick(first):
+    """After the port was opened again the first id counts, and decides on what waited."""
+    judge = Judge()
+    judge.several(demand(1.0), demand(1.0, device=OTHER))
+    judge.acceptance.another_port()
+    assert judge(demand(1.0, device=first)) == ""
+    assert list(judge.verdicts.values())[1] == ("" if first == OTHER else "other-device")
+
+
+def test_a_damaged_meter_id_makes_no_meter():
+    """A meter that came once is no reading's, and the true one goes on being read."""
+    judge = Judge()
+    reports = [demand(1.0), demand(1.0, meter=GARAGE), demand(1.0), summation(1.0, meter=GARAGE)]
+    assert judge.several(*reports) == ["", "waits", "", "waits"]
+    assert judge.finish() == ["", "unknown-meter", "", "unknown-meter"]
+
+
+def test_several_meters_and_a_new_one_are_read_from_their_first_report():
+    """A meter that came three times is real: what waited until then is taken in, none is lost."""
+    judge = Judge()
+    pairs = [demand(1.0), demand(2.0, meter=GARAGE)] * 4
+    assert judge.several(*pairs) == [""] * 8
+    assert judge(demand(1.0, meter=None)) == ""
+
+
+def test_a_meter_is_known_after_a_restart():
+    """What was accepted before names the meters that are real."""
+    judge = Judge()
+    judge.acceptance.resume(demand(1.0), NOON)
+    judge.acceptance.resume(demand(1.0, meter=GARAGE), NOON)
+    assert judge.several(demand(1.0, meter=GARAGE), demand(1.0)) == ["", ""]
+
+
+def test_a_meter_that_does_not_come_again_waits_for_an_hour():
+    """What waits longer than any meter is silent, or is one too many, is rejected."""
     judge = Judge()
     judge(demand(1.0))
-    judge.acceptance.another_port()
-    assert judge.several(demand(1.0, device=OTHER), demand(1.0)) == ["", "other-device"]
+    judge(demand(1.0, meter=GARAGE))
+    late = NOON + WAITS_AT_MOST
+    assert judge(demand(1.0, time=late), late) == ""
+    assert list(judge.verdicts.values())[1] == "waits"
+    late += timedelta(seconds=1)
+    judge(demand(1.0, time=late), late)
+    assert list(judge.verdicts.values())[1] == "unknown-meter"
+    judge.several(*(demand(1.0, meter=f"{number:016x}") for number in range(WAITING_MAX + 5)))
+    assert list(judge.verdicts.values()).count("waits") == WAITING_MAX
 
 
 @pytest.mark.parametrize(
@@ -165,7 +204,8 @@ def test_a_register_grows_by_what_is_possible(delivered, received, reason):
     """Neither register goes down, nor grows faster than the largest demand, with an hour's slack."""
     judge = Judge(max_demand_kw=100.0)
     judge(summation(1000.0, 500.0))
-    assert judge(summation(delivered, received)) == reason
+    judge(summation(delivered, received))
+    assert judge.finish() == ["", reason]
 
 
 def test_a_register_may_grow_while_nobody_listens():
@@ -173,32 +213,87 @@ def test_a_register_may_grow_while_nobody_listens():
     judge = Judge(max_demand_kw=10.0)
     judge(summation(1000.0))
     later = NOON + timedelta(days=7)
-    assert judge(summation(1000.0 + 7 * 24 * 10 + 11, time=later), later) == "summation-jump"
+    assert judge(summation(1000.0 + 7 * 24 * 10 + 11, time=later), later) == "waits"
     assert judge(summation(1000.0 + 7 * 24 * 10, time=later), later) == ""
 
 
-def test_a_damaged_digit_does_not_become_the_baseline():
-    """A register that jumped once is rejected, and the true ones go on being accepted."""
-    judge = Judge()
-    verdicts = judge.several(
-        summation(1000.0), summation(5000.0), summation(1000.1), summation(1000.2)
-    )
-    assert verdicts == ["", "summation-jump", "", ""]
+def registers(*kwh, every_s=240):
+    """Return reports of a register, as far apart as a device sends them."""
+    times = (NOON + timedelta(seconds=number * every_s) for number in range(len(kwh)))
+    return [summation(value, time=time) for value, time in zip(kwh, times, strict=True)]
 
 
-def test_a_new_meter_settles():
-    """Registers that went down and agree with each other are a new meter's after three."""
+DOWN, JUMP = "summation-down", "summation-jump"
+
+
+@pytest.mark.parametrize(
+    ("kwh", "verdicts"),
+    [
+        # A digit was damaged.
+        ((1000.0, 5000.0, 1000.1, 1000.2), ("", JUMP, "", "")),
+        ((1000.0, 5000.0, 9000.0, 1000.1, 1000.2), ("", JUMP, JUMP, "", "")),
+        # A meter was replaced, or reset: it is read from its first report.
+        ((90000.0, 1.0, 1.1, 1.2, 1.3, 1.4), ("", "", "", "", "", "")),
+        # It is replaced by one that is not used for a while.
+        ((90000.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.2), ("", "", "", "", "", "", "")),
+        # It is too early to say.
+        ((90000.0, 1.0, 1.1, 1.2), ("", "waits", "waits", "waits")),
+        # A constant is no register, however long it lasts.
+        ((601.0, *[0.0] * 500, 601.1), ("", *[DOWN] * 500, "")),
+        ((601.0, *[0.0] * 20), ("", *["waits"] * 20)),
+        # The first was wrong: the true ones win, whichever way it was.
+        ((9999.0, 601.0, 601.1, 601.2, 601.3, 601.4), ("", "", "", "", "", "")),
+        ((1.0, 601.0, 601.1, 601.2, 601.3, 601.4), ("", "", "", "", "", "")),
+        # Damage among them does not help, and does not win.
+        (
+            (9999.0, 601.0, 9998.0, 601.1, 601.2, 5.0, 601.3, 601.4),
+            ("", "", DOWN, "", "", DOWN, "", ""),
+        ),
+    ],
+)
+def test_only_what_behaves_like_a_register_replaces_one(kwh, verdicts):
+    """Registers that contradict the known ones win by going on, for a while, and growing."""
     judge = Judge()
-    swapped = [summation(1.0 + number / 10) for number in range(SETTLES_AFTER + 1)]
-    verdicts = judge.several(summation(90000.0), *swapped)
-    assert verdicts == ["", "summation-down", "summation-down", "", ""]
+    for report in registers(*kwh):
+        judge(report, report.time)
+    assert tuple(judge.verdicts.values()) == verdicts
+
+
+@pytest.mark.parametrize("every_s", [1, 30, 299])
+def test_a_register_settles_by_time_and_not_by_reports(every_s):
+    """However often a device reports, a register has to go on for ten minutes."""
+    judge = Judge()
+    kwh = (90000.0, *(1 + number / 1000 for number in range(900 // every_s)))
+    for report in registers(*kwh, every_s=every_s):
+        verdict = judge(report, report.time)
+        lasted = report.time - NOON - timedelta(seconds=every_s)
+        if lasted >= timedelta():
+            assert verdict == ("" if lasted >= REGISTER_SETTLES_AFTER else "waits")
+
+
+def test_a_host_whose_clock_jumps_settles_no_register():
+    """The device's own time tells how long a register went on, where it tells any."""
+    judge = Judge()
+    reports = registers(90000.0, 1.0, 1.1, 1.2, every_s=10)
+    for number, report in enumerate(reports):
+        judge(report, NOON + timedelta(days=number))
+    assert list(judge.verdicts.values())[1:] == ["waits"] * 3
+
+
+def test_too_many_that_wait_are_given_up():
+    """What contradicts the register without end takes bounded memory, and is rejected then."""
+    judge = Judge()
+    for report in registers(601.0, *[0.0] * (WAITING_MAX + 2)):
+        judge(report, report.time)
+    found = list(judge.verdicts.values())
+    assert (found.count("waits"), found.count(DOWN)) == (1, WAITING_MAX + 1)
 
 
 def test_each_meter_has_its_own_registers():
     """Two meters that one stick hears are not compared with each other."""
     judge = Judge()
-    reports = [summation(9000.0), summation(10.0, meter=GARAGE)] * 2
-    assert judge.several(*reports) == [""] * 4
+    reports = [summation(9000.0), summation(10.0, meter=GARAGE)] * 3
+    assert judge.several(*reports) == [""] * 6
 
 
 def test_a_baseline_outlasts_a_restart():
@@ -207,7 +302,8 @@ def test_a_baseline_outlasts_a_restart():
     before = summation(1000.0)
     judge.acceptance.resume(before, NOON)
     assert judge.acceptance.is_repeat(before)
-    assert judge(summation(999.0)) == "summation-down"
+    assert judge(summation(999.0)) == "waits"
+    assert judge.finish() == [DOWN]
 
 
 def test_a_repetition_is_the_same_in_everything():
@@ -239,3 +335,22 @@ def test_honest_meters_are_never_rejected(loads_kw, start_wh, every_s):
         time += timedelta(seconds=every_s)
         assert judge(summation(int(energy_wh) / 1000, time=time), time) == ""
         assert judge(demand(load_kw, time=time), time) == ""
+
+
+@steady
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**4)), min_size=1, max_size=60),
+    st.sampled_from([15, 240]),
+)
+def test_any_history_of_registers_is_decided_once_and_what_is_accepted_goes_up(history, every_s):
+    """Nothing is lost or decided twice, and what goes down was said for ten minutes first."""
+    judge = Judge()
+    kwh = [start + grown / 1000 for start, grown in history for _ in range(3)]
+    reports = registers(*kwh, every_s=every_s)
+    for report in reports:
+        judge(report, report.time)
+    judge.finish()
+    assert len(judge.verdicts) == len(reports)
+    assert set(judge.verdicts.values()) <= {"", DOWN, JUMP}
+    accepted = [r.notification for r, verdict in judge.verdicts.items() if not verdict]
+    assert accepted[0] == reports[0]

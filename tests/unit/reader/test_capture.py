@@ -76,7 +76,7 @@ def intake():
 
 @pytest.fixture(scope="module")
 def outcomes(data, intake):
-    return intake.feed(data, None)
+    return intake.feed(data, None) + intake.finish()
 
 
 def test_every_good_fragment_is_read_and_nothing_else(whole, outcomes):
@@ -113,7 +113,7 @@ def test_the_other_starts_are_damaged(data, whole, intake):
 
 def test_what_is_read_is_plausible(outcomes):
     """No reading is made up: one meter, demands of a house, a clock and registers that only grow."""
-    read = [outcome.notification for outcome in outcomes if isinstance(outcome, Accepted)]
+    read = [outcome.report.notification for outcome in outcomes if isinstance(outcome, Accepted)]
     assert Counter(kind_of(reading) for reading in read) == {
         "instantaneous_demand": 602,
         "price_cluster": 98,
@@ -139,4 +139,5 @@ def test_pieces_do_not_matter(data, outcomes, size):
         for start in range(0, len(data), size)
         for outcome in intake.feed(data[start : start + size], None)
     ]
+    found += intake.finish()
     assert [(type(o), o.raw) for o in found] == [(type(o), o.raw) for o in outcomes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,11 @@ def reason_against(xml):
     return refused.value.reason
 
 
+def usage(text):
+    """Return a CurrentPeriodUsage of a usage as printed."""
+    return of_example("usage of the period").replace(b"0x0000000000001075", text.encode())
+
+
 def of_example(name):
     return next(example.xml for example in EXAMPLES if example.name == name)
 
@@ -71,7 +77,7 @@ def test_the_examples_cover_every_kind():
     [
         ("0x00059d", 1437),
         ("0xfffff6", -10),
-        ("0x7fffff", 0x7FFFFF),
+        ("0x7ffffe", 0x7FFFFE),
         ("0x800001", -0x7FFFFF),
         ("0xfffffa36", -1482),
         ("0xfffffc18", -1000),
@@ -101,15 +107,14 @@ def test_the_printed_width_carries_the_sign_of_a_demand(text, value):
 )
 def test_the_printed_width_carries_the_sign_of_a_usage(text, value):
     """A usage is negative in 32 and in 64 bits."""
-    xml = of_example("usage of the period").replace(b"0x0000000000001075", text.encode())
-    assert read(xml).current_usage == value
+    assert read(usage(text)).current_usage == value
 
 
 @pytest.mark.parametrize(
     ("text", "kwh"),
     [
         ("0x80000000", 2147483.648),
-        ("0xffffffff", 4294967.295),
+        ("0xfffffffe", 4294967.294),
         ("0x0000000080000000", 2147483.648),
         ("0x0000000100000000", 4294967.296),
         ("0x0000fffffffffffe", 281474976710.654),
@@ -161,11 +166,31 @@ def test_the_manuals_own_example_of_a_scale():
         (price(Duration="0xffff"), "duration"),
         (of_example("schedule that is off"), "frequency_s"),
         (demand("0x800000"), "demand"),
+        (demand("0x7fffff"), "demand"),
+        (demand("0x7fffffff"), "demand"),
+        (demand("0xffffffffff800000"), "demand"),
         (demand("0xff800000"), "demand_kw"),
         (demand(Multiplier="0xffffff"), "multiplier"),
         (demand(Divisor="0x00ffffff"), "demand_kw"),
         (summation("0x0000ffffffffffff"), "summation_delivered"),
         (summation("0xffffffffffff"), "delivered_kwh"),
+        (summation("0xffffffff"), "delivered_kwh"),
+        (summation("0x00000000ffffffff"), "delivered_kwh"),
+        (summation("0xffffffffffffffff"), "delivered_kwh"),
+        (summation("0xffffffffff"), "delivered_kwh"),
+        (summation("0xffffff"), "delivered_kwh"),
+        (summation("0x7fffffff"), "delivered_kwh"),
+        (summation("0x000000007fffffff"), "delivered_kwh"),
+        (summation("0x00007fffffffffff"), "delivered_kwh"),
+        (summation("0x7fffffffffffffff"), "delivered_kwh"),
+        (summation(received="0xffffffff"), "received_kwh"),
+        (usage("0xffffffff"), "current_usage"),
+        (usage("0x7fffffffffffffff"), "current_usage"),
+        (usage("0x8000000000000000"), "usage_kwh"),
+        (demand(Divisor="0xffffffff"), "divisor"),
+        (price(Price="0x7fffffff"), "price"),
+        (price(Price="0x80000000"), "price"),
+        (price(StartTime="0x00000e10"), "start_time"),
         (of_example("network not found"), "status_code"),
         (of_example("not joined").replace(b"0xab", b"null"), "status_code"),
         (of_example("not joined"), "meter"),
@@ -174,6 +199,47 @@ def test_the_manuals_own_example_of_a_scale():
 def test_a_sentinel_means_nothing(xml, field):
     """What stands for "no value" is null, and what is made of it too: never a number."""
     assert getattr(read(xml), field) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "per_kwh"),
+    [("0xfffffff6", -0.01), ("0x80000001", -2147483.647), ("0xa", 0.01), ("0x0000000a", 0.01)],
+)
+def test_the_printed_width_carries_the_sign_of_a_price(raw, per_kwh):
+    """A price below zero is negative, never four million."""
+    assert read(price(Price=raw, TrailingDigits="0x03")).price_per_kwh == per_kwh
+    xml = of_example("block prices of an EMU-2").replace(b"0x000039ac", raw.encode())
+    assert read(xml.replace(b"0x05", b"0x03")).blocks[0].price_per_kwh == per_kwh
+
+
+@pytest.mark.parametrize(
+    ("hints", "meant"),
+    [
+        (("0x00000003", "0x0000000f", "0x0001"), (3, 15, True)),
+        (("0x03", "0x000f", "0x00000000"), (3, 15, False)),
+        (("0x100", "-1", "maybe"), (None, None, None)),
+        (("", "x", "0x02"), (None, None, None)),
+    ],
+)
+def test_a_display_hint_rejects_nothing(hints, meant):
+    """Hints are never applied, so one of any width, or none that can be read, costs no value."""
+    names = ("DigitsRight", "DigitsLeft", "SuppressLeadingZero")
+    found = read(demand(**dict(zip(names, hints, strict=True))))
+    assert found.demand_kw == 1.437
+    assert (found.digits_right, found.digits_left, found.suppress_leading_zero) == meant
+
+
+@pytest.mark.parametrize("seconds", [1, 0xE10, 0x0136E6C0, 0x0FFFFFFF])
+def test_a_clock_that_was_never_set_costs_no_reading(seconds):
+    """A clock that counts from power-up is no time of a reading; what it said stays visible."""
+    claimed = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    stamp = f"0x{seconds:08x}"
+    for xml in (demand(TimeStamp=stamp), summation(TimeStamp=stamp), price(TimeStamp=stamp)):
+        assert (read(xml).time, read(xml).claimed_time) == (None, claimed)
+    ids = {"DeviceMacId": "0xd8d5b90000001234"}
+    raw = fragment("TimeCluster", {**ids, "UTCTime": stamp, "LocalTime": stamp})
+    assert (read(raw).time, read(raw).claimed_time) == (None, claimed)
+    assert read(raw).local_offset_s == 0
 
 
 def test_a_price_of_zero_with_a_label_is_a_price():
@@ -194,10 +260,8 @@ def test_the_clock_counts_from_2000():
     [
         demand("0x0059d"),
         demand("0x059d"),
-        demand("0x0000000000000010"),
         demand(Multiplier="0x0000001"),
         demand(TimeStamp="0x3136e6c"),
-        demand(TimeStamp="0x0136e6c0"),
         summation("0x000000009586914"),
         price(Price="0x000025b"),
         price(Currency="0x048"),
@@ -220,7 +284,9 @@ def test_a_number_that_lost_digits_is_rejected(xml):
         demand("-1"),
         demand("0x00059g"),
         demand("0x1ffffffff"),
-        demand(SuppressLeadingZero="maybe"),
+        demand("0x0000000100000000"),
+        price(TrailingDigits="0x10"),
+        price(TrailingDigits="0xff"),
         demand(Divisor="0x100000000"),
         summation("0x0001000000000000"),
         of_example("connected").replace(b">25<", b">0x19<"),
@@ -288,6 +354,24 @@ def test_text_is_code_page_1252_and_unescaped_once():
     """A text is what the utility wrote: no character is lost, &amp;lt; stays escaped text."""
     xml = of_example("message").replace(b"&lt;", b"\x80 &amp;lt; <![CDATA[<b> &amp;]]>")
     assert read(xml).text == "Peak today 4pm & later: please use € &lt; <b> &amp; 2 kW"
+
+
+def test_only_references_of_xml_are_resolved():
+    """HTML's names, numbers of no character and cut references stay as the utility wrote them."""
+    written = (
+        b"&eacute;&copy &#233;&#xe9;&quot;&apos; &#0;&#xd800;&#x110000;&#9999999; &amp;eacute;"
+    )
+    xml = of_example("message").replace(b"&lt;", written)
+    expected = "&eacute;&copy éé\"' &#0;&#xd800;&#x110000;&#9999999; &eacute;"
+    assert f"please use {expected} 2 kW" in read(xml).text
+
+
+@steady
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40))
+def test_any_text_in_utf_8_is_read_as_it_was_written(text):
+    """Whatever a utility writes in UTF-8 comes back, escaped as XML asks for."""
+    xml = of_example("message").replace(b"Peak", escape(text).encode() + b"Peak")
+    assert read(xml).text.startswith(f"{text.lstrip()}Peak")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from raven_reader.discovery import payload
+from ravenbus.messages import Status
 from ravenbus.notifications import KINDS, DeviceInfo
 from ravenbus.topics import Topics
 
@@ -28,11 +29,19 @@ def described(node="home", info=INFO, currency=840):
 
 
 def test_each_sensor_reads_a_field_that_its_topic_has():
-    """A sensor's topic is a kind's retained reading, and its template a field of that kind."""
+    """A sensor's topic is a kind's retained reading or the status, its template a field of that."""
+    messages = {f"latest/{kind}": of for kind, of in KINDS.items()} | {"status": Status}
     for sensor in described()["components"].values():
-        kind = sensor["state_topic"].removeprefix("raven/v1/home/latest/")
+        message = messages[sensor["state_topic"].removeprefix("raven/v1/home/")]
         field = re.fullmatch(r"\{\{ value_json\.(\w+) \}\}", sensor["value_template"])[1]
-        assert field in KINDS[kind].__struct_fields__
+        assert field in message.__struct_fields__
+
+
+def test_the_clock_is_a_diagnostic():
+    """Whose clock is wrong is one of the words that a status has."""
+    clock = described()["components"]["clock"]
+    assert (clock["device_class"], clock["entity_category"]) == ("enum", "diagnostic")
+    assert clock["options"] == ["right", "unset", "off", "host-behind"]
 
 
 def test_energy_counts_for_the_energy_dashboard():

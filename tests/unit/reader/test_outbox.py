@@ -285,7 +285,9 @@ def of_the_version_before(path):
             db.execute(f"DROP INDEX {index}")
         for column in ("run", "seq", "letter", "sent", "confirmed"):
             db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        db.executescript("DROP TABLE store; DROP TABLE replayed; PRAGMA user_version = 1; VACUUM")
+        for table in ("store", "replayed", "waiting"):
+            db.execute(f"DROP TABLE {table}")
+        db.executescript("PRAGMA user_version = 1; VACUUM")
 
 
 def test_a_spool_of_the_version_before_is_taken_over(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import msgspec
@@ -10,11 +11,12 @@ import pytest
 
 from raven_reader import service as module
 from raven_reader.outbox import SpoolOutbox
+from raven_reader.replay import replayed
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import ReaderSettings
 from raven_reader.spool import Spool
 from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, decode, decode_reading
+from ravenbus.messages import DeadLetter, decode, decode_reading, encode
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.topics import Topics
@@ -23,6 +25,7 @@ from .examples import EXAMPLES, NOON, demand, device_info, fragment, price, summ
 from .fakes import Clock, Crowded, Recorder
 
 TOPICS = Topics()
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def message(payload):
@@ -38,6 +41,7 @@ class Home:
             **{"mqtt_url": "mqtt://broker", "raven_state": folder, **settings}
         )
         self.clock = Clock()
+        self.synchronised = True
         self.outbox = SpoolOutbox(self.settings.spool_file, metrics=PublisherMetrics())
         self.asked = []
         self.spool = None
@@ -61,6 +65,7 @@ class Home:
             self.metrics,
             clock=self.clock,
             elapsed=lambda: self.seconds,
+            synchronised=lambda: self.synchronised,
         )
         self.reader.begin()
         return self
@@ -141,8 +146,139 @@ def test_every_kind_is_kept_and_published(make):
     read = [reading.notification for reading in home.readings]
     meant = [example.meaning for example in EXAMPLES]
     assert [found for found in read if found in meant] == read
-    assert len(read) + len(home.letters) == len(EXAMPLES)
-    assert {letter.reason for letter in home.letters} <= {"summation-down"}
+    waiting = home.spool.waiting()
+    assert len(read) + len(waiting) == len(EXAMPLES)
+    assert all(b"CurrentSummation" in one.fragment for one in waiting)
+
+
+OTHER_METER = "0x0013500200fedcba"
+
+
+def test_a_new_meters_readings_wait_on_disk_and_are_taken_in(home):
+    """A meter that is new is no reading's until it came three times, over a restart too."""
+    home.hear(demand("0x000001"))
+    for number in (2, 3):
+        home.clock.forward(15)
+        home.hear(demand(f"0x00000{number}", MeterMacId=OTHER_METER))
+        assert len(home.readings) == 1
+        assert len(home.spool.waiting()) == number - 1
+        assert home.counted("raven_waiting") == number - 1
+        home.restart()
+    home.clock.forward(15)
+    home.hear(demand("0x000004", MeterMacId=OTHER_METER))
+    found = [(r.notification.demand, r.envelope.received.second) for r in home.readings]
+    assert found == [(1, 0), (2, 15), (3, 30), (4, 45)]
+    assert home.spool.waiting() == []
+    assert home.counted("raven_waiting") == 0
+    home.restart()
+    assert (
+        home.hear(demand("0x000005", MeterMacId=OTHER_METER)).readings[-1].notification.demand == 5
+    )
+
+
+def test_what_waited_in_vain_is_a_dead_letter(home):
+    """A damaged meter id is buried once no meter can be behind it, with the time at which it came."""
+    home.hear(demand(), demand("0x000001", MeterMacId="0x0013500100abcdee"))
+    assert home.letters == []
+    home.restart()
+    home.clock.forward(3601)
+    home.hear(demand("0x000002"))
+    (letter,) = home.letters
+    assert (letter.reason, letter.at) == ("unknown-meter", NOON)
+    assert home.spool.waiting() == []
+    assert [r.notification.demand for r in home.readings] == [1437, 2]
+
+
+def test_what_waits_while_the_disk_is_full_is_kept_later(home):
+    """What is to wait needs the disk too; until there is room it waits in memory."""
+    home.hear(demand("0x000000"))
+    with Crowded(home.spool):
+        home.hear(*(demand(f"0x{number:06x}") for number in range(1, 300)))
+        home.hear(demand("0x000fff", MeterMacId=OTHER_METER))
+        assert home.spool.waiting() == []
+    home.seconds += module.KEEP_AGAIN_S
+    home.hear(b"")
+    assert len(home.spool.waiting()) == 1
+
+
+def stamped(when):
+    return demand(TimeStamp=f"0x{int((when - EPOCH).total_seconds()):08x}")
+
+
+@pytest.mark.parametrize(
+    ("days", "synchronised", "state", "says"),
+    [
+        (-60, True, "off", "the stick's clock is 60.0 days behind"),
+        (60, True, "off", "the stick's clock is 60.0 days ahead"),
+        (60, False, "host-behind", "this machine's clock is 60.0 days behind"),
+        (-9500, True, "unset", "the stick's clock is not set"),
+    ],
+)
+def test_a_wrong_clock_is_seen_and_costs_nothing(home, caplog, days, synchronised, state, says):
+    """Status, health, metrics and the log say which clock is wrong, when it begins and ends."""
+    caplog.set_level(logging.INFO)
+    home.synchronised = synchronised
+    home.reader.opened("/dev/ttyACM0")
+    for second in (1, 2, 3):
+        home.hear(stamped(NOON + timedelta(days=days, seconds=second)))
+    whose = "host" if state == "host-behind" else "device"
+    said = [NOON + timedelta(days=days, seconds=second) for second in (1, 2, 3)]
+    field = "time" if whose == "host" else "claimed_time"
+    assert [getattr(r.notification, field) for r in home.readings] == said
+    assert home.state("status")[-1]["clock"] == state
+    assert says in home.health.problems()["clock"]
+    assert home.counted("raven_clock_problem", clock=whose) == 1
+    assert home.counted("raven_device_clock_ahead_seconds") == days * 86400 + 3
+    home.hear(stamped(NOON))
+    assert home.state("status")[-1]["clock"] == "right"
+    assert home.health.problems() == {}
+    assert home.counted("raven_clock_problem", clock=whose) == 0
+    lines = [record for record in caplog.records if getattr(record, "check", "") == "clock"]
+    assert [record.message for record in lines] == ["problem", "recovered"]
+
+
+def letters_of(*fragments):
+    """Return letters as `raven-dead-letters list --json` prints them."""
+    return [
+        encode(
+            DeadLetter(
+                id=f"{number:032x}",
+                service="reader",
+                node="home",
+                at=NOON,
+                reason="clock-far-off",
+                detail="d",
+                payload=xml,
+                size=len(xml),
+            )
+        )
+        for number, xml in enumerate(fragments)
+    ]
+
+
+def test_dead_letters_of_an_older_reader_are_taken_in(home):
+    """A demand that 1.0 buried for its clock is a reading, once, with what the clock claimed."""
+    long_ago = NOON - timedelta(days=60)
+    lines = letters_of(stamped(long_ago), demand(TimeStamp="0x00000e10"))
+    found = list(replayed(lines, home.spool, home.settings.limits))
+    assert [one.why for one in found] == [None, None]
+    claimed = [r.notification.claimed_time for r in home.readings]
+    assert claimed == [long_ago, EPOCH + timedelta(hours=1)]
+    assert [r.envelope.received for r in home.readings] == [NOON, NOON]
+    again = list(replayed(lines, home.spool, home.settings.limits))
+    assert ([one.readings for one in again], len(home.readings)) == ([[], []], 2)
+
+
+def test_letters_of_a_new_meter_are_taken_in_once_they_show_it(home):
+    """Three letters show a meter as three reports do; fewer stay where they are."""
+    home.hear(demand("0x000001"))
+    xml = [demand(f"0x00000{number}", MeterMacId=OTHER_METER) for number in (2, 3, 4)]
+    limits = home.settings.limits
+    found = list(replayed(letters_of(*xml[:2]), home.spool, limits))
+    assert [one.why.partition(":")[0] for one in found] == ["unknown-meter"] * 2
+    found = list(replayed(letters_of(*xml), home.spool, limits))
+    assert [one.letter.id[-1] for one in found] == ["0", "1", "2"]
+    assert [r.notification.demand for r in home.readings] == [1, 2, 3, 4]
 
 
 def test_a_repeated_report_refreshes_the_last_one(home):

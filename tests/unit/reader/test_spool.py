@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven_reader.outbox import SpoolOutbox
-from raven_reader.spool import VERSION, Spool
+from raven_reader.spool import VERSION, Spool, WaitingFragment
 from ravenbus import notifications as n
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, decode, decode_reading
@@ -284,6 +284,29 @@ def test_a_newer_spool_stops_the_start(files):
     db.close()
     with pytest.raises(FatalError, match="newer program"):
         files.spool()
+
+
+def test_what_waits_is_kept_until_it_is_decided(files):
+    """A fragment that waits is there after a restart, until it is accepted or rejected."""
+    waiting = [WaitingFragment(f"{number:032x}", NOON, b"\xff<x>") for number in range(3)]
+    files.spool().accept([], [], waiting)
+    spool = files.spool()
+    assert spool.waiting() == waiting
+    spool.accept([reading(1)], [], decided=[waiting[1].id])
+    assert files.spool().waiting() == [waiting[0], waiting[2]]
+
+
+def test_a_spool_of_1_0_is_taken_over(files):
+    """What the last release left is read on, with a place for what waits."""
+    spool = files.spool()
+    spool.accept([reading(1), reading(2)], [])
+    spool.close()
+    db = sqlite3.connect(files.path)
+    db.executescript("DROP TABLE waiting; PRAGMA user_version = 3;")
+    db.close()
+    spool = files.spool()
+    assert spool.waiting() == []
+    assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [3]
 
 
 def test_a_dead_letter_is_replayed_once_and_is_not_the_last_reading(files):

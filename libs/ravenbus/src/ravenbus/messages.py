@@ -85,8 +85,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     meter: Eui64 | None = None
 
 
+ClockState = Literal["right", "unset", "off", "host-behind"]
+"""The stick's clock is right, not set, or off; or it is the reader's machine that is behind."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a node: its reader (``service``) and its stick (``device``), since when."""
+    """State of a node: its reader (``service``) and its stick (``device``), since when.
+
+    ``clock`` is `right`, or what is wrong: the stick's clock is `unset` or `off`, and readings go
+    by the reader's, or the reader's machine is behind (`host-behind`), and they go by the stick's.
+    It is null until the stick's clock shows; ``clock_ahead_s`` says how far that was ahead then.
+    """
 
     v: Version = CONTRACT_VERSION
     node: Node
@@ -95,6 +104,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     since: UtcTime
     port: str | None = None
     detail: str | None = None
+    clock: ClockState | None = None
+    clock_ahead_s: Annotated[float, Meta(description="seconds")] | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

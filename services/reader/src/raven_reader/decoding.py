@@ -2,7 +2,8 @@
 
 The rules are those of the RAVEn XML API manual and of real devices where they differ: numbers
 are hexadecimal with or without ``0x``, the printed width carries the sign, sentinels mean
-nothing, times count from 2000-01-01 UTC.  A number that is padded with zeros to a width that its
+nothing, times count from 2000-01-01 UTC and one that no device can have had is what it claimed.
+A number that is padded with zeros to a width that its
 field never has lost a digit on the way, and the fragment is rejected.
 """
 
@@ -22,8 +23,8 @@ from ravenbus.errors import PoisonError
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Zero of the device's clock (RAVEn XML API r127 p.17)."""
 
-_OLDEST = 0x10000000
-"""July 2008: no such device was made before, so an earlier time has lost digits."""
+_OLDEST: Final = EPOCH + timedelta(seconds=0x10000000)
+"""July 2008: no such device was made before, so an earlier clock was never set."""
 _UNSET_TIMES = (0, 0xFFFFFFFF)
 _TEXT_MAX = 1024
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
@@ -61,10 +62,17 @@ def decode(fragment: Fragment) -> n.Notification:
             raise PoisonError("missing-field", f"<{fragment.root}> has no {attribute}")
     for attribute in ("device", "meter", "time"):
         values.setdefault(attribute, None)
+    _claim(values)
     try:
         return spec.build(values)
     except ValueError as error:
         raise PoisonError("bad-value", f"<{fragment.root}>: {error}") from None
+
+
+def _claim(values: dict[str, Any]) -> None:
+    """Take a time that cannot be true for what the device's clock claims."""
+    if values["time"] and values["time"] < _OLDEST:
+        values["claimed_time"], values["time"] = values["time"], None
 
 
 def _integer(text: str) -> tuple[int, int]:
@@ -87,42 +95,81 @@ def _unsigned(bits: int, widths: tuple[int, ...], none: tuple[int, ...] = ()) ->
         value, width = _integer(text)
         if width not in widths and width > 1 and value < 1 << 4 * (width - 1):
             raise ValueError(f"{text!r} is padded to {width} digits: allowed is {widths}")
+        if value in none:
+            return None
         if value >= limit:
             raise ValueError(f"{text!r} is larger than {bits} bits")
-        return None if value in none else value
+        return value
 
     return convert
 
 
-def _signed(widths: tuple[int, ...], none: tuple[int, ...] = ()) -> Convert:
-    """Return a converter that takes the sign from a printed width of 6, 8 or 16 digits."""
+def _register(text: str) -> int | None:
+    """Return a register's 48 bits; all ones, or all but the sign, at any width mean no value."""
+    value: int | None = _WIDE_REGISTER(text)
+    if value is None:
+        return None
+    width = len(text.lower().removeprefix("0x"))
+    widths = {32, 48, 64, 4 * width if width >= _NARROWEST else 64}
+    if any(value in ((1 << bits) - 1, (1 << bits - 1) - 1) for bits in widths):
+        return None
+    if value >> _REGISTER_BITS:
+        raise ValueError(f"{text!r} is larger than {_REGISTER_BITS} bits")
+    return value
+
+
+def _signed(bits: int, widths: tuple[int, ...], none: Callable[[int], tuple[int, ...]]) -> Convert:
+    """Return a converter that takes the sign from a printed width of 6, 8 or 16 digits.
+
+    ``none`` returns what means no value in so many bits.
+    """
     unsigned = _unsigned(64, widths)
-    limit = 1 << 4 * max(widths) - 1
+    limit = 1 << bits - 1
+    nothing = {value for width in (6, 8, 16) for value in none(4 * width)}
 
     @lru_cache(maxsize=256)
     def convert(text: str) -> int | None:
-        value = unsigned(text)
+        value: int | None = unsigned(text)
         if value is None:
             return None
         width = len(text.lower().removeprefix("0x"))
         if width in (6, 8, 16) and value >> (4 * width - 1):
             value -= 1 << (4 * width)
+        if value in nothing:
+            return None
         if not -limit <= value < limit:
-            raise ValueError(f"{text!r} is larger than {4 * max(widths)} bits")
-        return None if value in none else int(value)
+            raise ValueError(f"{text!r} is larger than {bits} bits")
+        return value
 
     return convert
 
 
-def _time(text: str) -> datetime | None:
+def _extremes(bits: int) -> tuple[int, ...]:
+    """Return the smallest and the largest signed number: Zigbee's invalid values."""
+    return -(1 << bits - 1), (1 << bits - 1) - 1
+
+
+def _extremes_and_ones(bits: int) -> tuple[int, ...]:
+    """Return those, and all ones, with which meters report an error."""
+    return (*_extremes(bits), -1)
+
+
+def _instant(text: str) -> datetime | None:
+    """Return the time that the device's clock says, however wrong it is."""
     if not text:
         return None
     value, width = _integer(text)
     if value in _UNSET_TIMES:
         return None
-    if not _OLDEST <= value < 1 << 32 or width != 8:  # noqa: PLR2004 - 32 bits
-        raise ValueError(f"{text!r} is no time of such a device")
+    if width != 8:  # noqa: PLR2004 - 32 bits
+        raise ValueError(f"{text!r} is no time: allowed is 0x and 8 digits")
     return EPOCH + timedelta(seconds=value)
+
+
+def _time(text: str) -> datetime | None:
+    """Return a time that a field names, None if no such device was made before it."""
+    found = _instant(text)
+    return found if found and found >= _OLDEST else None
 
 
 @lru_cache(maxsize=256)
@@ -152,13 +199,35 @@ def _required_text(text: str) -> str:
 @lru_cache(maxsize=16)
 def _flag(text: str) -> bool | None:
     match text.lower():
-        case "y" | "0x01" | "0x1" | "true":
+        case "y" | "true":
             return True
-        case "n" | "0x00" | "0x0" | "false":
+        case "n" | "false":
             return False
         case "":
             return None
+    if _HEX.fullmatch(text) and (value := _integer(text)[0]) in (0, 1):
+        return bool(value)
     raise ValueError(f"{text[:32]!r} is neither Y nor N")
+
+
+def _hint(convert: Convert) -> Convert:
+    """Return a converter for a display hint: it is never applied, so it rejects nothing."""
+
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError:
+            return None
+
+    return converted
+
+
+def _trailing_digits(text: str) -> int | None:
+    """Return the digits after a price's point: 4 bits (Zigbee Smart Energy, Publish Price)."""
+    value: int | None = _U8(text)
+    if value is not None and value > _TRAILING_DIGITS_MAX:
+        raise ValueError(f"{text!r}: a price has at most {_TRAILING_DIGITS_MAX} digits")
+    return value
 
 
 def _decimal(low: int, high: int) -> Convert:
@@ -177,11 +246,16 @@ _U16 = _unsigned(16, (4,))
 _U32 = _unsigned(32, (8,))
 _U32_OR_NONE = _unsigned(32, (8,), none=(0xFFFFFFFF,))
 _DURATION = _unsigned(16, (4,), none=(0xFFFF,))
-_FACTOR = _unsigned(32, (6, 8), none=(0xFFFFFF,))
-_REGISTER = _unsigned(48, (8, 12, 16), none=(0xFFFFFFFFFFFF,))
+_FACTOR = _unsigned(32, (6, 8), none=(0xFFFFFF, 0xFFFFFFFF))
+_WIDE_REGISTER = _unsigned(64, (8, 12, 16))
+_REGISTER_BITS = 48
+_NARROWEST = 6
+"""Digits of the narrowest register; fewer are those of an unpadded number."""
 _INTERVAL = _unsigned(24, (6,), none=(0xFFFFFF,))
-_DEMAND = _signed((6, 8), none=(-0x800000,))
-_USAGE = _signed((8, 16))
+_DEMAND = _signed(32, (6, 8, 16), none=_extremes)
+_USAGE = _signed(64, (8, 16), none=_extremes_and_ones)
+_PRICE = _signed(32, (8,), none=_extremes_and_ones)
+_TRAILING_DIGITS_MAX = 15
 
 INTERVALS_S: Final = (86400, 3600, 1800, 900, 600, 450, 300, 150)
 """Seconds of ProfileIntervalPeriod 0 to 7 (RAVEn XML API r127 p.28)."""
@@ -252,9 +326,8 @@ def _price_cluster(values: dict[str, Any]) -> n.Notification:
 
 
 def _time_cluster(values: dict[str, Any]) -> n.Notification:
-    local = values.pop("local")
-    both = local is not None and values["time"] is not None
-    offset = int((local - values["time"]).total_seconds()) if both else None
+    local, utc = values.pop("local"), values["time"] or values.get("claimed_time")
+    offset = int((local - utc).total_seconds()) if local and utc else None
     return n.TimeCluster(local_offset_s=offset, **values)
 
 
@@ -275,7 +348,7 @@ def _profile(values: dict[str, Any]) -> n.Notification:
 
 def _blocks(values: dict[str, Any]) -> n.Notification:
     thresholds = [_U32_OR_NONE(text) for text in values.pop("threshold", [])]
-    prices = [_U32_OR_NONE(text) for text in values.pop("price", [])]
+    prices = [_PRICE(text) for text in values.pop("price", [])]
     said = values["number_of_blocks"]
     if said != len(prices) or len(thresholds) > len(prices):
         raise ValueError(f"NumberOfBlocks is {said}, but {len(prices)} prices came")
@@ -301,9 +374,9 @@ def _blocks(values: dict[str, Any]) -> n.Notification:
 _SCALED: dict[str, tuple[str, Convert]] = {
     "multiplier": ("multiplier", _FACTOR),
     "divisor": ("divisor", _FACTOR),
-    "digitsright": ("digits_right", _U8),
-    "digitsleft": ("digits_left", _U8),
-    "suppressleadingzero": ("suppress_leading_zero", _flag),
+    "digitsright": ("digits_right", _hint(_unsigned(8, tuple(range(2, 17))))),
+    "digitsleft": ("digits_left", _hint(_unsigned(8, tuple(range(2, 17))))),
+    "suppressleadingzero": ("suppress_leading_zero", _hint(_flag)),
 }
 _LINK: dict[str, tuple[str, Convert]] = {
     "status": ("status", _required_text),
@@ -318,9 +391,9 @@ _SUMMATION = _spec(
     _summation,
     "device time summation_delivered summation_received multiplier divisor",
     _SCALED,
-    timestamp=("time", _time),
-    summationdelivered=("summation_delivered", _REGISTER),
-    summationreceived=("summation_received", _REGISTER),
+    timestamp=("time", _instant),
+    summationdelivered=("summation_delivered", _register),
+    summationreceived=("summation_received", _register),
 )
 
 _SPECS: Final[dict[str, _Spec]] = {
@@ -361,12 +434,15 @@ _SPECS: Final[dict[str, _Spec]] = {
         enabled=("enabled", _flag),
     ),
     "timecluster": _spec(
-        _time_cluster, "device time local", utctime=("time", _time), localtime=("local", _time)
+        _time_cluster,
+        "device time local",
+        utctime=("time", _instant),
+        localtime=("local", _instant),
     ),
     "messagecluster": _spec(
         _plain(n.MessageCluster),
         "device time id text",
-        timestamp=("time", _time),
+        timestamp=("time", _instant),
         id=("id", _U32),
         text=("text", _text),
         priority=("priority", _text),
@@ -379,10 +455,10 @@ _SPECS: Final[dict[str, _Spec]] = {
     "pricecluster": _spec(
         _price_cluster,
         "device time price currency trailing_digits tier",
-        timestamp=("time", _time),
-        price=("price", _U32_OR_NONE),
+        timestamp=("time", _instant),
+        price=("price", _PRICE),
         currency=("currency", _U16),
-        trailingdigits=("trailing_digits", _U8),
+        trailingdigits=("trailing_digits", _trailing_digits),
         tier=("tier", _U8),
         starttime=("start_time", _time),
         duration=("duration", _DURATION),
@@ -393,7 +469,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         _demand,
         "device time demand multiplier divisor",
         _SCALED,
-        timestamp=("time", _time),
+        timestamp=("time", _instant),
         demand=("demand", _DEMAND),
     ),
     "currentsummationdelivered": _SUMMATION,
@@ -402,7 +478,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         _usage(n.CurrentPeriodUsage, "current_usage"),
         "device time current_usage multiplier divisor start_date",
         _SCALED,
-        timestamp=("time", _time),
+        timestamp=("time", _instant),
         currentusage=("current_usage", _USAGE),
         startdate=("start_date", _time),
     ),
@@ -427,7 +503,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         _blocks,
         "device time number_of_blocks multiplier divisor trailing_digits",
         repeated=r"(threshold|price)(\d{1,3})",
-        timestamp=("time", _time),
+        timestamp=("time", _instant),
         currentstart=("current_start", _time),
         currentduration=("current_duration", _unsigned(32, (4, 8))),
         blockperiodconsumption=("block_period_consumption", _USAGE),
@@ -437,7 +513,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         multiplier=("multiplier", _FACTOR),
         divisor=("divisor", _FACTOR),
         currency=("currency", _U16),
-        trailingdigits=("trailing_digits", _U8),
+        trailingdigits=("trailing_digits", _trailing_digits),
     ),
     "fastpollstatus": _spec(
         _plain(n.FastPollStatus),
@@ -449,7 +525,7 @@ _SPECS: Final[dict[str, _Spec]] = {
     "billingperiodlist": _spec(
         _plain(n.BillingPeriodList),
         "device time number_of_periods",
-        timestamp=("time", _time),
+        timestamp=("time", _instant),
         numberofperiods=("number_of_periods", _U8),
         currentstart=("current_start", _time),
         currentduration=("current_duration", _unsigned(32, (4, 8))),

@@ -6,11 +6,12 @@ have not come (the slower model's schedule), and is unavailable while the reader
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from ravenbus import __version__
+from ravenbus.messages import ClockState
 from ravenbus.notifications import DeviceInfo
 from ravenbus.topics import Topics
 
@@ -105,6 +106,12 @@ def payload(
                     unit_of_measurement="%",
                     entity_category="diagnostic",
                 ),
+                "clock": {
+                    **sensor("clock", "Clock", "", "clock", entity_category="diagnostic"),
+                    "state_topic": topics.of_node(node, "status"),
+                    "device_class": "enum",
+                    "options": list(get_args(ClockState)),
+                },
             },
             "availability": [
                 {

@@ -54,10 +54,13 @@ _ANY_ROOT = re.compile(
     rb"<(?:(%b)%b>|([a-z]\w{0,31})%b>(?=%b<DeviceMacId%b>))" % (_KNOWN, *[_SPACE] * 4),
     re.IGNORECASE,
 )
+_BLANK = " \t\r\n"
 # What devices print; the general form beside it takes twice the time.
-_PLAIN_CHILD = re.compile(r"<([A-Za-z]\w*)>([^<]*)</\1>")
-_CHILD = re.compile(r"<([A-Za-z]\w*)\s*(?:/>|>([^<]*)</\1\s*>)", re.IGNORECASE)
+_PLAIN_CHILD = re.compile(r"<([A-Za-z]\w*)>([^<]*)</\1>", re.ASCII)
+_CHILD = re.compile(r"<([A-Za-z]\w*)\s*(?:/>|>([^<]*)</\1\s*>)", re.ASCII | re.IGNORECASE)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_REFERENCE = re.compile(r"&(?:#([0-9]{1,7})|#x([0-9a-fA-F]{1,6})|(lt|gt|amp|quot|apos));")
+_ENTITIES: Final = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 
 
 class Fragment(NamedTuple):
@@ -175,6 +178,17 @@ class Parser:
         self._root = None
 
 
+def decoded(data: bytes) -> str:
+    """Return what a device's bytes say: UTF-8 where they are, else Windows code page 1252.
+
+    The manual names the code page, and says that it may become UTF-8 (RAVEn XML API r127 p.5).
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
 @lru_cache(maxsize=64)
 def _end_tag(root: str) -> re.Pattern[bytes]:
     return re.compile(rb"</" + root.encode() + _SPACE + rb">", re.IGNORECASE)
@@ -182,22 +196,34 @@ def _end_tag(root: str) -> re.Pattern[bytes]:
 
 def _children(body: bytes, end: re.Pattern[bytes]) -> list[tuple[str, str]] | None:
     """Return names (lower case) and texts of the children, or None if there is anything else."""
-    # Nearly all of it is ASCII, which decodes several times faster.
-    text = body.decode("ascii") if body.isascii() else body.decode("cp1252", "replace")
+    # One character a byte: each child's text is decoded by itself.
+    text = body.decode("latin-1")
     if "<![CDATA[" in text:
         # One that was cut would reach to the end of another; an end tag inside one may come first.
         if _ROOT.search(body) or end.search(body):
             return None
         text = _CDATA.sub(lambda match: html.escape(match[1]), text)
     parts = _PLAIN_CHILD.split(text)
-    if "".join(parts[0::3]).strip():
+    if "".join(parts[0::3]).strip(_BLANK):
         parts = _CHILD.split(text)
-        if "".join(parts[0::3]).strip():
+        if "".join(parts[0::3]).strip(_BLANK):
             return None
     names = [name.lower() for name in parts[1::3]]
     if not ROOTS.keys().isdisjoint(names):
         return None
-    texts = [value.strip() if value else "" for value in parts[2::3]]
+    texts = [value.strip(_BLANK) if value else "" for value in parts[2::3]]
+    if not text.isascii():
+        texts = [decoded(value.encode("latin-1")) for value in texts]
     if "&" in text:
-        texts = [html.unescape(value).strip() for value in texts]
+        texts = [_REFERENCE.sub(_referred, value).strip() for value in texts]
     return list(zip(names, texts, strict=True))
+
+
+def _referred(match: re.Match[str]) -> str:
+    """Return the character that a reference of XML's own names, or the reference if there is none."""
+    decimal, hexadecimal, name = match.groups()
+    if name:
+        return _ENTITIES[name]
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    is_character = code in {9, 10, 13} or 0x20 <= code < 0xD800 or 0xE000 <= code <= 0x10FFFF  # noqa: PLR2004 - XML 1.0, 2.2
+    return chr(code) if is_character and code not in {0xFFFE, 0xFFFF} else match[0]

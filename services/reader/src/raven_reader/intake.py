@@ -1,49 +1,67 @@
-"""From bytes to what the reader makes of them: framing, decoding and acceptance in a row."""
+"""From bytes to what the reader makes of them: framing, decoding, clocks and acceptance in a row."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from raven_reader.acceptance import Acceptance, Limits
+from raven_reader.acceptance import Acceptance, Decision, Impossible, Limits, Report
+from raven_reader.clocks import ClockJudge, Clocks
 from raven_reader.decoding import decode
 from raven_reader.framing import Counts, Fragment, Parser
 from ravenbus.errors import PoisonError
-from ravenbus.notifications import Notification
 
 
-class Accepted(NamedTuple):
-    """A notification to publish, with the bytes that it came in."""
+@dataclass(frozen=True)
+class _Reported:
+    report: Report
 
-    notification: Notification
-    raw: bytes
+    @property
+    def raw(self) -> bytes:
+        """The fragment's bytes."""
+        return self.report.raw
 
 
-class Repeated(NamedTuple):
+class Accepted(_Reported):
+    """A report to publish."""
+
+
+class Repeated(_Reported):
     """A cached report that the device sent again unchanged."""
 
-    notification: Notification
-    raw: bytes
+
+class Waiting(_Reported):
+    """A report that contradicts what is known: it is accepted or rejected later."""
 
 
 class Rejected(NamedTuple):
-    """A whole fragment that cannot be used, and why."""
+    """A whole fragment that cannot be used, and why; ``report`` is None if it says nothing."""
 
     error: PoisonError
     raw: bytes
+    received: datetime | None
+    report: Report | None = None
 
 
-Outcome = Accepted | Repeated | Rejected
+Outcome = Accepted | Repeated | Waiting | Rejected
+
+T = TypeVar("T", bound=Outcome)
 
 
 class Intake:
-    """Takes the bytes of one serial line; ``outcomes`` counts what became of its fragments."""
+    """Takes the bytes of one serial line; ``outcomes`` counts what became of its fragments.
 
-    def __init__(self, limits: Limits) -> None:
+    ``is_synchronised`` says whether a time server keeps the host's clock.
+    """
+
+    def __init__(self, limits: Limits, is_synchronised: Callable[[], bool] = lambda: True) -> None:
         self.acceptance = Acceptance(limits)
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self._clocks = ClockJudge(limits.max_clock_skew_s, is_synchronised)
         self._parser = Parser()
 
     @property
@@ -51,29 +69,69 @@ class Intake:
         """What the framing has met."""
         return self._parser.counts
 
+    @property
+    def clocks(self) -> Clocks | None:
+        """How the device's clock and the host's stand; None while it has not shown."""
+        return self._clocks.clocks
+
     def feed(self, piece: bytes, received: datetime | None) -> list[Outcome]:
-        """Take bytes and say what became of each fragment that they completed.
+        """Take bytes and say what became of each fragment that they completed, or that waited.
 
         ``received`` is None where the bytes are not from now, as in a file: the device's clock
         and repetitions are then not judged.
         """
-        outcomes = [self._outcome(fragment, received) for fragment in self._parser.feed(piece)]
-        self.outcomes.update(type(outcome).__name__.lower() for outcome in outcomes)
-        return outcomes
+        found = [
+            outcome
+            for fragment in self._parser.feed(piece)
+            for outcome in self._outcomes(fragment, received)
+        ]
+        return self._counted(found)
+
+    def finish(self) -> list[Rejected]:
+        """Reject what waits: nothing follows that could decide on it."""
+        return self._counted(
+            Rejected(error, report.raw, report.received, report)
+            for report, error in self.acceptance.finish()
+        )
 
     def another_port(self) -> None:
         """Start over with another stick, or the same one after a gap."""
         self._parser.restart()
         self.acceptance.another_port()
 
-    def _outcome(self, fragment: Fragment, received: datetime | None) -> Outcome:
+    def _outcomes(self, fragment: Fragment, received: datetime | None) -> list[Outcome]:
         try:
             notification = decode(fragment)
-            if received and self.acceptance.is_repeat(notification):
-                return Repeated(notification, fragment.raw)
-            self.acceptance.judge(notification, received)
         except PoisonError as error:
-            self.reasons[error.reason] += 1
-            return Rejected(error, fragment.raw)
-        self.acceptance.remember(notification)
-        return Accepted(notification, fragment.raw)
+            return [Rejected(error, fragment.raw, received)]
+        if received:
+            if self.acceptance.is_repeat(notification):
+                return [Repeated(Report(notification, fragment.raw, received))]
+            notification = self._clocks.judge(notification, received)
+        report = Report(notification, fragment.raw, received)
+        decisions = self.acceptance.judge(report)
+        outcomes: list[Outcome] = [self._decided(decision) for decision in decisions]
+        if all(decision.report is not report for decision in decisions):
+            outcomes.append(Waiting(report))
+        return outcomes
+
+    def _decided(self, decision: Decision) -> Accepted | Repeated | Rejected:
+        report = decision.report
+        if isinstance(decision, Impossible):
+            return Rejected(decision.error, report.raw, report.received, report)
+        # While it waited, the device may have sent it again.
+        if report.received and self.acceptance.is_repeat(report.notification):
+            return Repeated(report)
+        self.acceptance.remember(report.notification)
+        return Accepted(report)
+
+    def _counted(self, outcomes: Iterable[T]) -> list[T]:
+        """Count what is decided."""
+        found = list(outcomes)
+        self.outcomes.update(
+            type(outcome).__name__.lower() for outcome in found if not isinstance(outcome, Waiting)
+        )
+        self.reasons.update(
+            outcome.error.reason for outcome in found if isinstance(outcome, Rejected)
+        )
+        return found

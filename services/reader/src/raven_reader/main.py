@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from queue import Queue
@@ -18,7 +19,7 @@ import msgspec
 
 from raven_reader import recording, replay
 from raven_reader.acceptance import Limits
-from raven_reader.intake import Accepted, Intake
+from raven_reader.intake import Accepted, Intake, Outcome
 from raven_reader.line import Line
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.secrets import Masker
@@ -221,10 +222,8 @@ def _decode(name: str) -> int:
             file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
             for piece in recording.pieces(file):
                 size += len(piece)
-                for outcome in intake.feed(piece, None):
-                    if isinstance(outcome, Accepted):
-                        kinds[kind_of(outcome.notification)] += 1
-                        print(msgspec.json.encode(outcome.notification).decode())
+                kinds.update(_printed(intake.feed(piece, None)))
+            kinds.update(_printed(intake.finish()))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -247,6 +246,14 @@ def _decode(name: str) -> int:
     ]
     print("\n".join(lines), file=sys.stderr)
     return status
+
+
+def _printed(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Print what is accepted, and yield the kind of each."""
+    for outcome in outcomes:
+        if isinstance(outcome, Accepted):
+            print(msgspec.json.encode(outcome.report.notification).decode())
+            yield kind_of(outcome.report.notification)
 
 
 def _listed(counter: Counter[str]) -> str:

@@ -14,10 +14,14 @@ from typing import Final, Literal
 from prometheus_client import Counter, Gauge
 
 from raven_reader import commands, discovery
-from raven_reader.intake import Accepted, Intake, Rejected, Repeated
+from raven_reader.acceptance import Report
+from raven_reader.clocks import Clocks
+from raven_reader.framing import decoded
+from raven_reader.host import is_synchronised
+from raven_reader.intake import Accepted, Intake, Outcome, Rejected, Repeated, Waiting
 from raven_reader.secrets import mask
 from raven_reader.settings import ReaderSettings
-from raven_reader.spool import Spool
+from raven_reader.spool import Spool, WaitingFragment
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.logs import Sparse
@@ -85,6 +89,22 @@ class ReaderMetrics(PublisherMetrics):
         self.heard = Gauge(
             "raven_device_connected", "1 while the stick is heard", registry=registry
         )
+        self.waiting = Gauge(
+            "raven_waiting",
+            "Fragments that contradict what is known, until what follows decides on them",
+            registry=registry,
+        )
+        self.clock_problem = Gauge(
+            "raven_clock_problem",
+            "1 while a clock is wrong: the stick's (device) or this machine's (host)",
+            ["clock"],
+            registry=registry,
+        )
+        self.clock_ahead = Gauge(
+            "raven_device_clock_ahead_seconds",
+            "How far the stick's clock is ahead of this machine's",
+            registry=registry,
+        )
 
     def watch(
         self, depth: Callable[[], tuple[int, float | None]], unconfirmed: Callable[[], int]
@@ -109,6 +129,7 @@ class Reader:
         *,
         clock: Callable[[], datetime] = now,
         elapsed: Callable[[], float] = time.monotonic,
+        synchronised: Callable[[], bool] = is_synchronised,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -122,10 +143,14 @@ class Reader:
         self._sparse = Sparse(log)
         self._node = spool.node
         self._topics = Topics(settings.raven_topic_prefix)
-        self._intake = Intake(settings.limits)
+        self._intake = Intake(settings.limits, synchronised)
+        self._clocks: Clocks | None = None
         self._damaged = 0
         self._pending: deque[tuple[Notification, datetime]] = deque(maxlen=PENDING_MAX)
         self._letters: deque[DeadLetter] = deque(maxlen=PENDING_MAX)
+        self._waiting: dict[Report, WaitingFragment] = {}
+        self._not_kept: dict[str, WaitingFragment] = {}
+        self._decided: list[str] = []
         self._latest: dict[str, bytes] = {}
         self._status: Status | None = None
         self._described: tuple[str, DeviceInfo | None, int | None] | None = None
@@ -138,6 +163,8 @@ class Reader:
             self._note(reading.notification)
             self._intake.acceptance.resume(reading.notification, reading.envelope.received)
             self._publish_latest(reading)
+        for waiting in self._spool.waiting():
+            self._wait_again(waiting)
         self._publish_run()
         self._set_status("disconnected", None, "starting")
         if not self._settings.raven_homeassistant:
@@ -162,20 +189,12 @@ class Reader:
         self._health.ok("line", for_s=LINE_STALL_S)
         outcomes = self._intake.feed(data, self._clock()) if data else []
         for outcome in outcomes:
-            self._metrics.fragments.labels(outcome=type(outcome).__name__.lower()).inc()
-            if self._settings.raven_publish_raw:
-                self._publish_raw(outcome.raw)
-            match outcome:
-                case Accepted(notification):
-                    self._take(notification)
-                case Repeated(notification):
-                    self._repeat(notification)
-                case Rejected(error, raw):
-                    self._reject(error, raw)
+            self._take(outcome)
         self._count_damaged()
-        if (self._pending or self._letters) and self._elapsed() >= self._keep_again_at:
+        if self._to_keep and self._elapsed() >= self._keep_again_at:
             self._keep()
         if outcomes:
+            self._look_at_clocks()
             port = self._status.port if self._status else None
             self._set_status("connected", port, None)
             self._health.ok("device")
@@ -223,12 +242,51 @@ class Reader:
 
     # Helpers of the line's side.
 
-    def _take(self, notification: Notification) -> None:
+    @property
+    def _to_keep(self) -> bool:
+        return bool(self._pending or self._letters or self._not_kept or self._decided)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Take what became of a fragment: it waits, or it is decided."""
+        report = outcome.report
+        if isinstance(outcome, Waiting):
+            self._wait(outcome.report)
+            return
+        waiting = self._waiting.pop(report, None) if report else None
+        if waiting and not self._not_kept.pop(waiting.id, None):
+            self._decided.append(waiting.id)
+        self._metrics.waiting.set(len(self._waiting))
+        self._metrics.fragments.labels(outcome=type(outcome).__name__.lower()).inc()
+        if self._settings.raven_publish_raw:
+            self._publish_raw(outcome.raw)
+        match outcome:
+            case Accepted(report):
+                self._accept(report)
+            case Repeated(report):
+                self._repeat(report.notification)
+            case Rejected(error, raw, received):
+                self._reject(error, raw, received or self._clock())
+
+    def _wait(self, report: Report) -> None:
+        """Keep a report on disk until it is decided on."""
+        waiting = WaitingFragment(
+            uuid.uuid4().hex, report.received or self._clock(), mask(report.raw)
+        )
+        self._waiting[report] = self._not_kept[waiting.id] = waiting
+        self._metrics.waiting.set(len(self._waiting))
+
+    def _wait_again(self, waiting: WaitingFragment) -> None:
+        """Judge anew what waited before a restart."""
+        self._decided.append(waiting.id)
+        for outcome in self._intake.feed(waiting.fragment, waiting.at):
+            self._take(outcome)
+
+    def _accept(self, report: Report) -> None:
         if len(self._pending) == PENDING_MAX:
             self._metrics.refused.inc()
-        self._pending.append((notification, self._clock()))
-        self._note(notification)
-        self._describe(notification)
+        self._pending.append((report.notification, report.received or self._clock()))
+        self._note(report.notification)
+        self._describe(report.notification)
 
     def _note(self, notification: Notification) -> None:
         """Take up what describes the stick."""
@@ -238,11 +296,7 @@ class Reader:
             self._currency = notification.currency
 
     def _publish_raw(self, raw: bytes) -> None:
-        fragment = Raw(
-            node=self._node,
-            received=self._clock(),
-            fragment=mask(raw).decode("cp1252", "replace"),
-        )
+        fragment = Raw(node=self._node, received=self._clock(), fragment=decoded(mask(raw)))
         self._publisher.send_once(self._topics.of_node(self._node, "raw"), encode(fragment))
 
     def _repeat(self, notification: Notification) -> None:
@@ -251,7 +305,7 @@ class Reader:
         if payload := self._latest.get(kind):
             self._publisher.set_state(self._topics.latest(self._node, kind), payload)
 
-    def _reject(self, error: PoisonError, raw: bytes) -> None:
+    def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
         self._metrics.rejected.labels(reason=error.reason).inc()
         self._sparse.warning("fragment rejected", error.reason, detail=error.detail)
         if error.reason == "unknown-kind":
@@ -263,7 +317,7 @@ class Reader:
                 id=uuid.uuid4().hex,
                 service=SERVICE,
                 node=self._node,
-                at=self._clock(),
+                at=received,
                 reason=error.reason,
                 detail=error.detail,
                 payload=mask(raw)[:DEAD_PAYLOAD_MAX],
@@ -282,7 +336,12 @@ class Reader:
         """Put what is pending in the spool; what the disk has no room for stays pending."""
         meter = self._spool.run.meter
         try:
-            readings = self._spool.accept(list(self._pending), list(self._letters))
+            readings = self._spool.accept(
+                list(self._pending),
+                list(self._letters),
+                list(self._not_kept.values()),
+                self._decided,
+            )
         except RetryableError as error:
             self._health.failing("spool", str(error))
             self._keep_again_at = self._elapsed() + KEEP_AGAIN_S
@@ -290,6 +349,8 @@ class Reader:
         self._health.ok("spool")
         self._pending.clear()
         self._letters.clear()
+        self._not_kept.clear()
+        self._decided.clear()
         for reading in readings:
             self._publish_latest(reading)
         if self._spool.run.meter != meter:
@@ -305,6 +366,23 @@ class Reader:
         topic = self._topics.of_node(self._node, "run")
         self._publisher.set_state(topic, encode(self._spool.run))
 
+    def _look_at_clocks(self) -> None:
+        """Say which clock is wrong when that begins and when it ends."""
+        clocks = self._intake.clocks
+        if clocks is None:
+            return
+        if clocks.ahead_s is not None:
+            self._metrics.clock_ahead.set(clocks.ahead_s)
+        if self._clocks and self._clocks.state == clocks.state:
+            return
+        self._clocks = clocks
+        self._metrics.clock_problem.labels(clock="device").set(clocks.state in ("unset", "off"))
+        self._metrics.clock_problem.labels(clock="host").set(clocks.state == "host-behind")
+        if clocks.problem:
+            self._health.failing("clock", clocks.problem)
+        else:
+            self._health.ok("clock")
+
     def _set_status(
         self,
         device: Literal["connected", "silent", "disconnected"],
@@ -313,15 +391,20 @@ class Reader:
         service: Literal["online", "offline"] = "online",
     ) -> None:
         last = self._status
-        if last and (last.service, last.device, last.port) == (service, device, port):
-            since = last.since
-            if last.detail == detail:
-                return
-        else:
-            since = self._clock()
-        self._status = Status(
-            node=self._node, service=service, device=device, since=since, port=port, detail=detail
+        same = last and (last.service, last.device, last.port) == (service, device, port)
+        status = Status(
+            node=self._node,
+            service=service,
+            device=device,
+            since=last.since if last and same else self._clock(),
+            port=port,
+            detail=detail,
+            clock=self._clocks and self._clocks.state,
+            clock_ahead_s=self._clocks and self._clocks.ahead_s,
         )
+        if status == last:
+            return
+        self._status = status
         self._metrics.heard.set(device == "connected")
         topic = self._topics.of_node(self._node, "status")
         self._publisher.set_state(topic, encode(self._status))

@@ -57,9 +57,17 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1e10,
-            description="a device clock further from the host's is rejected, seconds; 0 for no limit",
+            description="a device clock further from the host's is not used, seconds; 0 for no limit",
         ),
     ] = 86400.0
+    raven_max_price_per_kwh: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e9,
+            description="larger prices are rejected, in their currency; 0 for no limit",
+        ),
+    ] = 100.0
     raven_silence_ask_s: Annotated[
         float,
         Meta(gt=0, le=86400, description="seconds of silence after which the device is asked"),
@@ -81,7 +89,9 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
     @property
     def limits(self) -> Limits:
         """What is plausible."""
-        return Limits(self.raven_max_demand_kw, self.raven_max_clock_skew_s)
+        return Limits(
+            self.raven_max_demand_kw, self.raven_max_clock_skew_s, self.raven_max_price_per_kwh
+        )
 
     @property
     def spool_file(self) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading
 from ravenbus.notifications import Notification
 from ravenbus.topics import Topics
 
-VERSION: Final = 3
+VERSION: Final = 4
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -71,12 +71,23 @@ CREATE INDEX letter ON outbox (letter) WHERE letter IS NOT NULL;
 _REPLAYED = """
 CREATE TABLE replayed (letter TEXT PRIMARY KEY);  -- id of a dead letter
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED)
+_WAITING = """
+CREATE TABLE waiting (id TEXT PRIMARY KEY, at TEXT NOT NULL, fragment BLOB NOT NULL);
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING)
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
 """The part of the largest size that entries may fill: to note what becomes of one takes room too."""
 REQUIRED: Final = "SELECT coalesce(sum(bit), 0) FROM store WHERE required"
 """The bits of the stores that must confirm."""
+
+
+class WaitingFragment(NamedTuple):
+    """A fragment that is not judged yet, and when it came."""
+
+    id: str
+    at: datetime
+    fragment: bytes
 
 
 class FullError(RetryableError):
@@ -165,18 +176,23 @@ class Spool:
         return self.run
 
     def accept(
-        self, notifications: Sequence[tuple[Notification, datetime]], letters: Sequence[DeadLetter]
+        self,
+        notifications: Sequence[tuple[Notification, datetime]],
+        letters: Sequence[DeadLetter],
+        waiting: Sequence[WaitingFragment] = (),
+        decided: Sequence[str] = (),
     ) -> list[Reading]:
         """Keep the notifications, numbered, and the dead letters, in one transaction.
 
-        Each comes with the time at which it was received.
+        Each notification comes with the time at which it was received.  What is ``waiting`` is
+        kept until its id is ``decided``.
         """
         try:
-            return self._accept(notifications, letters)
+            return self._accept(notifications, letters, waiting, decided)
         except FullError:
             if not self._make_room():
                 raise
-        return self._accept(notifications, letters)
+        return self._accept(notifications, letters, waiting, decided)
 
     def replay(
         self, letter: str, notifications: Sequence[tuple[Notification, datetime]]
@@ -191,6 +207,8 @@ class Spool:
         self,
         notifications: Sequence[tuple[Notification, datetime]],
         letters: Sequence[DeadLetter],
+        waiting: Sequence[WaitingFragment] = (),
+        decided: Sequence[str] = (),
         replayed: str | None = None,
     ) -> list[Reading]:
         run = self.run
@@ -226,6 +244,11 @@ class Spool:
             for letter in letters:
                 topic = self._topics.dead(letter.service)
                 self._put(topic, encode(letter), letter.at, letter=letter.id)
+            self._db.executemany(
+                "INSERT INTO waiting VALUES (?, ?, ?)",
+                [(one.id, one.at.isoformat(), one.fragment) for one in waiting],
+            )
+            self._db.executemany("DELETE FROM waiting WHERE id = ?", [(one,) for one in decided])
             self._require_room()
         self._run = run
         return readings
@@ -234,6 +257,11 @@ class Spool:
         """Return the last reading of each kind and meter."""
         rows = self._db.execute("SELECT payload FROM latest").fetchall()
         return [decode_reading(payload) for (payload,) in rows]
+
+    def waiting(self) -> list[WaitingFragment]:
+        """Return what is not judged yet, in the order in which it came."""
+        rows = self._db.execute("SELECT id, at, fragment FROM waiting ORDER BY rowid").fetchall()
+        return [WaitingFragment(id_, datetime.fromisoformat(at), raw) for id_, at, raw in rows]
 
     def close(self) -> None:
         """Close the file."""
