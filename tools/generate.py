@@ -306,7 +306,8 @@ Some integers have 64 bits; a program that reads every number as a double rounds
 
 **Times.**
 All times are UTC and end in `Z`, with up to six decimals.
-`time` is the device's clock, `null` where it is not set; `received` is the clock of the reader's host.
+`time` is the device's clock, `null` where it is not set or cannot be true; `claimed_time` is then what it said.
+`received` is the clock of the reader's host.
 
 **Topic and payload agree.**
 The node and the kind in a topic are those of the payload; what contradicts itself is refused.

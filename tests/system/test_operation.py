@@ -21,7 +21,7 @@ from .system import NODE, System, certificate, wait_until
 
 def test_everything_that_is_published_keeps_the_contract(system: System):
     """Every message of the running services validates against the published schemas."""
-    system.reader.env["RAVEN_PUBLISH_RAW"] = "true"
+    system.reader.env |= {"RAVEN_PUBLISH_RAW": "true", "RAVEN_MAX_DEMAND_KW": "1"}
     system.start("--rate", "100", "--count", "1000", "--fault", "clock:2,-100000", reader=False)
     bus = system.watch("raven/v1/#", "homeassistant/#")
     system.reader.start()
@@ -55,6 +55,23 @@ def test_everything_that_is_published_keeps_the_contract(system: System):
     assert {f"{NODE}/{leaf}" for leaf in leaves} | {"dead/mongo-recorder", "dead/reader"} <= {
         one.removeprefix("v1/") for one in seen
     }
+
+
+@pytest.mark.parametrize("fault", ["clock:0,-5000000", "unset-clock"])
+def test_a_stick_whose_clock_is_wrong_loses_nothing_and_is_seen(system: System, fault: str):
+    """Every report is stored without a time, the status says why, and one line in the log does."""
+    system.start("--rate", "20", "--count", "60", "--fault", fault, reader=False)
+    bus = system.watch(f"raven/v1/{NODE}/status")
+    system.reader.start()
+    system.assert_complete()
+    demands = list(system.db["instantaneous_demand"].find())
+    assert demands
+    assert {found["time"] for found in demands} == {None}
+    said = [found["claimed_time"] for found in demands if found["claimed_time"]]
+    assert len(said) == (len(demands) if fault.startswith("clock") else 0)
+    states = [json.loads(message.payload)["clock"] for message in bus.messages()]
+    assert states[-1] == ("off" if fault.startswith("clock") else "unset")
+    assert system.reader.text().count("check=clock") == 1, system.reader.text()
 
 
 def test_wrong_settings_stop_the_start_with_every_problem(system: System):
@@ -247,7 +264,8 @@ def test_home_assistant_finds_the_stick(system: System):
     watcher = system.watch(topic)
     (message,) = wait_until(lambda: list(watcher.messages()), "the payload is retained")
     config = json.loads(message.payload)
-    assert set(config["components"]) == {"power", "delivered", "received", "price", "link_strength"}
+    sensors = {"power", "delivered", "received", "price", "link_strength", "clock"}
+    assert set(config["components"]) == sensors
     for component in config["components"].values():
         assert component["unique_id"]
         assert component["state_topic"].startswith(f"raven/v1/{NODE}/latest/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -318,6 +319,8 @@ def test_a_repetition_is_the_same_in_everything():
     assert acceptance.is_repeat(demand(1.0))
     acceptance.remember(demand(1.0, time=None))
     assert not acceptance.is_repeat(demand(1.0, time=None))
+    acceptance.remember(msgspec.structs.replace(demand(1.0, time=None), claimed_time=NOON))
+    assert acceptance.is_repeat(demand(1.0))
 
 
 @steady

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from ravenbus.errors import PoisonError
 from ravenbus.notifications import (
     BlockPriceDetail,
@@ -96,16 +98,17 @@ class Acceptance:
         self._last: dict[tuple[type, str | None], Notification] = {}
 
     def is_repeat(self, notification: Notification) -> bool:
-        """Say whether the device sent a cached report again: same time, same values.
+        """Say whether the device sent a cached report again: the same time, true or not, and values.
 
         Without a time nobody can tell a repetition from a second reading of the same value.
         """
+        said = _as_said(notification)
         key = type(notification), notification.meter
-        return notification.time is not None and self._last.get(key) == notification
+        return said.time is not None and self._last.get(key) == said
 
     def remember(self, notification: Notification) -> None:
         """Take a notification as the last of its kind and meter."""
-        self._last[type(notification), notification.meter] = notification
+        self._last[type(notification), notification.meter] = _as_said(notification)
 
     def resume(self, notification: Notification, received: datetime) -> None:
         """Take up a notification that was accepted before a restart."""
@@ -135,6 +138,14 @@ class Acceptance:
             return
         for decided in self._stages[number].take(decision.report):
             yield from self._from(number + 1, decided)
+
+
+def _as_said(notification: Notification) -> Notification:
+    """Return a notification with the time that the device said, whatever was made of it."""
+    if notification.claimed_time is None:
+        return notification
+    claimed = notification.claimed_time
+    return msgspec.structs.replace(notification, time=claimed, claimed_time=None)
 
 
 class _Stage(Protocol):
