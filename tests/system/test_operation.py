@@ -268,7 +268,8 @@ def test_home_assistant_finds_the_stick(system: System):
     assert set(config["components"]) == sensors
     for component in config["components"].values():
         assert component["unique_id"]
-        assert component["state_topic"].startswith(f"raven/v1/{NODE}/latest/")
+        topics = (f"raven/v1/{NODE}/latest/", f"raven/v1/{NODE}/status")
+        assert component["state_topic"].startswith(topics)
     assert config["availability"][0]["topic"] == f"raven/v1/{NODE}/status"
     power = config["components"]["power"]
     assert (power["device_class"], power["unit_of_measurement"]) == ("power", "kW")
