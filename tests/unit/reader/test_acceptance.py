@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raven_reader.acceptance import (
-    REGISTER_SETTLES_AFTER,
-    WAITING_MAX,
-    WAITS_AT_MOST,
-    Acceptance,
-    Impossible,
-    Limits,
-    Report,
-)
+from raven_reader.acceptance import WAITS_AT_MOST, Acceptance, Limits
+from raven_reader.registers import REGISTER_SETTLES_AFTER, baselines
+from raven_reader.verdicts import WAITING_MAX, Impossible, Report
 from ravenbus import notifications as n
 
 from .strategies import steady
@@ -169,8 +163,8 @@ def test_several_meters_and_a_new_one_are_read_from_their_first_report():
 def test_a_meter_is_known_after_a_restart():
     """What was accepted before names the meters that are real."""
     judge = Judge()
-    judge.acceptance.resume(demand(1.0), NOON)
-    judge.acceptance.resume(demand(1.0, meter=GARAGE), NOON)
+    judge.acceptance.resume(demand(1.0))
+    judge.acceptance.resume(demand(1.0, meter=GARAGE))
     assert judge.several(demand(1.0, meter=GARAGE), demand(1.0)) == ["", ""]
 
 
@@ -272,6 +266,26 @@ def test_a_register_settles_by_time_and_not_by_reports(every_s):
             assert verdict == ("" if lasted >= REGISTER_SETTLES_AFTER else "waits")
 
 
+@pytest.mark.parametrize("between", [(None, 0.0), (1000.1, None), (None, None)])
+def test_a_register_without_a_value_hides_no_other(between):
+    """What has no value is not compared; the other register is, and the last value is kept."""
+    judge = Judge()
+    verdicts = judge.several(
+        summation(1000.0, 0.0),
+        blank(*between),
+        blank(0.0, None),
+        blank(None, 4294967.0),
+        summation(1000.2, 0.0),
+        summation(1000.3, 0.0),
+    )
+    assert verdicts == ["", "", DOWN, JUMP, "", ""]
+
+
+def blank(delivered, received):
+    """Return a report of registers in which what is None has no value."""
+    return msgspec.structs.replace(summation(0.0), delivered_kwh=delivered, received_kwh=received)
+
+
 def test_a_host_whose_clock_jumps_settles_no_register():
     """The device's own time tells how long a register went on, where it tells any."""
     judge = Judge()
@@ -301,7 +315,9 @@ def test_a_baseline_outlasts_a_restart():
     """What was accepted before a restart is the last reading and the baseline after it."""
     judge = Judge()
     before = summation(1000.0)
-    judge.acceptance.resume(before, NOON)
+    judge.acceptance.resume(before)
+    for baseline in baselines(before, NOON):
+        judge.acceptance.resume_register(baseline)
     assert judge.acceptance.is_repeat(before)
     assert judge(summation(999.0)) == "waits"
     assert judge.finish() == [DOWN]

@@ -201,6 +201,15 @@ def test_what_waits_while_the_disk_is_full_is_kept_later(home):
     assert len(home.spool.waiting()) == 1
 
 
+def test_a_registers_baseline_outlasts_a_report_without_a_value_and_a_restart(home):
+    """After all ones and a restart, a zero still contradicts what the register was."""
+    home.hear(summation(), summation("0xffffffff", TimeStamp="0x3136e6cf"))
+    assert [r.notification.summation_delivered for r in home.readings] == [0x9586914, None]
+    home.restart().hear(summation("0x0000000000000000", TimeStamp="0x3136e6d0"))
+    assert len(home.readings) == 2
+    assert len(home.spool.waiting()) == 1
+
+
 def stamped(when):
     return demand(TimeStamp=f"0x{int((when - EPOCH).total_seconds()):08x}")
 

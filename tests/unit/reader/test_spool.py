@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven_reader.outbox import SpoolOutbox
+from raven_reader.registers import Baseline
 from raven_reader.spool import VERSION, Spool, WaitingFragment
 from ravenbus import notifications as n
 from ravenbus.errors import FatalError, RetryableError
@@ -298,14 +299,20 @@ def test_what_waits_is_kept_until_it_is_decided(files):
 
 def test_a_spool_of_1_0_is_taken_over(files):
     """What the last release left is read on, with a place for what waits."""
+    registers = n.CurrentSummationDelivered(
+        device=None, meter=HOUSE, time=None, multiplier=1, divisor=1000,
+        summation_delivered=601001, summation_received=None,
+        delivered_kwh=601.001, received_kwh=None,
+    )  # fmt: skip
     spool = files.spool()
-    spool.accept([reading(1), reading(2)], [])
+    spool.accept([reading(1), (registers, NOON)], [])
     spool.close()
     db = sqlite3.connect(files.path)
-    db.executescript("DROP TABLE waiting; PRAGMA user_version = 3;")
+    db.executescript("DROP TABLE waiting; DROP TABLE register; PRAGMA user_version = 3;")
     db.close()
     spool = files.spool()
     assert spool.waiting() == []
+    assert spool.registers() == [Baseline(HOUSE, "delivered_kwh", 601.001, NOON)]
     assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [3]
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from raven_reader.acceptance import Acceptance, Decision, Impossible, Limits, Report
+from raven_reader.acceptance import Acceptance, Limits
 from raven_reader.clocks import ClockJudge, Clocks
 from raven_reader.decoding import decode
 from raven_reader.framing import Counts, Fragment, Parser
+from raven_reader.verdicts import Decision, Impossible, Report
 from ravenbus.errors import PoisonError
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from raven_reader.acceptance import Limits, Report
+from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake, Rejected, Repeated, Waiting
 from raven_reader.service import SERVICE
 from raven_reader.spool import Spool
+from raven_reader.verdicts import Report
 from ravenbus.messages import DeadLetter, Reading, decode
 
 

@@ -14,7 +14,6 @@ from typing import Final, Literal
 from prometheus_client import Counter, Gauge
 
 from raven_reader import commands, discovery
-from raven_reader.acceptance import Report
 from raven_reader.clocks import Clocks
 from raven_reader.framing import decoded
 from raven_reader.host import is_synchronised
@@ -22,6 +21,7 @@ from raven_reader.intake import Accepted, Intake, Outcome, Rejected, Repeated, W
 from raven_reader.secrets import mask
 from raven_reader.settings import ReaderSettings
 from raven_reader.spool import Spool, WaitingFragment
+from raven_reader.verdicts import Report
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.logs import Sparse
@@ -161,8 +161,10 @@ class Reader:
         """Publish what is known from before: the run, and the last reading of each kind."""
         for reading in self._spool.latest():
             self._note(reading.notification)
-            self._intake.acceptance.resume(reading.notification, reading.envelope.received)
+            self._intake.acceptance.resume(reading.notification)
             self._publish_latest(reading)
+        for baseline in self._spool.registers():
+            self._intake.acceptance.resume_register(baseline)
         for waiting in self._spool.waiting():
             self._wait_again(waiting)
         self._publish_run()

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from raven_reader.registers import Baseline, baselines
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
 from ravenbus.notifications import Notification
@@ -73,6 +74,16 @@ CREATE TABLE replayed (letter TEXT PRIMARY KEY);  -- id of a dead letter
 """
 _WAITING = """
 CREATE TABLE waiting (id TEXT PRIMARY KEY, at TEXT NOT NULL, fragment BLOB NOT NULL);
+CREATE TABLE register (
+    meter TEXT NOT NULL, name TEXT NOT NULL, kwh REAL NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (meter, name)
+);
+INSERT INTO register
+    SELECT meter, name, json_extract(said, '$.' || name), json_extract(said, '$.received')
+    FROM (SELECT meter, CAST(payload AS TEXT) AS said FROM latest
+          WHERE kind = 'current_summation_delivered')
+    JOIN (SELECT 'delivered_kwh' AS name UNION ALL SELECT 'received_kwh')
+    WHERE json_extract(said, '$.' || name) IS NOT NULL;
 """
 _STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING)
 GIVEN_UP_AT_ONCE: Final = 1000
@@ -235,6 +246,13 @@ class Spool:
                         "INSERT OR REPLACE INTO latest VALUES (?, ?, ?)",
                         (reading.kind, notification.meter or "", payload),
                     )
+                    self._db.executemany(
+                        "INSERT OR REPLACE INTO register VALUES (?, ?, ?, ?)",
+                        [
+                            (one.meter or "", one.name, one.kwh, one.at.isoformat())
+                            for one in baselines(notification, received)
+                        ],
+                    )
                 readings.append(reading)
                 if run.meter is None and notification.meter:
                     run = msgspec.structs.replace(run, meter=notification.meter)
@@ -257,6 +275,14 @@ class Spool:
         """Return the last reading of each kind and meter."""
         rows = self._db.execute("SELECT payload FROM latest").fetchall()
         return [decode_reading(payload) for (payload,) in rows]
+
+    def registers(self) -> list[Baseline]:
+        """Return what each register was when it was last accepted."""
+        rows = self._db.execute("SELECT meter, name, kwh, at FROM register").fetchall()
+        return [
+            Baseline(meter or None, name, kwh, datetime.fromisoformat(at))
+            for meter, name, kwh, at in rows
+        ]
 
     def waiting(self) -> list[WaitingFragment]:
         """Return what is not judged yet, in the order in which it came."""
