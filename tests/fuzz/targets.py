@@ -178,7 +178,7 @@ def _rows(item: Item) -> Iterator[tuple[str, tuple[str, ...], tuple[Any, ...]]]:
         case Reading():
             table, values = rows.reading_row(item)
             yield table, rows.IDENTITY + rows.COLUMNS[table], values
-            for sample in (*rollups.of_demand([item]), *rollups.of_energy([item])):
+            for sample in rollups.of_demand([item]):
                 yield "rollup", sample._fields[:3], sample[:3]
         case DeadLetter():
             yield "dead_letter", rows.LETTER_COLUMNS, rows.letter_row(item, 2**20)

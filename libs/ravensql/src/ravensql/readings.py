@@ -29,7 +29,7 @@ COLUMNS: Final = {
 }
 """What is read of each table."""
 
-_TIMES: Final = frozenset({"time", "received", "device_time", "start_time"})
+_TIMES: Final = frozenset({"time", "received", "device_time", "start_time", "claimed_time"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENVELOPE: Final = ("node", "run", "hash", "seq", "received")
 _FIELDS: Final = {
@@ -102,6 +102,8 @@ def old_meter(text: str | None) -> str | None:
 
 
 def _selected(name: str) -> str:
+    if name == "claimed_time":  # it may lie where UNIX_TIMESTAMP does not reach
+        return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {name}) DIV 1000"
     if name in _TIMES:
         return f"CAST(UNIX_TIMESTAMP({name}) * 1000 AS SIGNED)"
     return name

@@ -28,11 +28,14 @@ IDENTITY: Final = (
 _SCALE: Final = ("multiplier", "divisor", "digits_right", "digits_left", "suppress_leading_zero")
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "instantaneous_demand": ("demand", *_SCALE, "rolled_up"),
-    "current_summation_delivered": ("summation_delivered", "summation_received", *_SCALE),
+    "instantaneous_demand": ("demand", *_SCALE, "claimed_time", "rolled_up"),
+    "current_summation_delivered": (
+        *("summation_delivered", "summation_received"),
+        *(*_SCALE, "claimed_time"),
+    ),
     "price_cluster": (
         *("price", "trailing_digits", "price_per_kwh", "currency", "tier"),
-        *("start_time", "duration", "tier_label", "rate_label"),
+        *("start_time", "duration", "tier_label", "rate_label", "claimed_time"),
     ),
     "notification": ("kind", "body"),
 }
@@ -98,12 +101,14 @@ def reading_row(reading: Reading) -> TableRow:
     match notification:
         case InstantaneousDemand() | CurrentSummationDelivered():
             # What the sink inserts it rolls up in the same transaction.
-            own = [getattr(notification, name, True) for name in COLUMNS[reading.kind]]
+            exact: dict[str, Any] = {"rolled_up": True}
         case PriceCluster():
-            exact = {"price_per_kwh": _price(notification), "start_time": notification.start_time}
-            own = [exact.get(n, getattr(notification, n)) for n in COLUMNS[reading.kind]]
+            exact = {"price_per_kwh": _price(notification)}
         case _:
             return TableRow("notification", (*_identity(reading), reading.kind, _body(reading)))
+    claimed = notification.claimed_time
+    exact["claimed_time"] = claimed and millis(claimed)
+    own = [exact[n] if n in exact else getattr(notification, n) for n in COLUMNS[reading.kind]]
     return TableRow(reading.kind, (*_identity(reading), *own))
 
 

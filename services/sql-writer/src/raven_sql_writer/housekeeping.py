@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import count
 from typing import Final
 
-from raven_sql_writer import partitions, rollups
+from raven_sql_writer import energy, partitions, rollups
 from raven_sql_writer.retention import Retention
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import now
@@ -61,6 +61,8 @@ def look_after(
             schema.lock(cursor, url.database, try_s=0)
             partitions.keep_ahead(cursor, utc(), beat)
             rollups.count_foreign(cursor, beat)
+            if meters := energy.recount(cursor, beat):
+                log.info("energy counted again", extra={"meters": meters})
     except (RetryableError, PoisonError) as error:
         log.warning("looking after the tables is put off", extra={"reason": str(error)})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,7 +23,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from raven_sql_writer import archives, partitions, ranges, rollups
+from raven_sql_writer import archives, energy, partitions, ranges, rollups
 from raven_sql_writer.partitions import Month
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import now
@@ -207,6 +207,9 @@ class Retention:
                 f"{unsent} rows are not sent to {relay}; if nothing relays there any more, "
                 "remove the row of the table relay"
             )
+        energy.recount(cursor, self._go_on)
+        if not energy.is_counted(cursor, datetime.fromtimestamp(month.later(1).start, UTC)):
+            raise RetryableError("another writer is counting the energy of the month")
         last_id = last_ids.get("instantaneous_demand", 0)
         condition = f"rolled_up IS NULL AND id <= {last_id}"
         if last_id and _count(cursor, month, "instantaneous_demand", condition):

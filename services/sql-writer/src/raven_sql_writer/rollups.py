@@ -1,4 +1,4 @@
-"""Demand and registers by 5 minutes, hour and day, counted in the transaction of their rows.
+"""Demand by 5 minutes, hour and day, counted in the transaction of their rows.
 
 A row is counted when it is inserted and never again, so a late one is added to its period and one
 that is delivered again is not.
@@ -13,13 +13,12 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from raven_sql_writer.energy import PERIODS_S
 from ravenbus.messages import Reading
-from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand
+from ravenbus.notifications import InstantaneousDemand
 from ravensql import rows
 from ravensql.database import Cursor
 
-PERIODS_S: Final = (300, 3600, 86400)
-"""Each a multiple of the first."""
 FOREIGN_AT_ONCE: Final = 2000
 
 PUT_DEMAND: Final = (
@@ -27,18 +26,6 @@ PUT_DEMAND: Final = (
     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
     "readings = readings + VALUES(readings), sum_kw = sum_kw + VALUES(sum_kw), "
     "min_kw = LEAST(min_kw, VALUES(min_kw)), max_kw = GREATEST(max_kw, VALUES(max_kw))"
-)
-_EXTREMES: Final = ", ".join(
-    f"{name}_{end} = COALESCE({pick}({name}_{end}, VALUES({name}_{end})), {name}_{end}, "
-    f"VALUES({name}_{end}))"
-    for name in ("delivered_kwh", "received_kwh")
-    for end, pick in (("min", "LEAST"), ("max", "GREATEST"))
-)
-PUT_ENERGY: Final = (
-    "INSERT INTO energy_rollup (period_s, node, meter, start, readings, delivered_kwh_min, "
-    "delivered_kwh_max, received_kwh_min, received_kwh_max) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
-    "readings = readings + VALUES(readings), " + _EXTREMES
 )
 FOREIGN: Final = (
     "SELECT d.id, d.time, d.demand, d.multiplier, d.divisor, "
@@ -54,12 +41,12 @@ ROLLED: Final = (
 
 
 class Sample(NamedTuple):
-    """What a row adds to its periods: one value, or one of each register."""
+    """What a row adds to its periods."""
 
     node: str
     meter: str
     time: datetime
-    values: tuple[Decimal | None, ...]
+    kw: Decimal
 
 
 Key = tuple[int, str, str, datetime]
@@ -67,34 +54,24 @@ Key = tuple[int, str, str, datetime]
 
 def of_demand(readings: Iterable[Reading]) -> list[Sample]:
     """Return the demands among the readings that have a value."""
-    return [
-        _sample(reading, rows.scaled(found.demand, found.multiplier, found.divisor))
-        for reading in readings
-        if isinstance(found := reading.notification, InstantaneousDemand)
-        and None not in (found.demand, found.multiplier, found.divisor)
-    ]
+    samples = []
+    for reading in readings:
+        found, envelope = reading.notification, reading.envelope
+        if isinstance(found, InstantaneousDemand):
+            kw = rows.scaled(found.demand, found.multiplier, found.divisor)
+            if kw is not None:
+                time = found.time or envelope.received
+                samples.append(Sample(envelope.node, found.meter or "", time, kw))
+    return samples
 
 
-def of_energy(readings: Iterable[Reading]) -> list[Sample]:
-    """Return the registers among the readings."""
-    return [
-        _sample(
-            reading,
-            rows.scaled(found.summation_delivered, found.multiplier, found.divisor),
-            rows.scaled(found.summation_received, found.multiplier, found.divisor),
-        )
-        for reading in readings
-        if isinstance(found := reading.notification, CurrentSummationDelivered)
-    ]
-
-
-def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[tuple[Decimal | None, ...]]]]:
+def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[Decimal]]]:
     """Return the values by period, in the order in which every writer locks the periods."""
-    shortest: dict[tuple[str, str, int], list[tuple[Decimal | None, ...]]] = defaultdict(list)
-    for node, meter, time, values in samples:
+    shortest: dict[tuple[str, str, int], list[Decimal]] = defaultdict(list)
+    for node, meter, time, kw in samples:
         seconds = int(time.replace(tzinfo=UTC).timestamp())
-        shortest[node, meter, seconds // PERIODS_S[0]].append(values)
-    found: dict[Key, list[tuple[Decimal | None, ...]]] = defaultdict(list)
+        shortest[node, meter, seconds // PERIODS_S[0]].append(kw)
+    found: dict[Key, list[Decimal]] = defaultdict(list)
     for (node, meter, number), group in shortest.items():
         for period in PERIODS_S:
             seconds = number * PERIODS_S[0] // period * period
@@ -103,23 +80,11 @@ def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[tuple[Decimal | N
     return sorted(found.items(), key=itemgetter(0))
 
 
-def count(cursor: Cursor, demand: Sequence[Sample], energy: Sequence[Sample]) -> None:
+def count(cursor: Cursor, samples: Sequence[Sample]) -> None:
     """Add the samples to their periods."""
-    demand_rows = []
-    for key, values in grouped(demand):
-        kw = [value for (value,) in values if value is not None]
-        demand_rows.append((*key, len(kw), sum(kw), min(kw), max(kw)))
-    if demand_rows:
-        cursor.executemany(PUT_DEMAND, demand_rows)
-    energy_rows = []
-    for key, values in grouped(energy):
-        extremes: list[Decimal | None] = []
-        for column in zip(*values, strict=True):
-            kwh = [value for value in column if value is not None]
-            extremes += [min(kwh, default=None), max(kwh, default=None)]
-        energy_rows.append((*key, len(values), *extremes))
-    if energy_rows:
-        cursor.executemany(PUT_ENERGY, energy_rows)
+    found = [(*key, len(kw), sum(kw), min(kw), max(kw)) for key, kw in grouped(samples)]
+    if found:
+        cursor.executemany(PUT_DEMAND, found)
 
 
 def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
@@ -139,14 +104,9 @@ def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
         for _, time, demand, multiplier, divisor, meter in found:
             kw = rows.scaled(demand, multiplier, divisor)
             if kw is not None:
-                samples.append(Sample("", meter or "", time, (kw,)))
-        count(cursor, samples, [])
+                samples.append(Sample("", meter or "", time, kw))
+        count(cursor, samples)
         times = [row[1] for row in found]
         cursor.execute(ROLLED, ([row[0] for row in found], min(times), max(times)))
         cursor.execute("COMMIT")
         done += len(found)
-
-
-def _sample(reading: Reading, *values: Decimal | None) -> Sample:
-    time = reading.notification.time or reading.envelope.received
-    return Sample(reading.envelope.node, reading.notification.meter or "", time, values)

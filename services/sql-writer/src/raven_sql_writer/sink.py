@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from raven_sql_writer import housekeeping, ranges, rollups
+from raven_sql_writer import energy, housekeeping, ranges, rollups
 from raven_sql_writer.ranges import Identity
 from ravenbus.consumer import Item, Stored
 from ravenbus.errors import PoisonError
@@ -92,9 +92,8 @@ class MysqlSink:
             new = _insert(cursor, wanted.values())
             if new < len(wanted):
                 raise _StaleRunError
-            rollups.count(
-                cursor, rollups.of_demand(wanted.values()), rollups.of_energy(wanted.values())
-            )
+            rollups.count(cursor, rollups.of_demand(wanted.values()))
+            energy.count(cursor, wanted.values())
             new += len({run.hash for run in runs} - known_runs.keys())
             _put_runs(cursor, readings, runs)
             new += self._bury(cursor, letters)

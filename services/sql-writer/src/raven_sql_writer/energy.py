@@ -1,0 +1,375 @@
+"""Energy by 5 minutes, hour and day: what a meter's registers grew by, up to each reading.
+
+Growth belongs to the period of the later of two readings, so the periods add up.  A late reading
+moves the growth that it divides; whoever counts has the meter's row of ``energy_meter`` locked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from ravenbus.messages import Reading
+from ravenbus.notifications import CurrentSummationDelivered
+from ravensql import rows
+from ravensql.database import Cursor
+
+PERIODS_S: Final = (300, 3600, 86400)
+"""Each a multiple of the first."""
+
+MOST_KW: Final = 1000
+"""Ten times what a meter of these sticks carries: what grew faster was not counted by the meter."""
+SHORTEST: Final = timedelta(minutes=1)
+"""Two readings are taken to be as far apart: a time has whole seconds, and a report may be late."""
+WRAPS_AT: Final = (2**32, 2**48)
+"""Counts at which registers begin again."""
+NAMES: Final = ("delivered", "received")
+COUNTED_AT_ONCE: Final = timedelta(days=10)
+
+
+class Register(NamedTuple):
+    """A meter's registers in a reading; ``time`` is UTC without a zone, ``unit`` kWh a count."""
+
+    time: datetime
+    kwh: tuple[Decimal | None, Decimal | None]
+    unit: Decimal
+
+
+class Period(NamedTuple):
+    """A part of the time of a meter."""
+
+    period_s: int
+    node: str
+    meter: str
+    start: datetime
+
+
+class _Total:
+    """What the readings of a period come to: for each register first, last and growth."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+        self.first: list[Register | None] = [None, None]
+        self.last: list[Register | None] = [None, None]
+        self.grew: list[Decimal | None] = [None, None]
+
+    def row(self) -> tuple[Any, ...]:
+        found: list[Any] = [self.readings]
+        for side in (0, 1):
+            first, last = self.first[side], self.last[side]
+            found += [first and first.kwh[side], last and last.kwh[side], self.grew[side]]
+            found += [first and first.time, last and last.time]
+        return tuple(found)
+
+
+Totals = dict[datetime, _Total]
+"""By the start of the shortest period."""
+
+
+def growth(before: Register, after: Register, side: int) -> Decimal:
+    """Return by how many kWh a register grew from one reading to the next, 0 if that is not known.
+
+    A register that fell has wrapped, or began again at zero, if that makes an energy which a meter
+    can have counted meanwhile; otherwise another meter came, and what it counted is not known.
+    """
+    old, new = before.kwh[side], after.kwh[side]
+    if old is None or new is None:
+        return Decimal(0)
+    hours = Decimal(max(after.time - before.time, SHORTEST) / timedelta(hours=1))
+    most = MOST_KW * hours
+    if new >= old:
+        return new - old if new - old <= most else Decimal(0)
+    for wraps_at in WRAPS_AT:
+        wrapped = new - old + wraps_at * after.unit
+        if 0 < wrapped <= most:
+            return wrapped
+    return new if new <= most and new <= old / 2 else Decimal(0)
+
+
+def totals(known: Sequence[Register], new: Sequence[Register]) -> Totals:
+    """Return what ``new`` readings add to their periods and to those of the ``known`` around them.
+
+    Both are of one meter; the first of the known ones is the last before the new.
+    """
+    found: Totals = defaultdict(_Total)
+    for register in new:
+        total = found[_start(register.time)]
+        total.readings += 1
+        for side in (0, 1):
+            if register.kwh[side] is None:
+                continue
+            total.first[side] = min(total.first[side] or register, register, key=_in_order(side))
+            total.last[side] = max(total.last[side] or register, register, key=_in_order(side))
+            total.grew[side] = total.grew[side] or Decimal(0)
+    for side in (0, 1):
+        for sign, registers in ((1, [*known, *new]), (-1, known)):
+            with_value = [one for one in registers if one.kwh[side] is not None]
+            ordered = sorted(with_value, key=_in_order(side))
+            for before, after in pairwise(ordered):
+                if grown := growth(before, after, side):
+                    total = found[_start(after.time)]
+                    total.grew[side] = (total.grew[side] or Decimal(0)) + sign * grown
+    return found
+
+
+def summed(node: str, meter: str, by_start: Mapping[datetime, _Total]) -> list[tuple[Any, ...]]:
+    """Return the rows of ``energy_rollup`` for all periods, in the order in which they are locked."""
+    found: dict[Period, _Total] = defaultdict(_Total)
+    for start, part in by_start.items():
+        for period_s in PERIODS_S:
+            total = found[Period(period_s, node, meter, _start(start, period_s))]
+            total.readings += part.readings
+            for side in (0, 1):
+                order = _in_order(side)
+                firsts = [one for one in (total.first[side], part.first[side]) if one]
+                lasts = [one for one in (total.last[side], part.last[side]) if one]
+                grown = [one for one in (total.grew[side], part.grew[side]) if one is not None]
+                total.first[side] = min(firsts, key=order, default=None)
+                total.last[side] = max(lasts, key=order, default=None)
+                total.grew[side] = sum(grown, Decimal(0)) if grown else None
+    return [(*period, *total.row()) for period, total in sorted(found.items())]
+
+
+_COLUMNS: Final = ", ".join(
+    ["period_s", "node", "meter", "start", "readings"]
+    + [
+        f"{name}_{part}"
+        for name in NAMES
+        for part in ("kwh_min", "kwh_max", "kwh", "first", "last")
+    ]
+)
+_PLACES: Final = ", ".join(["%s"] * 15)
+
+
+def _added(name: str) -> str:
+    """Return how a period's columns of a register take up more readings.
+
+    Assignments see those before them.  A period of which the rows are gone has registers without
+    times: it stays as it is.
+    """
+    gone = f"({name}_first IS NULL AND {name}_kwh_min IS NOT NULL)"
+    kwh, first, last, low, high = (
+        f"{name}_{part}" for part in ("kwh", "first", "last", "kwh_min", "kwh_max")
+    )
+    return (
+        f"{kwh} = IF({gone} OR VALUES({kwh}) IS NULL, {kwh}, COALESCE({kwh}, 0) + VALUES({kwh})), "
+        f"{high} = IF({gone} OR VALUES({last}) IS NULL OR VALUES({last}) < {last}, {high}, "
+        f"IF(VALUES({last}) = {last}, GREATEST({high}, VALUES({high})), VALUES({high}))), "
+        f"{last} = IF({gone}, NULL, COALESCE(GREATEST({last}, VALUES({last})), {last}, VALUES({last}))), "
+        f"{low} = IF({gone} OR VALUES({first}) IS NULL OR VALUES({first}) > {first}, {low}, "
+        f"IF(VALUES({first}) = {first}, LEAST({low}, VALUES({low})), VALUES({low}))), "
+        # A row whose registers have just come has the time of the last by now.
+        f"{first} = IF({first} IS NULL AND {last} IS NULL, NULL, "
+        f"COALESCE(LEAST({first}, VALUES({first})), {first}, VALUES({first})))"
+    )
+
+
+ADD: Final = (
+    f"INSERT INTO energy_rollup ({_COLUMNS}) VALUES ({_PLACES}) ON DUPLICATE KEY UPDATE "  # noqa: S608 - our names
+    f"readings = readings + VALUES(readings), {', '.join(map(_added, NAMES))}"
+)
+SET: Final = f"REPLACE INTO energy_rollup ({_COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - our names
+
+LOCK: Final = (
+    "INSERT INTO energy_meter (node, meter) VALUES (%s, %s) ON DUPLICATE KEY UPDATE node = node"
+)
+METERS: Final = (
+    "SELECT node, meter, counted_to, delivered_last, delivered_kwh, received_last, received_kwh "
+    "FROM energy_meter WHERE (node, meter) IN %s ORDER BY node, meter FOR UPDATE"
+)
+LAST: Final = (
+    "UPDATE energy_meter SET delivered_last = %s, delivered_kwh = %s, received_last = %s, "
+    "received_kwh = %s, counted_to = %s WHERE node = %s AND meter = %s"
+)
+UNCOUNTED: Final = (
+    "SELECT node, meter FROM energy_meter WHERE counted_to IS NOT NULL ORDER BY node, meter LIMIT 1"
+)
+
+_ROWS: Final = (
+    "SELECT time, hash, seq, summation_delivered, summation_received, multiplier, divisor "
+    "FROM current_summation_delivered WHERE node = %s AND meter <=> %s AND "
+)
+_BETWEEN: Final = _ROWS + "time >= %s AND time <= %s"
+_NEIGHBOURS: Final = tuple(
+    f"{_ROWS} time {than} %s AND summation_{name} IS NOT NULL "
+    "AND multiplier IS NOT NULL AND divisor IS NOT NULL "
+    f"ORDER BY time {order} LIMIT 1"
+    for name in NAMES
+    for than, order in (("<", "DESC"), (">", "ASC"))
+)
+_NEXT: Final = (
+    "SELECT MIN(time) FROM current_summation_delivered "
+    "WHERE node = %s AND meter <=> %s AND time >= %s"
+)
+
+
+class _Meter(NamedTuple):
+    """A meter's row: up to when its rows are counted, and the last of each register."""
+
+    node: str
+    meter: str
+    counted_to: datetime | None
+    last: tuple[Register | None, Register | None]
+
+
+class _Found(NamedTuple):
+    """A reading of registers, with its identity."""
+
+    node: str
+    meter: str
+    identity: tuple[str, int]
+    register: Register
+
+
+def count(cursor: Cursor, readings: Iterable[Reading]) -> None:
+    """Add the registers among readings that were just inserted to their periods."""
+    groups: dict[tuple[str, str], list[_Found]] = defaultdict(list)
+    for one in map(_found, filter(_has_registers, readings)):
+        groups[one.node, one.meter].append(one)
+    if not groups:
+        return
+    cursor.executemany(LOCK, sorted(groups))
+    cursor.execute(METERS, (list(groups),))
+    added: list[tuple[Any, ...]] = []
+    for node, meter, counted_to, *last in cursor.fetchall():
+        row = _Meter(node, meter, counted_to, _last(*last))
+        new = [one for one in groups[node, meter] if _is_before(one.register, counted_to)]
+        known = _known(cursor, row, new) if new else []
+        added += summed(node, meter, totals(known, [one.register for one in new]))
+        _put_last(cursor, row, [one.register for one in new], counted_to)
+    if added:
+        cursor.executemany(ADD, sorted(added))
+
+
+def recount(cursor: Cursor, beat: Callable[[], None]) -> int:
+    """Count the rows that an earlier version rolled up otherwise; return how many meters are done.
+
+    Ten days of a meter are one transaction, so who stores waits for no longer, and what is
+    interrupted goes on where it was.
+    """
+    done = 0
+    while True:
+        cursor.execute(UNCOUNTED)
+        found = cursor.fetchall()
+        if not found:
+            return done
+        while not _recount(cursor, *found[0]):
+            beat()
+        done += 1
+
+
+def is_counted(cursor: Cursor, until: datetime) -> bool:
+    """Say whether every row before a time is counted."""
+    cursor.execute("SELECT COUNT(*) FROM energy_meter WHERE counted_to < %s", (until,))
+    return cursor.fetchall() == ((0,),)
+
+
+def _recount(cursor: Cursor, node: str, meter: str) -> bool:
+    """Count the next ten days of a meter; return whether it has no more."""
+    cursor.execute(METERS, ([(node, meter)],))
+    ((_, _, counted_to, *last),) = cursor.fetchall()
+    row = _Meter(node, meter, counted_to, _last(*last))
+    end = None
+    if counted_to is not None:
+        cursor.execute(_NEXT, (node, meter or None, max(counted_to, datetime(1970, 1, 2))))  # noqa: DTZ001 - as MySQL has it
+        ((first,),) = cursor.fetchall()
+        if first is not None:
+            start = _start(first, PERIODS_S[-1])
+            end = start + COUNTED_AT_ONCE
+            cursor.execute(_BETWEEN, (node, meter or None, start, end - timedelta(seconds=1)))
+            new = [_of_row(*columns).register for columns in cursor.fetchall()]
+            set_rows = summed(node, meter, totals([one for one in row.last if one], new))
+            cursor.executemany(SET, set_rows)
+            _put_last(cursor, row, new, end)
+    if end is None:
+        _put_last(cursor, row, [], None)
+    cursor.execute("COMMIT")
+    return end is None
+
+
+def _known(cursor: Cursor, meter: _Meter, new: Sequence[_Found]) -> list[Register]:
+    """Return the readings around new ones, and between them, that were there before."""
+    times = [one.register.time for one in new]
+    lasts = [one for one in meter.last if one]
+    if all(one.time < min(times) for one in lasts):
+        return lasts
+    identities = {one.identity for one in new}
+    where = (meter.node, meter.meter or None)
+    cursor.execute(_BETWEEN, (*where, min(times), max(times)))
+    found = list(cursor.fetchall())
+    for query, time in zip(_NEIGHBOURS, [min(times), max(times)] * 2, strict=True):
+        cursor.execute(query, (*where, time))
+        found += cursor.fetchall()
+    known = {one.identity: one.register for one in (_of_row(*columns) for columns in found)}
+    return [
+        register
+        for identity, register in known.items()
+        if identity not in identities and _is_before(register, meter.counted_to)
+    ]
+
+
+def _put_last(
+    cursor: Cursor, meter: _Meter, new: Sequence[Register], counted_to: datetime | None
+) -> None:
+    columns: list[Any] = []
+    for side in (0, 1):
+        candidates = [one for one in (meter.last[side], *new) if one and one.kwh[side] is not None]
+        last = max(candidates, key=_in_order(side), default=None)
+        columns += [last and last.time, last and last.kwh[side]]
+    cursor.execute(LAST, (*columns, counted_to, meter.node, meter.meter))
+
+
+def _last(*columns: Any) -> tuple[Register | None, Register | None]:
+    delivered_last, delivered, received_last, received = columns
+    return (
+        Register(delivered_last, (delivered, None), Decimal(0)) if delivered_last else None,
+        Register(received_last, (None, received), Decimal(0)) if received_last else None,
+    )
+
+
+def _has_registers(reading: Reading) -> bool:
+    return isinstance(reading.notification, CurrentSummationDelivered)
+
+
+def _found(reading: Reading) -> _Found:
+    found: Any = reading.notification
+    envelope = reading.envelope
+    time = rows.seconds(found.time or envelope.received)
+    register = _register(
+        *(time, found.summation_delivered, found.summation_received),
+        *(found.multiplier, found.divisor),
+    )
+    return _Found(envelope.node, found.meter or "", (envelope.hash, envelope.seq), register)
+
+
+def _of_row(time: datetime, hash_: str, seq: int, *columns: Any) -> _Found:
+    return _Found("", "", (hash_, seq), _register(time, *columns))
+
+
+def _register(
+    time: datetime,
+    delivered: int | None,
+    received: int | None,
+    multiplier: int | None,
+    divisor: int | None,
+) -> Register:
+    kwh = (rows.scaled(delivered, multiplier, divisor), rows.scaled(received, multiplier, divisor))
+    return Register(time, kwh, rows.scaled(1, multiplier, divisor) or Decimal(0))
+
+
+def _in_order(side: int) -> Callable[[Register], tuple[datetime, Decimal]]:
+    """Return what registers are sorted by: time, and within a second as they grow."""
+    return lambda register: (register.time, register.kwh[side] or Decimal(0))
+
+
+def _is_before(register: Register, counted_to: datetime | None) -> bool:
+    return counted_to is None or register.time < counted_to
+
+
+def _start(time: datetime, period_s: int = PERIODS_S[0]) -> datetime:
+    seconds = int(time.replace(tzinfo=UTC).timestamp()) // period_s * period_s
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
