@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import credentials
+import msgspec
 import pymysql
 import pytest
 import stack
@@ -25,7 +26,7 @@ from raven_sql_writer import archives, housekeeping, retention
 from raven_sql_writer.housekeeping import look_after
 from raven_sql_writer.partitions import Month
 from raven_sql_writer.retention import Retention
-from ravenbus.errors import FatalError, RetryableError
+from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import (
     CurrentSummationDelivered,
@@ -36,7 +37,7 @@ from ravenbus.notifications import (
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
 
-from .sql import METER, OLD_INSERT, Db, SqlSystem, new_hash, reading, run
+from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
 from .system import NODE, wait_until
 
 MARCH, APRIL, MAY = (Month.parse(f"2026-0{number}") for number in (3, 4, 5))
@@ -577,6 +578,25 @@ def test_a_reader_of_the_tables_delays_the_archive_and_nobody_else(filled: Fille
     assert "MySQL is locked" in str(error)
     assert longest < retention.LOCK_WAIT_S + 1
     assert filled.retention().archive(MARCH) == 22
+
+
+def test_a_number_used_again_after_its_month_was_archived_is_another_reading(filled: Filled):
+    """A redelivery is stored already; another reading under an archived number is poison, each."""
+    filled.retention().archive(MARCH)
+    assert filled.sink.store(filled.march) == (0, 20)
+    for one in (filled.march[0], filled.march[7]):
+        later = one.envelope.received + timedelta(milliseconds=1)
+        envelope = msgspec.structs.replace(one.envelope, received=later)
+        with pytest.raises(PoisonError, match="identity-conflict"):
+            filled.sink.store([Reading(envelope, one.notification)])
+    filled.retention().restore(MARCH)
+    assert filled.db("SELECT COUNT(*) FROM archived_digest") == ((0,),)
+    assert filled.sink.store(filled.march) == (0, 20)
+    # What an earlier version archived has no digest, and is taken to be the same.
+    filled.retention().archive(MARCH)
+    filled.db("DELETE FROM archived_digest")
+    envelope = msgspec.structs.replace(filled.march[0].envelope, received=T0)
+    assert filled.sink.store([Reading(envelope, filled.march[0].notification)]) == (0, 1)
 
 
 def test_a_writer_stores_while_months_are_archived(filled: Filled):

@@ -434,6 +434,32 @@ def test_a_row_is_marked_by_its_puback_alone(db: Db, sink: MysqlSink, outbox: Sq
     assert dict(marks) == {1: 4, 0: 1}
 
 
+def test_a_row_whose_time_is_zero_is_buried_and_holds_nothing_up(
+    db: Db, sink: MysqlSink, outbox: SqlOutbox
+):
+    """What a session that was not strict wrote is no reading; the others are sent, once."""
+    sink.store([reading(new_hash(), seq) for seq in (1, 2)])
+    with closing(db.connect(init_command="SET sql_mode = ''")) as lax:
+        run(
+            lax,
+            OLD_INSERT.replace("(demand", "(time, demand").replace("(%s", "(0, %s"),
+            7,
+            1,
+            1,
+            "r",
+            "h",
+        )
+        run(lax, OLD_INSERT, 1437, 1, 1000, "r", "h")
+    found = Connection(outbox).take_all()
+    outbox.taken(keys(found))
+    assert len(found) == 3
+    assert Connection(outbox).take_all() == []
+    ((reason, detail),) = db("SELECT reason, detail FROM dead_letter")
+    assert (reason, "the row has no time" in detail) == ("not-contract", True)
+    marks = db("SELECT relayed, COUNT(*) FROM instantaneous_demand GROUP BY relayed")
+    assert dict(marks) == {1: 3, 2: 1}
+
+
 def test_new_rows_do_not_wait_for_the_backlog_and_memory_is_bounded(
     sink: MysqlSink, outbox: SqlOutbox
 ):

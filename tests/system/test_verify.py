@@ -347,6 +347,25 @@ def test_what_cannot_be_replayed_stays_and_says_why(system: VerifySystem):
     assert "3 in MySQL, 3 in MongoDB" in system.letters("list").out
 
 
+def test_one_number_without_end_keeps_nobody_busy(system: VerifySystem):
+    """A home that sends the largest number there is: looking and repairing end, and say the gap."""
+    system.start_stores()
+    hash_ = new_hash()
+    system.fill(hash_, 10)
+    topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+    system.publish(topic, encode(reading(hash_, 2**63 - 1)))
+    system.wait_for(hash_, 11)
+    system.delete_rows(hash_, [4])
+    status, run = system.run_report(hash_)
+    assert status == 1
+    assert run["stores"]["MySQL"]["lacking"] == [[4, 4], [11, 2**63 - 2]]
+    assert run["stores"]["MongoDB"]["lacking"] == [[11, 2**63 - 2]]
+    done = system.verify("--repair")
+    assert done.status == 1
+    status, run = system.run_report(hash_)
+    assert run["stores"]["MySQL"]["lacking"] == [[11, 2**63 - 2]]
+
+
 def test_what_cannot_be_reached_is_said(system: VerifySystem):
     """Status 69 for a store or broker that is away or refuses, 78 for settings, never a password."""
     nothing = {"MYSQL_URL": "", "MONGO_URL": ""}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from pymongo import errors
 
@@ -34,6 +35,7 @@ class Collection:
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
         self.error: Exception | None = None
+        self.unique_time = False
 
     def insert_many(self, documents, *, ordered: bool) -> None:
         assert not ordered, "one duplicate must not hold up the others"
@@ -41,7 +43,11 @@ class Collection:
             raise self.error
         failures = []
         for index, document in enumerate(documents):
-            if document["_id"] in self.documents:
+            times = [one["time"] for one in self.documents.values()]
+            if self.unique_time and document["time"] in times:
+                errmsg = "E11000 duplicate key error collection: raven.x index: my_time"
+                failures.append({"index": index, "code": 11000, "errmsg": errmsg})
+            elif document["_id"] in self.documents:
                 failures.append({"index": index, "code": 11000, "errmsg": "duplicate"})
             else:
                 self.documents[document["_id"]] = document
@@ -73,6 +79,27 @@ def test_another_reading_of_the_same_identity_is_poison(sink):
     envelope = Envelope(node="home", run="r", hash=RUN, seq=1, received=datetime.now(UTC))
     with pytest.raises(PoisonError, match="identity-conflict"):
         sink.store([Reading(envelope, DEMAND)])
+
+
+def test_what_an_index_of_somebody_elses_refuses_is_not_stored_already(sink):
+    """A duplicate key other than the identity is poison, named; a redelivery stays a duplicate."""
+    other = msgspec.structs.replace(DEMAND, time=NOW + timedelta(seconds=8))
+    sink.store([reading(DEMAND, 1)])
+    sink._db["instantaneous_demand"].unique_time = True
+    with pytest.raises(PoisonError, match=r"duplicate-key: .*index: my_time"):
+        sink.store([reading(other, 2), reading(DEMAND, 3)])
+    assert list(sink._db["instantaneous_demand"].documents) == [f"{RUN}/1", f"{RUN}/2"]
+    assert sink.store([reading(DEMAND, 1)]) == (0, 1)
+
+
+def test_a_redelivery_is_the_same_to_the_millisecond(sink):
+    """BSON keeps no microseconds: what it cut of the first is no other reading in the second."""
+    envelope = reading(DEMAND).envelope
+    fine = msgspec.structs.replace(envelope, received=NOW + timedelta(microseconds=456))
+    collection = sink._db["instantaneous_demand"]
+    sink.store([Reading(fine, DEMAND)])
+    collection.documents[f"{RUN}/1"]["received"] = NOW
+    assert sink.store([Reading(fine, DEMAND)]) == (0, 1)
 
 
 def bulk(*codes: int, concern: bool = False) -> errors.BulkWriteError:

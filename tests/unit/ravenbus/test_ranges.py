@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravenbus.ranges import Range, common, count, merged, pieces, without
+from ravenbus.ranges import Range, common, count, merged, without
 
 RANGES = st.lists(
     st.builds(lambda first, more: (first, first + more), st.integers(1, 50), st.integers(0, 10))
@@ -38,13 +38,3 @@ def test_ranges_are_taken_from_ranges_as_sets_from_sets(ranges, others):
     assert numbers(common(ranges, others)) == numbers(ranges) & numbers(others)
     assert_fewest(without(ranges, others))
     assert_fewest(common(ranges, others))
-
-
-@given(RANGES.map(merged), st.integers(1, 7))
-def test_pieces_are_all_and_none_too_large(ranges, most):
-    """In order, the same numbers, each piece within the bound."""
-    found = list(pieces(ranges, most))
-    assert found == sorted(found)
-    assert numbers(found) == numbers(ranges)
-    assert sum(count([one]) for one in found) == count(ranges)
-    assert all(count([one]) <= most for one in found)

@@ -5,7 +5,7 @@ Lists of ranges are in order, and no two of a list could be one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 Range = tuple[int, int]
 """The first number and the last one."""
@@ -49,10 +49,3 @@ def common(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
 def count(ranges: Iterable[Range]) -> int:
     """Return how many numbers there are."""
     return sum(last - first + 1 for first, last in ranges)
-
-
-def pieces(ranges: Iterable[Range], most: int) -> Iterator[Range]:
-    """Yield the same numbers in ranges of at most ``most``."""
-    for first, last in ranges:
-        for start in range(first, last + 1, most):
-            yield start, min(start + most - 1, last)

@@ -85,4 +85,6 @@ def explain(error: PyMongoError) -> str:
     refused = isinstance(error, OperationFailure) and error.code in (13, 18)
     if refused or "authentication failed" in text.lower():
         return f"MongoDB refuses the account: {text} (see MONGO_URL)"
+    if isinstance(error, OperationFailure):
+        return f"MongoDB cannot do it now: {text}"
     return f"MongoDB is away: {text}"

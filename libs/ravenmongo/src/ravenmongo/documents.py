@@ -86,9 +86,14 @@ def _value(value: Any) -> Any:
     return value
 
 
+def cut(time: datetime | None) -> datetime | None:
+    """Return a time as BSON keeps it, to the millisecond."""
+    return time and time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
 def _cut(message: T) -> T:
     fine = {
-        name: value.replace(microsecond=value.microsecond // 1000 * 1000)
+        name: cut(value)
         for name in message.__struct_fields__
         if isinstance(value := getattr(message, name), datetime) and value.microsecond % 1000
     }

@@ -57,6 +57,10 @@ REFUSED_CODES: Final = frozenset(
 FULL_CODES: Final = frozenset({3, 28, 1021, 1114})
 READ_ONLY_CODES: Final = frozenset({1290, 1792, 1836, 3100})
 LOCKED_CODES: Final = frozenset({1205, 1213})
+CLIENT_CODES: Final = range(2000, 3000)
+"""The driver's own numbers: the server did not answer."""
+GOING_CODES: Final = frozenset({0, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 3169})
+"""The server is going away, or ends the connection."""
 PROGRAMMING_CODES: Final = frozenset({1054, 1064, 1146, 1364})
 
 
@@ -208,4 +212,6 @@ def _explain(error: Exception, url: MysqlUrl) -> str:
         return f"MySQL is locked: {said}"
     if code in PROGRAMMING_CODES:
         return f"the tables are not as they were made: {said}"
-    return f"MySQL is away: {said or type(error).__name__}"
+    if code in CLIENT_CODES or code in GOING_CODES:
+        return f"MySQL is away: {said or type(error).__name__}"
+    return f"MySQL cannot do it now: {said} (error {code})"

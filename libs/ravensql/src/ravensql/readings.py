@@ -57,11 +57,15 @@ def selected(table: str, more: Sequence[str] = ()) -> str:
 
 
 def record(table: str, text: str, more: Sequence[str] = ()) -> Record:
-    """Return the columns of a row that was ``selected``, its times in UTC."""
+    """Return the columns of a row that was ``selected``, its times in UTC.
+
+    ``time`` is None where an old script's session, which was not strict, wrote a zero.
+    """
     found = dict(zip((*COLUMNS[table], *more), _decode_row(text), strict=True))
     for name in _TIMES & found.keys():
         millis = found[name]
-        found[name] = None if millis is None else _EPOCH + timedelta(milliseconds=millis)
+        nothing = millis is None or (name == "time" and millis == 0)
+        found[name] = None if nothing else _EPOCH + timedelta(milliseconds=millis)
     return found
 
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 from ravenbus.errors import FatalError, PoisonError, RetryableError
+from ravensql import rows, server
 from ravensql.database import STRICT, Cursor, Database, code_of
 from ravensql.settings import MysqlUrl
 
@@ -22,8 +23,16 @@ LOCK_TRY_S: Final = 5
 ALTER_TIMEOUT_S: Final = 24 * 3600
 """Rebuilding a table of ten years takes as long as it takes."""
 BEAT_EVERY_S: Final = 1.0
-WRONG_STATEMENT_CODES: Final = frozenset({1050, 1054, 1060, 1061, 1064, 1068, 1072, 1146, 1347})
-"""What a migration meets in a database that somebody else changed: trying again is useless."""
+WRONG_STATEMENT_CODES: Final = frozenset(
+    {
+        *(1050, 1054, 1060, 1061, 1064, 1068, 1072, 1146, 1347),
+        *(1173, 3750),  # a table must have a primary key
+        1286,  # the storage engine is unknown
+        1665,  # what is written cannot be logged as statements
+    }
+)
+"""What a migration meets in a database or server that others changed: trying again is useless."""
+OUR_KEYS: Final = ("PRIMARY", "identity", "run")
 
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _UNLESS: Final = re.compile(r"^-- unless column (\w+)\.(\w+)$", re.MULTILINE)
@@ -99,6 +108,8 @@ def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migr
     """
     try:
         with maintenance(url) as cursor:
+            server.require_supported(cursor)
+            _require_no_other_key(cursor)
             if _version(cursor) == migrations()[-1].number:
                 return []
             lock(cursor, url.database)
@@ -157,6 +168,25 @@ def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
         "INSERT INTO schema_version (version, name) VALUES (%s, %s)", (step.number, step.name)
     )
     cursor.execute("COMMIT")
+
+
+def _require_no_other_key(cursor: Cursor) -> None:
+    """Raise FatalError if somebody's own unique key would keep readings out of our tables."""
+    cursor.execute(
+        "SELECT s.table_name, s.index_name, GROUP_CONCAT(s.column_name ORDER BY s.seq_in_index) "
+        "FROM information_schema.statistics AS s WHERE s.table_schema = DATABASE() "
+        "AND s.table_name IN %s AND s.non_unique = 0 AND (s.index_name NOT IN %s OR NOT EXISTS ("
+        "SELECT 1 FROM information_schema.columns AS c WHERE c.table_schema = DATABASE() "
+        "AND c.table_name = s.table_name AND c.column_name IN ('seq', 'last_seq'))) "
+        "GROUP BY s.table_name, s.index_name ORDER BY s.table_name, s.index_name LIMIT 1",
+        ((*rows.COLUMNS, "run_info"), OUR_KEYS),
+    )
+    for table, key, columns in cursor.fetchall():
+        drop = "PRIMARY KEY" if key == "PRIMARY" else f"INDEX {key}"
+        raise FatalError(
+            f"the table {table} has a unique key of its own, {key} ({columns}), and two readings "
+            f"may have the same values: ALTER TABLE {table} DROP {drop}, then start again"
+        )
 
 
 def _version(cursor: Cursor) -> int:

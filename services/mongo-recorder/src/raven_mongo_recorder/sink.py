@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from ravenbus.consumer import Item, Stored
 from ravenbus.errors import PoisonError
@@ -19,7 +20,11 @@ from ravenmongo import documents as mapping
 from ravenmongo.database import Document, client, database, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
 
+log = logging.getLogger(__name__)
+
 DUPLICATE_KEY: Final = 11000
+INDEX_EXISTS: Final = frozenset({85, 86})
+"""IndexOptionsConflict: these keys under another name; IndexKeySpecsConflict: the name is taken."""
 
 SOCKET_TIMEOUT_MS: Final = 30_000
 """A peer that vanished without a word would otherwise hold the recorder for ever."""
@@ -46,11 +51,10 @@ class MongoSink:
 
     def prepare(self) -> None:
         """Create the indexes, and with them the collections; raise RetryableError."""
-        with sorted_errors():
-            for kind in KINDS:
-                self._db[kind].create_index([("meter", ASCENDING), ("time", ASCENDING)])
-                self._db[kind].create_index([("run", ASCENDING), ("time", ASCENDING)])
-            self._db[DEAD_LETTER].create_index([("at", ASCENDING)])
+        for kind in KINDS:
+            self._index(kind, "meter", "time")
+            self._index(kind, "run", "time")
+        self._index(DEAD_LETTER, "at")
 
     def store(self, items: Sequence[Item]) -> Stored:
         """Commit the items; raise PoisonError or RetryableError."""
@@ -73,6 +77,16 @@ class MongoSink:
         if "_client" in self.__dict__:
             self._client.close()
 
+    def _index(self, name: str, *keys: str) -> None:
+        """Create an index, unless somebody made one of these keys, or of that name."""
+        with sorted_errors():
+            try:
+                self._db[name].create_index([(key, ASCENDING) for key in keys])
+            except OperationFailure as error:
+                if error.code not in INDEX_EXISTS:
+                    raise
+                log.info("index left as it is", extra={"collection": name, "reason": str(error)})
+
     def _insert(self, name: str, documents: list[Document]) -> int:
         """Insert what is new and return how many those were."""
         with sorted_errors():
@@ -83,28 +97,43 @@ class MongoSink:
                 others = [one for one in failures if one["code"] != DUPLICATE_KEY]
                 if others or error.details["writeConcernErrors"]:
                     raise
-                self._require_same(name, [documents[one["index"]] for one in failures])
+                self._require_same(name, [(documents[one["index"]], one) for one in failures])
                 return len(documents) - len(failures)
             return len(documents)
 
-    def _require_same(self, name: str, documents: list[Document]) -> None:
-        """Raise PoisonError if another reading has the identity of one of these.
+    def _require_same(self, name: str, refused: list[tuple[Document, Mapping[str, Any]]]) -> None:
+        """Raise PoisonError for a document that a duplicate key keeps out and that is not there.
 
-        So it is when the reader's state was put back from an older copy.
+        Another reading has its identity where a reader's state was put back from an older copy;
+        or the key is one of an index that somebody made.
         """
-        received = {document["_id"]: document.get("received") for document in documents}
-        found = self._db[name].find({"_id": {"$in": list(received)}}, {"received": 1})
-        for stored in found:
-            if stored.get("received") != received[stored["_id"]]:
-                detail = f"another reading is stored as {stored['_id']}"
+        ids = [document["_id"] for document, _ in refused]
+        found = self._db[name].find({"_id": {"$in": ids}}, {"received": 1})
+        stored = {document["_id"]: document.get("received") for document in found}
+        for document, failure in refused:
+            if document["_id"] not in stored:
+                detail = f"a unique index of {name} refuses it: {failure['errmsg']}"
+                raise PoisonError("duplicate-key", detail)
+            if stored[document["_id"]] != mapping.cut(document.get("received")):
+                detail = f"another reading is stored as {document['_id']}"
                 raise PoisonError("identity-conflict", detail)
 
     def _put_runs(self, runs: list[Run]) -> int:
-        """Put the runs as they are now and return how many were not known."""
+        """Put what is new of the runs and return how many were not known.
+
+        A run never changes but for its meter, which is known later: an older message, which may
+        come after a newer one, takes nothing back.
+        """
         if not runs:
             return 0
-        updates = [
-            UpdateOne({"_id": run.hash}, {"$set": mapping.of_run(run)}, upsert=True) for run in runs
-        ]
+        updates = []
+        for run in runs:
+            document = mapping.of_run(run)
+            meter = document.pop("meter")
+            of_run = {"_id": run.hash}
+            updates.append(UpdateOne(of_run, {"$setOnInsert": document}, upsert=True))
+            if meter:
+                no_meter = {**of_run, "meter": None}
+                updates.append(UpdateOne(no_meter, {"$set": {"meter": meter}}))
         with sorted_errors():
             return int(self._db[RUNS].bulk_write(updates).upserted_count)

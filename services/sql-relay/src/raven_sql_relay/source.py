@@ -40,6 +40,7 @@ BY_ID: Final = "FORCE INDEX (PRIMARY)"
 """A scan of the table would wait for what others have not committed."""
 
 _THESE: Final = "id IN %s AND time BETWEEN %s AND %s"
+_TIMELESS: Final = "id IN %s AND time < '1970-01-02'"
 _MORE: Final = {
     table: ("relay_seq", "placeholder") if table == DEMAND else () for table in rows.COLUMNS
 }
@@ -65,7 +66,8 @@ class Ref(NamedTuple):
 
     table: str
     id: int
-    time: datetime
+    time: datetime | None
+    """None where the row has none."""
 
     @classmethod
     def of(cls, table: str, record: Record) -> Ref:
@@ -150,6 +152,10 @@ class Source:
         )
         found = [readings.record(table, text, more) for (text,) in cursor.fetchall()]
         found = [record for record in found if record["id"] not in in_hand]
+        for record in [one for one in found if one["time"] is None]:
+            found.remove(record)
+            why = ContractError("not-contract", "the row has no time")
+            self._bury(cursor, Ref.of(table, record), record, why)
         if found and condition == NEW:
             self._metrics.oldest.set(min(record["time"] for record in found).timestamp())
         if table == DEMAND:
@@ -251,10 +257,11 @@ class Source:
 
 def mark(cursor: Cursor, table: str, state: int, refs: Sequence[Ref]) -> None:
     """Mark rows with what became of them."""
-    cursor.execute(
-        f"UPDATE {table} {BY_ID} SET relayed = %s WHERE {_THESE}",  # noqa: S608 - our names
-        (state, *_these(refs)),
-    )
+    update = f"UPDATE {table} {BY_ID} SET relayed = %s WHERE"  # noqa: S608 - our names
+    if timed := [ref for ref in refs if ref.time]:
+        cursor.execute(f"{update} {_THESE}", (state, *_these(timed)))
+    if timeless := [ref.id for ref in refs if not ref.time]:
+        cursor.execute(f"{update} {_TIMELESS}", (state, timeless))
 
 
 def _reserve(cursor: Cursor, hash_: str, count: int) -> int:
@@ -280,5 +287,5 @@ def _number(cursor: Cursor, refs: Sequence[Ref], first: int) -> None:
 
 def _these(refs: Sequence[Ref]) -> tuple[list[int], datetime, datetime]:
     """Return the arguments of ``_THESE``; the times spare the server the other months."""
-    times = [ref.time.replace(tzinfo=None) for ref in refs]
+    times = [ref.time.replace(tzinfo=None) for ref in refs if ref.time]
     return [ref.id for ref in refs], min(times), max(times)

@@ -25,6 +25,7 @@ MOST_KW: Final = 1000
 """Ten times what a meter of these sticks carries: what grew faster was not counted by the meter."""
 SHORTEST: Final = timedelta(minutes=1)
 """Two readings are taken to be as far apart: a time has whole seconds, and a report may be late."""
+_NO_TIMESTAMP: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL has it
 WRAPS_AT: Final = (2**32, 2**48)
 """Counts at which registers begin again."""
 NAMES: Final = ("delivered", "received")
@@ -121,7 +122,10 @@ def summed(node: str, meter: str, by_start: Mapping[datetime, _Total]) -> list[t
     found: dict[Period, _Total] = defaultdict(_Total)
     for start, part in by_start.items():
         for period_s in PERIODS_S:
-            total = found[Period(period_s, node, meter, _start(start, period_s))]
+            period = Period(period_s, node, meter, _start(start, period_s))
+            if period.start <= _NO_TIMESTAMP:
+                continue
+            total = found[period]
             total.readings += part.readings
             for side in (0, 1):
                 order = _in_order(side)

@@ -119,6 +119,7 @@ def _bounds(cursor: Cursor, table: str) -> list[int]:
 
 
 def _oldest(cursor: Cursor, table: str) -> datetime | None:
-    cursor.execute(f"SELECT MIN(time) FROM {table}")  # noqa: S608 - our names
+    # A row whose time is zero is in the first partition, wherever that begins.
+    cursor.execute(f"SELECT MIN(time) FROM {table} WHERE time >= '1970-01-02'")  # noqa: S608 - our names
     ((time,),) = cursor.fetchall()
     return time.replace(tzinfo=UTC) if time else None

@@ -23,7 +23,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from raven_sql_writer import archives, energy, partitions, ranges, rollups
+from raven_sql_writer import archives, digests, energy, partitions, ranges, rollups
 from raven_sql_writer.partitions import Month
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import now
@@ -114,6 +114,8 @@ class Retention:
             records = [self._written(cursor, month, *one) for one in filled.items()]
             if records:
                 cursor.executemany(PUT, records)
+                for one in filled.items():
+                    digests.record(cursor, month, *one, self._go_on)
                 ranges.record(cursor, month, filled)
                 cursor.execute("COMMIT")
             for table, last_id in last_ids.items():
@@ -137,6 +139,7 @@ class Retention:
                 partitions.make_again(cursor, record.table, month, self._go_on)
                 self._put_back(cursor, record)
             cursor.execute("DELETE FROM archive WHERE month = %s", (str(month),))
+            digests.forget(cursor, month)
             ranges.forget(cursor, month)
         return sum(record.readings for record in records)
 

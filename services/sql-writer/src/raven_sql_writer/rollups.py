@@ -33,11 +33,13 @@ FOREIGN: Final = (
     "FROM instantaneous_demand AS d WHERE d.rolled_up IS NULL ORDER BY d.id LIMIT %s "
     "FOR UPDATE SKIP LOCKED"
 )
-ROLLED: Final = (
-    "UPDATE instantaneous_demand FORCE INDEX (PRIMARY) SET rolled_up = TRUE "
-    "WHERE id IN %s AND time BETWEEN %s AND %s"
+_ROLLED: Final = (
+    "UPDATE instantaneous_demand FORCE INDEX (PRIMARY) SET rolled_up = TRUE WHERE id IN %s AND "
 )
-"""The times spare the server the other months; a scan would wait for what is not committed."""
+"""A scan would wait for what is not committed."""
+ROLLED: Final = f"{_ROLLED} time BETWEEN %s AND %s"
+"""The times spare the server the other months."""
+ROLLED_TIMELESS: Final = f"{_ROLLED} time < '1970-01-02'"
 
 
 class Sample(NamedTuple):
@@ -75,6 +77,8 @@ def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[Decimal]]]:
     for (node, meter, number), group in shortest.items():
         for period in PERIODS_S:
             seconds = number * PERIODS_S[0] // period * period
+            if not seconds:
+                continue  # no TIMESTAMP holds the first second of 1970
             start = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
             found[period, node, meter, start] += group
     return sorted(found.items(), key=itemgetter(0))
@@ -91,7 +95,8 @@ def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
     """Count the rows that were there before us or come from another program; return how many.
 
     Each is marked in the transaction that counts it, so the order in which others commit and a
-    crash of ours do not matter.  Rows that were made up are marked and not counted.
+    crash of ours do not matter.  Rows that were made up, and rows with a time of zero, are marked
+    and not counted.
     """
     done = 0
     while True:
@@ -103,10 +108,13 @@ def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
         samples = []
         for _, time, demand, multiplier, divisor, meter in found:
             kw = rows.scaled(demand, multiplier, divisor)
-            if kw is not None:
+            if kw is not None and isinstance(time, datetime):
                 samples.append(Sample("", meter or "", time, kw))
         count(cursor, samples)
-        times = [row[1] for row in found]
-        cursor.execute(ROLLED, ([row[0] for row in found], min(times), max(times)))
+        timed = {row[0]: row[1] for row in found if isinstance(row[1], datetime)}
+        if timed:
+            cursor.execute(ROLLED, (list(timed), min(timed.values()), max(timed.values())))
+        if timeless := [row[0] for row in found if row[0] not in timed]:
+            cursor.execute(ROLLED_TIMELESS, (timeless,))
         cursor.execute("COMMIT")
         done += len(found)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from raven_sql_writer import energy, housekeeping, ranges, rollups
+from raven_sql_writer import digests, energy, housekeeping, ranges, rollups
 from raven_sql_writer.ranges import Identity
 from ravenbus.consumer import Item, Stored
 from ravenbus.errors import PoisonError
@@ -74,7 +74,12 @@ class MysqlSink:
         try:
             return self._store(items)
         except _StaleRunError:
+            pass
+        try:
             return self._store(items, look_up_all=True)
+        except _StaleRunError:
+            detail = "a unique key that is not ours has a row of the same values"
+            raise PoisonError("duplicate-key", detail) from None
 
     def _store(self, items: Sequence[Item], *, look_up_all: bool = False) -> Stored:
         readings = [item for item in items if isinstance(item, Reading)]
@@ -87,8 +92,10 @@ class MysqlSink:
             for identity, received in _stored(cursor, suspects).items():
                 _require_same(identity, received, wanted.pop(identity))
             # A month is recorded before it leaves the tables, so what is in neither is new.
-            for identity in ranges.covered(cursor, wanted.keys() & suspects):
-                del wanted[identity]
+            archived = ranges.covered(cursor, wanted.keys() & suspects)
+            again = {identity: wanted.pop(identity).envelope.received for identity in archived}
+            for identity in digests.conflicting(cursor, again):
+                raise _conflict(identity)
             new = _insert(cursor, wanted.values())
             if new < len(wanted):
                 raise _StaleRunError
@@ -125,8 +132,12 @@ def _require_same(identity: Identity, received: datetime, reading: Reading) -> N
     So it is when the reader's state was put back from an older copy.
     """
     if received != rows.millis(reading.envelope.received):
-        detail = f"another reading is stored as {identity[0]}/{identity[1]}"
-        raise PoisonError("identity-conflict", detail)
+        raise _conflict(identity)
+
+
+def _conflict(identity: Identity) -> PoisonError:
+    detail = f"another reading is stored as {identity[0]}/{identity[1]}"
+    return PoisonError("identity-conflict", detail)
 
 
 def _lock_runs(cursor: Cursor, readings: Sequence[Reading], runs: Sequence[Run]) -> dict[str, int]:

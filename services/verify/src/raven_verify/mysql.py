@@ -15,7 +15,7 @@ from raven_verify.inventory import Holding, Known
 from raven_verify.stores import Choice, chunks
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
-from ravenbus.ranges import Range, common, merged, pieces
+from ravenbus.ranges import Range, common, merged
 from ravensql import readings, rows, schema
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
@@ -43,8 +43,8 @@ _HELD: Final = (
     "GROUP BY distance"
 )
 _DOUBLED: Final = f"SELECT seq FROM ({_NUMBERS}) AS every GROUP BY seq HAVING COUNT(*) > 1"  # noqa: S608 - our names
-_LAST: Final = " UNION ALL ".join(
-    f"SELECT MAX(seq) FROM {table} WHERE hash = %s"  # noqa: S608 - our names
+_NEXT: Final = " UNION ALL ".join(
+    f"SELECT MIN(seq) FROM {table} WHERE hash = %s AND seq >= %s"  # noqa: S608 - our names
     for table in rows.COLUMNS
 )
 _HASHES: Final = " UNION ".join(
@@ -80,9 +80,7 @@ class MysqlStore:
 
     def holding(self, hash_: str) -> Holding:
         """Return which numbers are in the tables, and which in the archive."""
-        lasts = self._rows(_LAST, [hash_] * len(rows.COLUMNS))
-        last = max((last or 0 for (last,) in lasts), default=0)
-        held, doubled = self._held(hash_, [(1, last)] if last else [])
+        held, doubled = self._held(hash_)
         return Holding(held, self._archived(hash_), doubled)
 
     def having(self, hash_: str, wanted: Sequence[Range]) -> list[Range]:
@@ -151,18 +149,25 @@ class MysqlStore:
         """Close the connection."""
         self._database.close()
 
-    def _held(self, hash_: str, spans: Sequence[Range]) -> tuple[list[Range], list[Range]]:
+    def _held(self, hash_: str) -> tuple[list[Range], list[Range]]:
+        """Walk the numbers that are there, however far apart they are."""
         held: list[Range] = []
         doubled: list[Range] = []
-        for window in pieces(spans, WINDOW):
-            arguments = (hash_, *window) * len(rows.COLUMNS)
-            for first, last, count in self._rows(_HELD, arguments):
-                held.append((first, last))
-                if count > last - first + 1:
-                    where = (hash_, first, last) * len(rows.COLUMNS)
+        start = 1
+        while (first := self._next(hash_, start)) is not None:
+            start = first + WINDOW
+            arguments = (hash_, first, start - 1) * len(rows.COLUMNS)
+            for first_of, last_of, count in self._rows(_HELD, arguments):
+                held.append((first_of, last_of))
+                if count > last_of - first_of + 1:
+                    where = (hash_, first_of, last_of) * len(rows.COLUMNS)
                     doubled += [(seq, seq) for (seq,) in self._rows(_DOUBLED, where)]
             held = merged(held)
         return held, merged(doubled)
+
+    def _next(self, hash_: str, start: int) -> int | None:
+        found = self._rows(_NEXT, (hash_, start) * len(rows.COLUMNS))
+        return min((seq for (seq,) in found if seq is not None), default=None)
 
     def _archived(self, hash_: str) -> list[Range]:
         query = "SELECT first_seq, last_seq FROM archived_run WHERE hash = %s"

@@ -59,7 +59,9 @@ class Repair:
         self._announce(run.hash, store, others)
         stored: list[Range] = []
         buried: list[Range] = []
-        for chunk in chunks(lacking):
+        # What is lacking may be more numbers than anybody ever used: only what others have counts.
+        elsewhere = merged(one for other in others for one in other.holding(run.hash).held)
+        for chunk in chunks(common(lacking, elsewhere)):
             there, dead = self._send(run.hash, store, others, chunk)
             stored += there
             buried += dead
