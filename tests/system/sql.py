@@ -149,7 +149,7 @@ def new_hash() -> str:
 
 
 def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
-    at = T0 + timedelta(seconds=8 * min(seq, 10**9))
+    at = T0 + timedelta(seconds=8 * min(seq, 10**6))
     fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
     fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
     received = changes.pop("received", at)
