@@ -49,7 +49,7 @@ def baselines(notification: Notification, at: datetime) -> list[Baseline]:
 class _Series:
     """Reports of registers of which each follows the one before it.
 
-    ``grew`` counts how often a register moved.
+    ``grew`` counts how often a register moved, ``reports`` what was said since the start.
     """
 
     registers: dict[str, Baseline]
@@ -57,9 +57,11 @@ class _Series:
     last: Report | None = None
     waiting: list[Impossible] = field(default_factory=list)
     grew: int = 0
+    reports: int = 0
 
     def go_on(self, report: Report, new: list[Baseline]) -> None:
         self.first, self.last = self.first or report, report
+        self.reports += 1
         self.grew += any(
             one.name in self.registers and one.kwh != self.registers[one.name].kwh for one in new
         )
@@ -105,8 +107,8 @@ class Registers:
         problem = self._problem(known, new)
         if problem is None:
             known.go_on(report, new)
-            # What grew more often than the known one may yet be the true one.
-            for other in [one for one in others if one.grew <= known.grew]:
+            # What grew and was said more often than the known one may yet be the true one.
+            for other in [one for one in others if not one.grew or one.reports <= known.reports]:
                 others.remove(other)
                 yield from other.waiting
             yield Possible(report)
