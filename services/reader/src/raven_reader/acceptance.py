@@ -93,18 +93,20 @@ class Acceptance:
 
     def judge(self, report: Report) -> list[Decision]:
         """Return what is decided now, oldest first: on this report, or on those that waited."""
-        return list(self._from(0, Possible(report)))
+        decided: list[Decision] = [Possible(report)]
+        for stage in self._stages:
+            passed: list[Decision] = []
+            for decision in decided:
+                if isinstance(decision, Possible):
+                    passed += stage.take(decision.report)
+                else:
+                    passed.append(decision)
+            decided = passed
+        return decided
 
     def finish(self) -> list[Impossible]:
         """Reject whatever waits still: nothing will follow it."""
         return [decision for stage in self._stages for decision in stage.finish()]
-
-    def _from(self, number: int, decision: Decision) -> Iterator[Decision]:
-        if isinstance(decision, Impossible) or number == len(self._stages):
-            yield decision
-            return
-        for decided in self._stages[number].take(decision.report):
-            yield from self._from(number + 1, decided)
 
 
 def _as_said(notification: Notification) -> Notification:

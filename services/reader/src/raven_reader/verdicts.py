@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from ravenbus.errors import PoisonError
 from ravenbus.notifications import Notification
@@ -18,8 +19,7 @@ WAITING_MAX: Final = 1000
 """Reports that may wait in one stage; the oldest is then rejected."""
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+class Report(msgspec.Struct, frozen=True, eq=False):
     """A fragment as it came, and what it says.
 
     ``received`` is None where the bytes are not from now, as in a file.
