@@ -185,9 +185,11 @@ METERS: Final = (
     "SELECT node, meter, counted_to, delivered_last, delivered_kwh, received_last, received_kwh "
     "FROM energy_meter WHERE (node, meter) IN %s ORDER BY node, meter FOR UPDATE"
 )
-LAST: Final = (
-    "UPDATE energy_meter SET delivered_last = %s, delivered_kwh = %s, received_last = %s, "
-    "received_kwh = %s, counted_to = %s WHERE node = %s AND meter = %s"
+_LASTS: Final = ("counted_to", "delivered_last", "delivered_kwh", "received_last", "received_kwh")
+PUT_METER: Final = (
+    f"INSERT INTO energy_meter (node, meter, {', '.join(_LASTS)}) "  # noqa: S608 - our names
+    "VALUES (%s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
+    + ", ".join(f"{name} = VALUES({name})" for name in _LASTS)
 )
 UNCOUNTED: Final = (
     "SELECT node, meter FROM energy_meter WHERE counted_to IS NOT NULL ORDER BY node, meter LIMIT 1"
@@ -239,12 +241,14 @@ def count(cursor: Cursor, readings: Iterable[Reading]) -> None:
     cursor.executemany(LOCK, sorted(groups))
     cursor.execute(METERS, (list(groups),))
     added: list[tuple[Any, ...]] = []
+    meters: list[tuple[Any, ...]] = []
     for node, meter, counted_to, *last in cursor.fetchall():
         row = _Meter(node, meter, counted_to, _last(*last))
         new = [one for one in groups[node, meter] if _is_before(one.register, counted_to)]
         known = _known(cursor, row, new) if new else []
         added += summed(node, meter, totals(known, [one.register for one in new]))
-        _put_last(cursor, row, [one.register for one in new], counted_to)
+        meters.append(_meter_row(row, [one.register for one in new], counted_to))
+    cursor.executemany(PUT_METER, meters)
     if added:
         cursor.executemany(ADD, sorted(added))
 
@@ -277,7 +281,8 @@ def _recount(cursor: Cursor, node: str, meter: str) -> bool:
     cursor.execute(METERS, ([(node, meter)],))
     ((_, _, counted_to, *last),) = cursor.fetchall()
     row = _Meter(node, meter, counted_to, _last(*last))
-    end = None
+    end: datetime | None = None
+    new: list[Register] = []
     if counted_to is not None:
         cursor.execute(_NEXT, (node, meter or None, max(counted_to, datetime(1970, 1, 2))))  # noqa: DTZ001 - as MySQL has it
         ((first,),) = cursor.fetchall()
@@ -288,9 +293,7 @@ def _recount(cursor: Cursor, node: str, meter: str) -> bool:
             new = [_of_row(*columns).register for columns in cursor.fetchall()]
             set_rows = summed(node, meter, totals([one for one in row.last if one], new))
             cursor.executemany(SET, set_rows)
-            _put_last(cursor, row, new, end)
-    if end is None:
-        _put_last(cursor, row, [], None)
+    cursor.executemany(PUT_METER, [_meter_row(row, new, end)])
     cursor.execute("COMMIT")
     return end is None
 
@@ -316,15 +319,16 @@ def _known(cursor: Cursor, meter: _Meter, new: Sequence[_Found]) -> list[Registe
     ]
 
 
-def _put_last(
-    cursor: Cursor, meter: _Meter, new: Sequence[Register], counted_to: datetime | None
-) -> None:
-    columns: list[Any] = []
+def _meter_row(
+    meter: _Meter, new: Iterable[Register], counted_to: datetime | None
+) -> tuple[Any, ...]:
+    """Return a meter's row as it is after more readings."""
+    columns: list[Any] = [meter.node, meter.meter, counted_to]
     for side in (0, 1):
         candidates = [one for one in (meter.last[side], *new) if one and one.kwh[side] is not None]
         last = max(candidates, key=_in_order(side), default=None)
         columns += [last and last.time, last and last.kwh[side]]
-    cursor.execute(LAST, (*columns, counted_to, meter.node, meter.meter))
+    return tuple(columns)
 
 
 def _last(*columns: Any) -> tuple[Register | None, Register | None]:
