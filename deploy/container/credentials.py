@@ -326,7 +326,8 @@ def main(arguments: list[str]) -> int:
         print(f"credentials: {said}", file=sys.stderr)
         return 1
     if arguments and arguments[0] != "ca":
-        print("the broker learns it by: docker compose kill -s HUP broker", file=sys.stderr)
+        reload = "docker compose exec broker sh -c 'kill -HUP 1'"
+        print(f"the broker learns it by: {reload}", file=sys.stderr)
     return 0
 
 

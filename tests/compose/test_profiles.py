@@ -261,7 +261,7 @@ def test_homes_report_to_a_server_over_tls(
     def account(name: str) -> str:
         made = server.compose("run", "--rm", "credentials", "account", name, shown=True)
         url = made.stdout.strip()
-        server.compose("kill", "--signal", "HUP", "broker", shown=True)
+        server.compose("exec", "-T", "broker", "sh", "-c", "kill -HUP 1", shown=True)
         assert url.endswith(f"@{host}:8883")
         return url.replace(":8883", f":{server.port()}")
 
