@@ -49,6 +49,25 @@ def report(path: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def test_a_file_that_cannot_be_written_ends_nothing_and_follows_no_link(tmp_path: Path, caplog):
+    """A full disk, or a link that somebody put there, is logged once; the link's target stays."""
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (tmp_path / "health.new").symlink_to(target)
+    clock = Clock()
+    health = Health(tmp_path / "health", clock)
+    for _ in range(3):
+        clock.now += 10
+        health.beat()
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "health").exists()
+    assert [record.getMessage() for record in caplog.records] == ["health file not written"]
+    (tmp_path / "health.new").unlink()
+    clock.now += 10
+    health.beat()
+    assert report(tmp_path / "health") == (0, "healthy\n")
+
+
 def test_the_file_tells_healthy_failing_and_stuck_apart(tmp_path: Path):
     """The command exits with 0 only for a fresh file without problems."""
     path = tmp_path / "health"

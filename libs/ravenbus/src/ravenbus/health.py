@@ -41,6 +41,7 @@ class Health:
         self._problems: dict[str, tuple[str, float]] = {}
         self._expires: dict[str, float] = {}
         self._written = float("-inf")
+        self._unwritable = False
         self._beat_at = clock()
 
     def ok(self, check: str, for_s: float | None = None) -> None:
@@ -82,11 +83,20 @@ class Health:
                 self._write()
 
     def _write(self) -> None:
-        """Write the file; the caller holds the lock."""
-        if self._path:
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps({"at": time.time(), "problems": self._now_wrong()}))
+        """Write the file, if the disk takes it; the caller holds the lock."""
+        if not self._path:
+            return
+        new = self._path.with_suffix(".new")
+        try:
+            with new.open("w", opener=_open_no_link) as file:
+                json.dump({"at": time.time(), "problems": self._now_wrong()}, file)
             new.replace(self._path)
+        except OSError as error:
+            if not self._unwritable:
+                log.warning("health file not written", extra={"reason": str(error)})
+            self._unwritable = True
+        else:
+            self._unwritable = False
 
     def _now_wrong(self) -> dict[str, str]:
         now = self._clock()
@@ -102,6 +112,11 @@ class Health:
         with self._lock:
             now = self._clock()
             return max(now - at for at in (self._beat_at, *self._expires.values()))
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file that may be in a folder where others put links."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 class Watchdog:
