@@ -88,7 +88,7 @@ class Health:
             return
         new = self._path.with_suffix(".new")
         try:
-            with open(new, "w", encoding="utf-8", opener=_open_no_link) as file:  # noqa: PTH123 - its own opener
+            with open(new, "w", encoding="utf-8", opener=_open_no_link) as file:
                 json.dump({"at": time.time(), "problems": self._now_wrong()}, file)
             new.replace(self._path)
         except OSError as error:

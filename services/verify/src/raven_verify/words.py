@@ -64,7 +64,7 @@ def of_repair(repaired: Repaired) -> str:
 def letter_line(store: str, letter: DeadLetter) -> str:
     """Return a dead letter in a line of a list."""
     at = letter.at.strftime("%Y-%m-%d %H:%M:%S")
-    detail = safe(letter.detail.replace("\n", " "))
+    detail = _one_line(letter.detail)
     if len(detail) > 70:  # noqa: PLR2004 - what is left of a wide terminal
         detail = detail[:69] + "…"
     head = f"{letter.id[:ID_DIGITS]}  {at}  {store:7}  {letter.service:14}  {letter.reason:17}"
@@ -87,8 +87,8 @@ def of_letter(store: str, letter: DeadLetter) -> str:
         "node": letter.node or "-",
         "at": letter.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "reason": letter.reason,
-        "detail": safe(letter.detail),
-        "topic": safe(letter.topic) if letter.topic else "- (not from the bus)",
+        "detail": _one_line(letter.detail),
+        "topic": _one_line(letter.topic) if letter.topic else "- (not from the bus)",
         "size": f"{letter.size} bytes{cut}",
     }
     lines = [f"{name:10} {text}" for name, text in fields.items()]
@@ -101,6 +101,11 @@ def safe(text: str) -> str:
         character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}"
         for character in text
     )
+
+
+def _one_line(text: str) -> str:
+    """Return a text that makes no other line look like one of ours."""
+    return safe(text).replace("\n", "\\n")
 
 
 def _run(run: RunReport) -> Iterator[str]:
