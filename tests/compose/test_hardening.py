@@ -108,7 +108,7 @@ def test_the_alarm_comes_before_a_queue_is_full(project: Callable[..., Project])
     wait_until(lambda: "connected to the broker" in home.logs("mongo-recorder"), "it has a session")
     home.all("stop", "mongo-recorder")
     who = f"-u house -P {secrets_of(home)['mqtt-house']} -q 1"
-    lines = f"seq 400 | mosquitto_pub {who} -t raven/v1/house/reading/x -l"
+    lines = f"seq 400 | mosquitto_pub {who} -t raven/v1/house/reading/warning -l"
     home.all("exec", "-T", "broker", "sh", "-c", lines)
     wait_until(lambda: home.health("broker") == "unhealthy", "the broker is unhealthy")
     say(
