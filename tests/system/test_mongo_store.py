@@ -11,6 +11,7 @@ import pytest
 from raven_mongo_recorder.sink import MongoSink
 from raven_verify.inventory import Accepted, report
 from raven_verify.mongo import MongoStore
+from ravenbus.errors import PoisonError
 from ravenbus.messages import Run
 from ravenmongo import documents
 from ravenmongo.settings import MongoUrl
@@ -34,6 +35,41 @@ def test_an_index_of_our_keys_under_another_name_is_left_as_it_is(system: System
     store.prepare()
     store.prepare()
     assert store.store([reading(new_hash(), 1)]) == (1, 0)
+
+
+def test_a_unique_index_of_somebody_elses_makes_dead_letters(system: System, store: MongoSink):
+    """A reading or run that it keeps out is poison, named; what is there is a duplicate, and stays."""
+    one = new_hash()
+    first = Run(node=NODE, run="r", hash=one, started=T0.replace(microsecond=0))
+    batch = [reading(one, seq) for seq in (1, 2)]
+    assert store.store([first, *batch]) == (3, 0)
+    system.db["instantaneous_demand"].create_index("time", unique=True, name="moment")
+    system.db["runs"].create_index("node", unique=True, name="one")
+    same_time = reading(one, 3, time=batch[0].notification.time)
+    with pytest.raises(PoisonError, match=r"duplicate-key: .*moment"):
+        store.store([*batch, same_time])
+    with pytest.raises(PoisonError, match=r"duplicate-key: .*one"):
+        store.store([msgspec.structs.replace(first, hash=new_hash())])
+    assert store.store([first, *batch]) == (0, 3)
+    system.db["runs"].create_index("meter", unique=True, sparse=True, name="its")
+    system.db["runs"].drop_index("one")
+    other = msgspec.structs.replace(first, hash=new_hash(), meter=METER)
+    store.store([msgspec.structs.replace(first, meter=METER)])
+    with pytest.raises(PoisonError, match=r"duplicate-key: .*its"):
+        store.store([other])
+
+
+def test_a_dead_letter_that_the_store_refuses_ends_nothing(system: System):
+    """With an index that takes one letter alone the recorder goes on, and says what it cannot keep."""
+    system.start()
+    system.db["dead_letter"].create_index("reason", unique=True, name="mine")
+    home = system.client(NODE)
+    for number in range(3):
+        home.publish(f"raven/v1/{NODE}/reading/warning", b"poison %d" % number)
+    system.wait_for_log(system.recorder, "dead letter refused")
+    before = len(system.stored()[1])
+    system.wait_until_stored(before + 5)
+    assert system.recorder.running
 
 
 def test_an_older_run_after_a_newer_one_takes_nothing_back(system: System, store: MongoSink):

@@ -21,6 +21,7 @@ from ravenbus.messages import (
     Reading,
     Run,
     dead_letter,
+    dead_letter_id,
     decode,
     encode,
 )
@@ -62,6 +63,7 @@ class MemorySink:
         self.runs: list[Run] = []
         self.batches: list[int] = []
         self.poison: set[int] = set()
+        self.refuses_letters: set[str] = set()
         self.away = 0
         self.on_store: Callable[[], None] = lambda: None
 
@@ -83,6 +85,8 @@ class MemorySink:
                 case Reading() if item.envelope.seq not in self.numbers:
                     self.numbers.append(item.envelope.seq)
                     new += 1
+                case DeadLetter() if item.id in self.refuses_letters:
+                    raise PoisonError("duplicate-key", "an index of somebody's")
                 case DeadLetter():
                     self.letters.append(item)
                     new += 1
@@ -239,6 +243,20 @@ def test_a_poison_message_is_found_and_buried_and_the_others_are_stored(monkeypa
     }
     connection = bench.broker.connections[0]
     assert connection.acknowledged == list(range(1, 65))
+    assert [topic for topic, _, _ in connection.published] == ["raven/v1/dead/tester"] * 3
+
+
+def test_a_dead_letter_that_the_store_refuses_costs_nothing_else(monkeypatch):
+    """It is on the bus; the other letters and messages are kept, and nothing ends."""
+    bench = started(monkeypatch, *map(message, range(1, 9)))
+    bench.sink.poison = {2, 5, 7}
+    bench.sink.refuses_letters = {dead_letter_id(TOPIC, encode(reading(5)))}
+    bench.go()
+    kept = {letter.payload for letter in bench.sink.letters}
+    assert kept == {encode(reading(number)) for number in (2, 7)}
+    assert sorted(bench.sink.numbers) == [1, 3, 4, 6, 8]
+    connection = bench.broker.connections[0]
+    assert connection.acknowledged == list(range(1, 9))
     assert [topic for topic, _, _ in connection.published] == ["raven/v1/dead/tester"] * 3
 
 

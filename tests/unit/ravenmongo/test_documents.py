@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from bson import BSON, CodecOptions, Int64
 
@@ -104,3 +105,11 @@ def test_a_document_that_somebody_changed_is_no_reading():
     document = documents.of_reading(reading(DEMAND)) | {"demand": "much"}
     with pytest.raises(ContractError, match="not-contract"):
         documents.reading(document)
+
+
+@pytest.mark.parametrize("notification", every_kind())
+def test_a_claimed_time_comes_back(notification):
+    """What a clock claimed that cannot be true is a date like any other, in every kind."""
+    claimed = datetime(2135, 12, 31, 23, 59, 58, tzinfo=UTC)
+    one = reading(msgspec.structs.replace(notification, time=None, claimed_time=claimed))
+    assert documents.reading(through_bson(documents.of_reading(one))) == one

@@ -358,8 +358,7 @@ class Consumer:
             except PoisonError as error:
                 letters.append(self._letter(message, error))
         stored = self._store(intake, items, letters)
-        if letters:
-            self._commit(intake, letters)
+        self._bury(intake, letters)
         self._metrics.stored.inc(stored.new)
         self._metrics.duplicate.inc(stored.duplicate)
         for letter in letters:
@@ -399,6 +398,20 @@ class Consumer:
         first = self._store(intake, items[:half], letters)
         second = self._store(intake, items[half:], letters)
         return Stored(first.new + second.new, first.duplicate + second.duplicate)
+
+    def _bury(self, intake: _Intake, letters: Sequence[DeadLetter]) -> None:
+        """Commit dead letters; one that the store refuses is on the bus and in the log alone."""
+        if not letters:
+            return
+        try:
+            self._commit(intake, letters)
+        except PoisonError as error:
+            if len(letters) == 1:
+                self._sparse.warning("dead letter refused", error.reason, detail=error.detail)
+                return
+            half = len(letters) // 2
+            self._bury(intake, letters[:half])
+            self._bury(intake, letters[half:])
 
     def _commit(self, intake: _Intake, items: Sequence[Item]) -> Stored:
         """Store items however long the store is away, but not beside one who took our session."""

@@ -11,6 +11,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import (
     BulkWriteError,
+    ConnectionFailure,
     DocumentTooLarge,
     OperationFailure,
     PyMongoError,
@@ -85,6 +86,7 @@ def explain(error: PyMongoError) -> str:
     refused = isinstance(error, OperationFailure) and error.code in (13, 18)
     if refused or "authentication failed" in text.lower():
         return f"MongoDB refuses the account: {text} (see MONGO_URL)"
-    if isinstance(error, OperationFailure):
-        return f"MongoDB cannot do it now: {text}"
-    return f"MongoDB is away: {text}"
+    if isinstance(error, ConnectionFailure):
+        return f"MongoDB is away: {text}"
+    failures = error.details.get("writeErrors") if isinstance(error, BulkWriteError) else None
+    return f"MongoDB cannot do it now: {failures[0]['errmsg'] if failures else text}"

@@ -32,7 +32,12 @@ WRONG_STATEMENT_CODES: Final = frozenset(
     }
 )
 """What a migration meets in a database or server that others changed: trying again is useless."""
-OUR_KEYS: Final = ("PRIMARY", "identity", "run")
+HINTS: Final = {1061: ": drop or rename the index of that name, then start again"}
+OUR_KEYS: Final = {
+    **dict.fromkeys(rows.COLUMNS, ({"hash", "seq", "time"}, {"id", "time"})),
+    "run_info": ({"hash", "node"}, {"id"}),
+}
+"""What is unique in our tables; a key that has all of these columns keeps no reading out."""
 
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _UNLESS: Final = re.compile(r"^-- unless column (\w+)\.(\w+)$", re.MULTILINE)
@@ -121,8 +126,10 @@ def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migr
                 _apply(cursor, step, beat)
             return done
     except (RetryableError, PoisonError) as error:
-        if isinstance(error, PoisonError) or code_of(error.__cause__) in WRONG_STATEMENT_CODES:
-            raise FatalError(f"the database cannot be migrated: {error}") from error
+        code = code_of(error.__cause__)
+        if isinstance(error, PoisonError) or code in WRONG_STATEMENT_CODES:
+            hint = HINTS.get(code, "")
+            raise FatalError(f"the database cannot be migrated: {error}{hint}") from error
         raise
 
 
@@ -173,16 +180,17 @@ def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
 def _require_no_other_key(cursor: Cursor) -> None:
     """Raise FatalError if somebody's own unique key would keep readings out of our tables."""
     cursor.execute(
-        "SELECT s.table_name, s.index_name, GROUP_CONCAT(s.column_name ORDER BY s.seq_in_index) "
-        "FROM information_schema.statistics AS s WHERE s.table_schema = DATABASE() "
-        "AND s.table_name IN %s AND s.non_unique = 0 AND (s.index_name NOT IN %s OR NOT EXISTS ("
-        "SELECT 1 FROM information_schema.columns AS c WHERE c.table_schema = DATABASE() "
-        "AND c.table_name = s.table_name AND c.column_name IN ('seq', 'last_seq'))) "
-        "GROUP BY s.table_name, s.index_name ORDER BY s.table_name, s.index_name LIMIT 1",
-        ((*rows.COLUMNS, "run_info"), OUR_KEYS),
+        "SELECT table_name, index_name, GROUP_CONCAT("
+        "CONCAT(column_name, COALESCE(CONCAT('(', sub_part, ')'), '')) ORDER BY seq_in_index) "
+        "FROM information_schema.statistics WHERE table_schema = DATABASE() "
+        "AND table_name IN %s AND non_unique = 0 "
+        "GROUP BY table_name, index_name ORDER BY table_name, index_name",
+        (tuple(OUR_KEYS),),
     )
     for table, key, columns in cursor.fetchall():
-        drop = "PRIMARY KEY" if key == "PRIMARY" else f"INDEX {key}"
+        if any(ours <= set(columns.split(",")) for ours in OUR_KEYS[table]):
+            continue
+        drop = "PRIMARY KEY" if key == "PRIMARY" else f"INDEX `{key.replace('`', '``')}`"
         raise FatalError(
             f"the table {table} has a unique key of its own, {key} ({columns}), and two readings "
             f"may have the same values: ALTER TABLE {table} DROP {drop}, then start again"

@@ -136,4 +136,21 @@ class MongoSink:
                 no_meter = {**of_run, "meter": None}
                 updates.append(UpdateOne(no_meter, {"$set": {"meter": meter}}))
         with sorted_errors():
-            return int(self._db[RUNS].bulk_write(updates).upserted_count)
+            try:
+                return int(self._db[RUNS].bulk_write(updates).upserted_count)
+            except BulkWriteError as error:
+                self._require_race(error.details["writeErrors"])
+                raise
+
+    def _require_race(self, failures: Sequence[Mapping[str, Any]]) -> None:
+        """Raise PoisonError for a run that an index of somebody's keeps out.
+
+        Two recorders that put one run at once meet a duplicate key too: it is there then, and
+        trying again does the rest.
+        """
+        for failure in failures:
+            of_run, is_new = failure["op"]["q"], failure["op"].get("upsert")
+            known = is_new and self._db[RUNS].find_one({"_id": of_run["_id"]}, {"_id": 1})
+            if failure["code"] == DUPLICATE_KEY and not known:
+                detail = f"a unique index of {RUNS} refuses it: {failure['errmsg']}"
+                raise PoisonError("duplicate-key", detail)

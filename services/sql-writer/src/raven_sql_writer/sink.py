@@ -23,7 +23,7 @@ RUNS: Final = "SELECT hash, last_seq FROM run_info WHERE node IS NOT NULL AND ha
 PUT_RUN: Final = (
     "INSERT INTO run_info (name, hash, meter_id, time, node, last_seq) "
     "VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE "
-    "name = VALUES(name), meter_id = COALESCE(meter_id, VALUES(meter_id)), "
+    "meter_id = COALESCE(meter_id, VALUES(meter_id)), "
     "time = LEAST(time, VALUES(time)), last_seq = GREATEST(last_seq, VALUES(last_seq))"
 )
 STORED: Final = " UNION ALL ".join(
