@@ -26,7 +26,7 @@ STICK_EPOCH: Final = 946_684_800
 POISON: Final = (
     "<InstantaneousDemand>\\r\\n<DeviceMacId>0xd8d5b90000001234</DeviceMacId>\\r\\n"
     "<MeterMacId>0x0013500100abcdef</MeterMacId>\\r\\n<TimeStamp>0x{stamp:08x}</TimeStamp>\\r\\n"
-    "<Demand>0x7fffffff</Demand>\\r\\n<Multiplier>0x00000001</Multiplier>\\r\\n"
+    "<Demand>0x70000000</Demand>\\r\\n<Multiplier>0x00000001</Multiplier>\\r\\n"
     "<Divisor>0x000003e8</Divisor>\\r\\n<DigitsRight>0x03</DigitsRight>\\r\\n"
     "<DigitsLeft>0x06</DigitsLeft>\\r\\n<SuppressLeadingZero>Y</SuppressLeadingZero>\\r\\n"
     "</InstantaneousDemand>\\r\\n"
