@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from raven_sql_writer.housekeeping import look_after
+from raven_sql_writer.partitions import Month
+from raven_sql_writer.retention import Retention
 from raven_sql_writer.sink import MysqlSink
 from ravenbus.errors import RetryableError
 from ravenbus.messages import Envelope, Reading
@@ -92,6 +97,23 @@ def test_energy_is_the_same_in_any_order_by_any_writer(db: Db, seed: int):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, (parts[::2], parts[1::2])))
     assert db(ENERGY) == expected
+
+
+def test_a_late_reading_of_an_archived_month_invents_no_energy(db: Db, tmp_path: Path):
+    """It divides the growth between readings whose rows are gone, and the days add up as before."""
+    days = "SELECT start, delivered_kwh FROM energy_rollup WHERE period_s = 86400 ORDER BY start"
+    url = MysqlUrl(db.url)
+    schema.migrate(url)
+    look_after(url, utc=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    march, late, april = (datetime(2026, *day, tzinfo=UTC) for day in ((3, 10), (3, 20), (4, 1)))
+    with closing(db.sink()) as sink:
+        sink.store(registers(new_hash(), 1_000_000, 1_006_000, every_s=21 * 86400, start=march))
+        sink.store(registers(new_hash(), 1_006_100, start=april))
+        june = datetime(2026, 6, 15, tzinfo=UTC)
+        look_after(url, utc=lambda: june)
+        Retention(url, tmp_path, None, threading.Event(), lambda: june).archive(Month.of(march))
+        sink.store(registers(new_hash(), 1_003_000, start=late))
+    assert [kwh for _, kwh in db(days)] == [0, 3, 3, Decimal("0.1")]
 
 
 def test_roll_ups_of_1_0_are_counted_again_from_their_rows(db: Db, monkeypatch):

@@ -207,6 +207,17 @@ _NEIGHBOURS: Final = tuple(
     for name in NAMES
     for than, order in (("<", "DESC"), (">", "ASC"))
 )
+_PERIODS: Final = (
+    "SELECT delivered_first, delivered_kwh_min, received_first, received_kwh_min, "  # noqa: S608 - our names
+    "delivered_last, delivered_kwh_max, received_last, received_kwh_max FROM energy_rollup "
+    f"WHERE period_s = {PERIODS_S[0]} AND node = %s AND meter = %s AND start "
+)
+_PERIODS_BETWEEN: Final = _PERIODS + ">= %s AND start <= %s"
+_PERIODS_AROUND: Final = tuple(
+    f"{_PERIODS}{than} %s AND {name}_last IS NOT NULL ORDER BY start {order} LIMIT 1"
+    for name in NAMES
+    for than, order in (("<", "DESC"), (">", "ASC"))
+)
 _NEXT: Final = (
     "SELECT MIN(time) FROM current_summation_delivered "
     "WHERE node = %s AND meter <=> %s AND time >= %s"
@@ -312,11 +323,29 @@ def _known(cursor: Cursor, meter: _Meter, new: Sequence[_Found]) -> list[Registe
         cursor.execute(query, (*where, time))
         found += cursor.fetchall()
     known = {one.identity: one.register for one in (_of_row(*columns) for columns in found)}
-    return [
+    return _of_periods(cursor, meter, new) + [
         register
         for identity, register in known.items()
         if identity not in identities and _is_before(register, meter.counted_to)
     ]
+
+
+def _of_periods(cursor: Cursor, meter: _Meter, new: Sequence[_Found]) -> list[Register]:
+    """Return the first and last readings of the periods around new ones, and of theirs.
+
+    They stand for the readings of archived months, which a late one still divides.
+    """
+    times = [one.register.time for one in new]
+    where = (meter.node, meter.meter)
+    ends = (_start(min(times)), _start(max(times)))
+    cursor.execute(_PERIODS_BETWEEN, (*where, *ends))
+    found = list(cursor.fetchall())
+    for query, start in zip(_PERIODS_AROUND, ends * 2, strict=True):
+        cursor.execute(query, (*where, start))
+        found += cursor.fetchall()
+    registers = [one for row in found for half in (row[:4], row[4:]) for one in _last(*half)]
+    # A wrap of the first after the new is seen by its unit, which is theirs.
+    return [one._replace(unit=new[0].register.unit) for one in registers if one]
 
 
 def _meter_row(
