@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from raven_sql_writer import energy
 from raven_sql_writer.housekeeping import look_after
 from raven_sql_writer.partitions import Month
 from raven_sql_writer.retention import Retention
@@ -116,8 +117,43 @@ def test_a_late_reading_of_an_archived_month_invents_no_energy(db: Db, tmp_path:
     assert [kwh for _, kwh in db(days)] == [0, 3, 3, Decimal("0.1")]
 
 
+def test_a_month_that_1_0_archived_is_counted_when_it_is_restored(db: Db, tmp_path: Path):
+    """Its energy is there then, over the border too, and a late reading takes away none of it."""
+    url = MysqlUrl(db.url)
+    schema.migrate(url)
+    look_after(url, utc=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    june = datetime(2026, 6, 15, tzinfo=UTC)
+    retention = Retention(url, tmp_path, None, threading.Event(), lambda: june)
+    march, late, april = (
+        datetime(2026, *at, tzinfo=UTC) for at in ((3, 31, 20), (4, 1, 1), (4, 1, 5))
+    )
+    with closing(db.sink()) as sink:
+        sink.store(registers(new_hash(), 1_000_000, 1_001_000, every_s=3600, start=march))
+        look_after(url, utc=lambda: june)
+        retention.archive(Month.of(march))
+        # As 1.0 left it: registers alone, without times and energy.
+        columns = [
+            f"{n}_{part}" for n in ("delivered", "received") for part in ("kwh", "first", "last")
+        ]
+        db(f"UPDATE energy_rollup SET {', '.join(f'{name} = NULL' for name in columns)}")  # noqa: S608
+        db("UPDATE energy_meter SET delivered_last = NULL, received_last = NULL")
+        sink.store(registers(new_hash(), 1_003_000, 1_003_500, every_s=3600, start=april))
+        days = "SELECT delivered_kwh FROM energy_rollup WHERE period_s = 86400 ORDER BY start"
+        assert db(days) == ((None,), (Decimal("0.5"),))
+        retention.restore(Month.of(march))
+        assert db(days) == ((1,), (Decimal("2.5"),))
+        sink.store(registers(new_hash(), 1_002_000, start=late))
+        assert db(days) == ((1,), (Decimal("2.5"),))
+        assert db(
+            "SELECT MIN(delivered_kwh), SUM(readings) FROM energy_rollup WHERE period_s = 300"
+        ) == ((0, 5),)
+        retention.archive(Month.of(march))
+        retention.restore(Month.of(march))
+        assert db(days) == ((1,), (Decimal("2.5"),))
+
+
 def test_roll_ups_of_1_0_are_counted_again_from_their_rows(db: Db, monkeypatch):
-    """Periods whose rows are there become right, those whose rows are gone stay and say no energy."""
+    """Periods whose rows are there become right, over an interruption too; the others stay."""
     steps = schema.migrations()
     monkeypatch.setattr(schema, "migrations", lambda: steps[:8])
     schema.migrate(MysqlUrl(db.url))
@@ -138,6 +174,15 @@ def test_roll_ups_of_1_0_are_counted_again_from_their_rows(db: Db, monkeypatch):
     db(old, 86400, NODE, METER, "2026-03-01 00:00:00")
     db(old, 86400, NODE, METER, "2024-01-01 00:00:00")
     monkeypatch.setattr(schema, "migrations", lambda: steps)
+    schema.migrate(MysqlUrl(db.url))
+
+    def stop() -> None:
+        raise RetryableError("it was asked to stop")
+
+    with pytest.raises(RetryableError), schema.maintenance(MysqlUrl(db.url)) as cursor:
+        energy.recount(cursor, stop)
+    ((counted_to,),) = db("SELECT counted_to FROM energy_meter")
+    assert T0.replace(tzinfo=None) < counted_to < (T0 + timedelta(days=40)).replace(tzinfo=None)
     with closing(db.sink()) as sink:
         sink.prepare()
         days = [row for row in db(ENERGY) if row[0] == 86400]

@@ -580,6 +580,24 @@ def test_a_reader_of_the_tables_delays_the_archive_and_nobody_else(filled: Fille
     assert filled.retention().archive(MARCH) == 22
 
 
+def test_the_files_of_1_0_are_verified_and_restored(filled: Filled):
+    """A file without the columns that this version added puts the rows back as they were."""
+    before = tables(filled.db), rollups(filled.db)
+    filled.retention().archive(MARCH)
+    for path in filled.folder.glob("*.csv.gz"):
+        names, *lines = archives.read(path)
+        kept = [place for place, name in enumerate(names) if name != "claimed_time"]
+        part = path.with_suffix(".part")
+        archives.write(part, [tuple(line[place] for place in kept) for line in (names, *lines)])
+        path.unlink()
+        digest = archives.publish(part, path)
+        filled.db("UPDATE archive SET sha256 = %s WHERE file = %s", digest, path.name)
+    filled.db("DELETE FROM archived_digest")
+    assert [fault for _, fault in filled.retention().verify([])] == [None] * 4
+    filled.retention().restore(MARCH)
+    assert (tables(filled.db), rollups(filled.db)) == before
+
+
 def test_a_number_used_again_after_its_month_was_archived_is_another_reading(filled: Filled):
     """A redelivery is stored already; another reading under an archived number is poison, each."""
     filled.retention().archive(MARCH)

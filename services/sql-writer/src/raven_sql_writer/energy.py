@@ -195,6 +195,16 @@ UNCOUNTED: Final = (
     "SELECT node, meter FROM energy_meter WHERE counted_to IS NOT NULL ORDER BY node, meter LIMIT 1"
 )
 
+WITHOUT_ENERGY: Final = (
+    "SELECT DISTINCT r.node, r.meter FROM energy_rollup AS r JOIN energy_meter USING (node, meter) "  # noqa: S608 - our names
+    f"WHERE r.period_s = {PERIODS_S[-1]} AND r.start >= %s AND r.start < %s AND "
+    "r.delivered_first IS NULL AND r.received_first IS NULL AND "
+    "COALESCE(r.delivered_kwh_min, r.received_kwh_min) IS NOT NULL ORDER BY r.node, r.meter"
+)
+FORGET: Final = (
+    "DELETE FROM energy_rollup WHERE node = %s AND meter = %s AND start >= %s AND start < %s"
+)
+
 _ROWS: Final = (
     "SELECT time, hash, seq, summation_delivered, summation_received, multiplier, divisor "
     "FROM current_summation_delivered WHERE node = %s AND meter <=> %s AND "
@@ -279,6 +289,30 @@ def recount(cursor: Cursor, beat: Callable[[], None]) -> int:
         while not _recount(cursor, *found[0]):
             beat()
         done += 1
+
+
+def count_restored(
+    cursor: Cursor, start: datetime, end: datetime, beat: Callable[[], None]
+) -> None:
+    """Count the rows of a month that an earlier version archived without energy, once they are back.
+
+    ``start`` and ``end`` are UTC without a zone.
+    """
+    recount(cursor, beat)
+    cursor.execute(WITHOUT_ENERGY, (start, end))
+    for node, meter in cursor.fetchall():
+        beat()
+        cursor.execute(METERS, ([(node, meter)],))
+        ((_, _, counted_to, *last),) = cursor.fetchall()
+        row = _Meter(node, meter, counted_to, _last(*last))
+        cursor.execute(_BETWEEN, (node, meter or None, start, end - timedelta(seconds=1)))
+        if new := [_of_row(*columns) for columns in cursor.fetchall()]:
+            cursor.execute(FORGET, (node, meter, start, end))
+            registers = [one.register for one in new]
+            added = summed(node, meter, totals(_known(cursor, row, new), registers))
+            cursor.executemany(ADD, added)
+            cursor.executemany(PUT_METER, [_meter_row(row, registers, counted_to)])
+        cursor.execute("COMMIT")
 
 
 def is_counted(cursor: Cursor, until: datetime) -> bool:

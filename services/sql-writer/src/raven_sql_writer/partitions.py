@@ -46,6 +46,15 @@ class Month(NamedTuple):
         return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
     @property
+    def span(self) -> tuple[datetime, datetime]:
+        """Its first instant and that of the next month, UTC without a zone as MySQL has it."""
+        first, after = (
+            datetime.fromtimestamp(one.start, UTC).replace(tzinfo=None)
+            for one in (self, self.later(1))
+        )
+        return first, after
+
+    @property
     def partition(self) -> str:
         """The partition's name."""
         return f"p_{self}".replace("-", "_")

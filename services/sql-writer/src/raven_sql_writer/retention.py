@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -138,6 +138,7 @@ class Retention:
             for record in records:
                 partitions.make_again(cursor, record.table, month, self._go_on)
                 self._put_back(cursor, record)
+            energy.count_restored(cursor, *month.span, self._go_on)
             cursor.execute("DELETE FROM archive WHERE month = %s", (str(month),))
             digests.forget(cursor, month)
             ranges.forget(cursor, month)
@@ -211,7 +212,7 @@ class Retention:
                 "remove the row of the table relay"
             )
         energy.recount(cursor, self._go_on)
-        if not energy.is_counted(cursor, datetime.fromtimestamp(month.later(1).start, UTC)):
+        if not energy.is_counted(cursor, month.span[1]):
             raise RetryableError("another writer is counting the energy of the month")
         last_id = last_ids.get("instantaneous_demand", 0)
         condition = f"rolled_up IS NULL AND id <= {last_id}"
