@@ -195,7 +195,7 @@ def examples() -> dict[str, bytes]:
         topics.of_node(node, "raw"): Raw(
             node=node, received=received, fragment="<Warning><Text>Unknown command</Text></Warning>"
         ),
-        topics.dead("reader"): DeadLetter(
+        topics.of_node(node, "dead"): DeadLetter(
             id="9b2d6c0f4e8a4b0d8f3c5a7e1d2b4c6f",
             service="reader",
             node=node,

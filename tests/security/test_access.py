@@ -26,7 +26,7 @@ START = "homeassistant/status"
 
 # What the architecture's table of topics gives to whom, written down without the access list.
 
-SAYS = ("reading/warning", "latest/warning", "status", "run", "raw", "reply")
+SAYS = ("reading/warning", "latest/warning", "status", "run", "raw", "reply", "dead")
 """What a node says."""
 
 
@@ -67,10 +67,12 @@ MAY_READ = {
 }
 for store in STORES:
     MAY_WRITE[store] = MAY_WRITE[store] | CONFIRMED[store] | {f"raven/v1/dead/{store}"}
-    consumed = {topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run"))}
+    consumed = {
+        topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
+    }
     MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
 MAY_WRITE["verify"] = MAY_WRITE["verify"] | {
-    topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run"))
+    topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
 }
 MAY_READ["verify"] = MAY_READ["verify"] | {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT

@@ -51,8 +51,8 @@ def test_everything_that_is_published_keeps_the_contract(system: System):
         Draft202012Validator(schema).validate(json.loads(message.payload))
         seen.add("/".join(message.topic.split("/")[2:]))
     leaves = {"reading/instantaneous_demand", "latest/instantaneous_demand", "status", "run"}
-    leaves |= {"raw", "reply", "command", "reading/price_cluster", "reading/schedule_info"}
-    assert {f"{NODE}/{leaf}" for leaf in leaves} | {"dead/mongo-recorder", "dead/reader"} <= {
+    leaves |= {"raw", "reply", "command", "dead", "reading/price_cluster", "reading/schedule_info"}
+    assert {f"{NODE}/{leaf}" for leaf in leaves} | {"dead/mongo-recorder"} <= {
         one.removeprefix("v1/") for one in seen
     }
 

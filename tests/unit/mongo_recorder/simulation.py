@@ -413,6 +413,7 @@ class Connector:
     world: World
     client_id: str
     clean: bool = False
+    former: None = None
 
     def __call__(self, events: Any) -> SimulatedConnection:
         return self.world.broker.connect(self.client_id, events, clean=self.clean)

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
+from msgspec.structs import replace as replaced
 from tenacity import wait_none
 
 from ravenbus import consumer, retrying
 from ravenbus.consumer import Consumer, Item, Stored
-from ravenbus.errors import ContractError, FatalError, PoisonError, RetryableError, SlotLostError
+from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
 from ravenbus.messages import (
     Confirmation,
@@ -28,7 +28,7 @@ from ravenbus.messages import (
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import PACKET_RESERVE, Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
-from ravenbus.slots import Alone, Slot
+from ravenbus.slots import Alone, Former, Slot
 from ravenbus.topics import Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
@@ -47,6 +47,7 @@ def reading(seq: int) -> Reading:
 
 
 LETTER = dead_letter("sql-writer", TOPIC, b"", NOW, PoisonError("not-json", "no"))
+OF_READER = replaced(LETTER, service="reader", node="home", topic=None)
 """Not the reader's."""
 
 
@@ -160,10 +161,14 @@ class GroupSlot:
         self.leaves = False
         self.lost = False
         self.on_confirm: Callable[[], None] = lambda: None
+        self.before: Connect | None = None
 
     def take(self, stop: threading.Event) -> Slot | None:
         self.lost = False
         return None if stop.is_set() else self
+
+    def former(self) -> Slot | None:
+        return Former(self.before, self) if self.before else None
 
     def shared(self) -> bool:
         return self.others
@@ -277,6 +282,11 @@ def test_a_dead_letter_that_the_store_refuses_costs_nothing_else(monkeypatch):
         ("raven/v1/home/run", b'{"v":1,"node":"home"}', "not-contract"),
         ("raven/v1/dead/reader", b"{}", "not-contract"),
         ("raven/v1/dead/reader", encode(LETTER), "not-contract"),
+        ("raven/v1/dead/reader", encode(replaced(OF_READER, topic=TOPIC)), "not-contract"),
+        ("raven/v1/home/dead", encode(LETTER), "not-contract"),
+        ("raven/v1/home/dead", encode(replaced(OF_READER, topic=TOPIC)), "not-contract"),
+        ("raven/v1/home/dead", encode(replaced(OF_READER, node="away")), "not-contract"),
+        ("raven/v1/home/dead", encode(replaced(OF_READER, node=None)), "not-contract"),
     ],
 )
 def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
@@ -289,6 +299,53 @@ def test_what_is_not_the_contract_is_buried_and_the_next_message_is_stored(
     (letter,) = bench.sink.letters
     assert (letter.reason, letter.topic, letter.size) == (reason, topic, len(payload))
     assert payload.startswith(letter.payload)
+
+
+def test_a_letter_that_any_reader_may_have_sent_says_so(monkeypatch):
+    """Readers before 1.1 share a topic, which a store notes; of others the topic vouches for the node."""
+    topics = {"raven/v1/dead/reader": "raven/v1/dead/reader", "raven/v1/home/dead": None}
+    for topic, noted in topics.items():
+        bench = started(monkeypatch, Received(1, topic, encode(OF_READER)))
+        bench.go()
+        assert bench.sink.letters == [replaced(OF_READER, topic=noted)]
+
+
+def test_the_session_of_an_older_version_is_drained_and_ended(monkeypatch):
+    """What waits in it is stored before anything else is waited for; its slot goes on."""
+    holder: list[Bench] = []
+    bench, slot = grouped(monkeypatch, bringing(holder, message(2)))
+    holder.append(bench)
+
+    monkeypatch.setattr(consumer, "QUIET_S", 0.01)
+
+    def waiting(connection: FakeConnection) -> None:
+        connection.session_present = True
+        monkeypatch.setattr(connection, "subscribed", [*Topics().stored()])
+        connection.events.put(message(1))
+
+    slot.before = old = FakeBroker(waiting, wakes=False)
+    bench.go()
+    assert bench.sink.numbers == [1, 2]
+    (connection,) = old.connections
+    assert (connection.acknowledged, connection.session_ended) == ([1], True)
+    assert connection.subscribed == []
+    assert slot.calls == ["confirm", "joined", "release"]
+
+
+def test_who_sits_in_the_session_of_an_older_version_stops_nobody(monkeypatch):
+    """Another client under the id that is no secret keeps that session, and the store works."""
+    holder: list[Bench] = []
+    bench, slot = grouped(monkeypatch, bringing(holder, message(2)))
+    holder.append(bench)
+
+    def thrown_out(connection: FakeConnection) -> None:
+        connection.events.put(message(1))
+        connection.lose(taken_over=True)
+
+    slot.before = FakeBroker(thrown_out, wakes=False)
+    bench.go()
+    assert 2 in bench.sink.numbers
+    assert slot.calls == ["confirm", "joined", "release"]
 
 
 def test_large_messages_make_small_batches(monkeypatch):
@@ -421,12 +478,10 @@ def test_the_counters_balance(monkeypatch):
 
 def test_what_is_in_the_store_is_confirmed(monkeypatch):
     """New, known and buried readings are; the dead letters of nodes too; what is away is not."""
-    letter = dead_letter("reader", "t", b"x", NOW, ContractError("bad-value", "no number"))
-    letter = msgspec.structs.replace(letter, node="home")
     run = Run(node="other", run="r", hash=RUN, started=NOW)
     messages = [
         *map(message, (1, 2, 2, 3, 7)),
-        Received(8, Topics().dead("reader"), encode(letter)),
+        Received(8, Topics().of_node("home", "dead"), encode(OF_READER)),
         Received(9, Topics().of_node("other", "run"), encode(run)),
         Received(10, TOPIC, b"{"),
     ]
@@ -440,7 +495,7 @@ def test_what_is_in_the_store_is_confirmed(monkeypatch):
     said = {topic: decode(text, Confirmation) for topic, text in bench.broker.connections[0].told}
     assert said == {
         "raven/v1/home/stored/raven-tester": Confirmation(
-            node="home", store="raven-tester", runs={RUN: [(1, 3), (7, 7)]}, letters=[letter.id]
+            node="home", store="raven-tester", runs={RUN: [(1, 3), (7, 7)]}, letters=[OF_READER.id]
         ),
         "raven/v1/other/stored/raven-tester": Confirmation(node="other", store="raven-tester"),
     }
@@ -474,6 +529,7 @@ def test_a_member_shares_readings_and_has_every_run(monkeypatch):
     bench.go()
     assert seen == [
         "$share/g/raven/v1/+/reading/+",
+        "$share/g/raven/v1/+/dead",
         "$share/g/raven/v1/dead/reader",
         "raven/v1/+/run",
     ]

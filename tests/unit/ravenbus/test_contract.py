@@ -239,6 +239,7 @@ def test_a_topic_has_the_schema_of_its_messages():
         expected = schemas()[f"reading.{kind}"]
         assert schema_for(TOPICS.reading("cellar", kind), TOPICS) is expected
         assert schema_for(TOPICS.latest("cellar", kind), TOPICS) is expected
+    assert schema_for(TOPICS.of_node("cellar", "dead"), TOPICS) is schemas()["dead-letter"]
     for leaf in ("run", "status", "command", "reply", "raw"):
         assert schema_for(TOPICS.of_node("cellar", leaf), TOPICS) is schemas()[leaf]
     assert schema_for(TOPICS.dead("reader"), TOPICS) is schemas()["dead-letter"]
@@ -272,7 +273,7 @@ def test_every_topic_is_an_asyncapi_channel():
     """The AsyncAPI document has a channel for each topic, with each of its parameters."""
     addresses = {channel["address"] for channel in asyncapi()["channels"].values()}
     node, topics = "{node}", Topics("{prefix}")
-    leaves = ("run", "status", "command", "reply", "raw")
+    leaves = ("run", "status", "command", "reply", "raw", "dead")
     assert addresses == {
         topics.reading(node, "{kind}"),
         topics.latest(node, "{kind}"),

@@ -203,7 +203,7 @@ def test_dead_letters_wait_too(files):
     """A dead letter goes out like a reading, takes no number, and keeps its bytes."""
     files.spool().accept([reading(1)], [LETTER])
     _, entry = files.outbox().take(0, 10)
-    assert entry.topic == "raven/v1/dead/reader"
+    assert entry.topic == "raven/v1/home/dead"
     assert decode(entry.payload, DeadLetter) == LETTER
 
 

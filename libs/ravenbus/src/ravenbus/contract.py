@@ -114,11 +114,19 @@ CHANNELS: Final = (
         senders=(READER,),
     ),
     Channel(
+        "rejected",
+        _topics.of_node(_node, "dead"),
+        "What a reader could not accept.",
+        ("dead-letter",),
+        senders=(READER,),
+        receivers=(STORE,),
+    ),
+    Channel(
         "dead",
         _topics.dead("{service}"),
-        "What a service could not accept or store; stores keep the reader's and their own.",
+        "What a store could not store, and what readers before 1.1 could not accept.",
         ("dead-letter",),
-        senders=(READER, STORE),
+        senders=(STORE,),
         receivers=(STORE,),
     ),
     Channel(
@@ -165,6 +173,8 @@ def schema_for(topic: str, topics: Topics) -> Json | None:
             return schemas()["confirmation"] if store else None
         case _, "reading" | "latest", kind:
             return schemas().get(f"reading.{kind}")
+        case _, "dead", "":
+            return schemas()["dead-letter"]
         case _, "run" | "status" | "command" | "reply" | "raw" as leaf, "":
             return schemas()[leaf]
     return None

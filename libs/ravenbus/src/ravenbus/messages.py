@@ -111,7 +111,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """What could not be accepted or stored: the original bytes, where they came from, and why.
 
-    ``id`` makes burying idempotent.  ``topic`` is null for what came from the serial line.
+    ``id`` makes burying idempotent.  ``topic`` is null for what came from the serial line; a store
+    notes in it the topic that all readers before version 1.1 share, where any of them may have
+    sent the letter, whatever ``node`` says.
     ``payload`` is base64 in JSON; ``size`` counts the original's bytes, of which ``payload``
     holds at most the first ``DEAD_PAYLOAD_MAX``.
     """

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ssl
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import pbkdf2_hmac
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +39,8 @@ DEFAULT_PACKET_MAX = 268_435_455
 """The largest packet that there is (MQTT 5.0, 2.1.4)."""
 PACKET_RESERVE = 256
 """Bytes that a packet has beside its payload: the topic and MQTT's own."""
+KEY_ROUNDS = 100_000
+"""So many times the work to try a password, for whoever learns a client id from the broker's log."""
 KEEPALIVE_S = 30
 OPEN_TIMEOUT_S = 5.0
 
@@ -157,6 +161,8 @@ class Will(NamedTuple):
 class Broker:
     """How one client connects: a ``Connect`` for a publisher or a consumer.
 
+    A broker gives a session to whoever asks for its client id, so with a password the id that it
+    is told has a part that follows from that; ``client_id`` is the part that people see.
     ``session_expiry_s`` 0 is a session that ends with the connection; otherwise the session is
     resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement.
     """
@@ -167,6 +173,18 @@ class Broker:
     session_expiry_s: int = 0
     receive_maximum: int = 100
     will: Will | None = None
+    secret: bool = True
+
+    @property
+    def told(self) -> str:
+        """The client id that the broker is told."""
+        password = self.url.password if self.secret else None
+        return f"{self.client_id}-{_key(password, self.client_id)}" if password else self.client_id
+
+    @property
+    def former(self) -> Broker | None:
+        """The client as versions before 1.1 knew it, None where that is the same."""
+        return replace(self, secret=False) if self.url.password else None
 
     @classmethod
     def of(cls, settings: MqttSettings, client_id: str, **options: Any) -> Broker:
@@ -178,6 +196,12 @@ class Broker:
         connection = _PahoConnection(self, events)
         connection.open()
         return connection
+
+
+@lru_cache
+def _key(password: str, client_id: str) -> str:
+    """Return what only who has the password knows, and from which nobody finds the password."""
+    return pbkdf2_hmac("sha256", password.encode(), client_id.encode(), KEY_ROUNDS, 8).hex()
 
 
 class _PahoConnection:
@@ -198,7 +222,7 @@ class _PahoConnection:
         self._answer = threading.Condition()
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=broker.client_id,
+            client_id=broker.told,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
             manual_ack=True,

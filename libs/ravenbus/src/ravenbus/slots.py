@@ -10,7 +10,8 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-from ravenbus.mqtt import Connect, Connection, Events
+from ravenbus.errors import SlotLostError
+from ravenbus.mqtt import Broker, Connect, Connection, Events
 
 
 class Slot(Protocol):
@@ -20,8 +21,8 @@ class Slot(Protocol):
     order is: connect, ``confirm``, subscribe, ``joined``; then nothing that an older holder still
     says can reach the broker, however late it notices.
 
-    Every call but ``connect``, ``shared``, ``require``, ``adopt`` and ``release`` asks whoever
-    keeps the slots: it raises RetryableError when they are away, SlotLostError when it is lost.
+    Every call but ``connect``, ``former``, ``shared``, ``require``, ``adopt`` and ``release`` asks
+    whoever keeps the slots: it raises RetryableError when they are away, SlotLostError when it is lost.
     """
 
     @property
@@ -30,6 +31,9 @@ class Slot(Protocol):
 
     def connect(self, events: Events) -> Connection:
         """Resume the slot's session; raise BrokerAwayError."""
+
+    def former(self) -> Slot | None:
+        """Return the slot with the session that it had before version 1.1, to be drained and ended."""
 
     def shared(self) -> bool:
         """Whether others are subscribed too, as far as is known."""
@@ -71,7 +75,13 @@ class Alone:
     """The slot of a consumer that has its session to itself, and where that slot comes from."""
 
     connection: Connect
+    before: Connect | None = None
     group: None = None
+
+    @classmethod
+    def at(cls, broker: Broker) -> Alone:
+        """Return the slot of a client of a broker."""
+        return cls(broker, broker.former)
 
     def take(self, stop: threading.Event) -> Slot | None:
         """Return the slot."""
@@ -80,6 +90,10 @@ class Alone:
     def connect(self, events: Events) -> Connection:
         """Resume the session."""
         return self.connection(events)
+
+    def former(self) -> Slot | None:
+        """Return the slot with the session of versions before 1.1."""
+        return Former(self.before, self) if self.before else None
 
     def shared(self) -> bool:
         """Share with nobody."""
@@ -109,3 +123,55 @@ class Alone:
 
     def close(self) -> None:
         """Give back nothing."""
+
+
+@dataclass(frozen=True)
+class Former:
+    """A slot with the session that it had before version 1.1, under a client id that is no secret.
+
+    Whoever else connects under that id keeps it; what is in the session then is sent again by the
+    readers.
+    """
+
+    connection: Connect
+    slot: Slot
+
+    @property
+    def group(self) -> str | None:
+        """The name that the members share topics under."""
+        return self.slot.group
+
+    def connect(self, events: Events) -> Connection:
+        """Resume the former session; raise BrokerAwayError."""
+        return self.connection(events)
+
+    def former(self) -> None:
+        """Know of none before it."""
+
+    def shared(self) -> bool:
+        """Share with nobody."""
+        return False
+
+    def require(self) -> None:
+        """Raise SlotLostError if the slot is lost, as far as is known."""
+        self.slot.require()
+
+    def confirm(self) -> None:
+        """Raise SlotLostError: asked when another client came with the same id."""
+        raise SlotLostError("another client uses the session that versions before 1.1 had")
+
+    def joined(self) -> None:
+        """Tell nobody."""
+
+    def leave(self) -> bool:
+        """Keep the session subscribed."""
+        return False
+
+    def closed(self) -> None:
+        """Tell nobody."""
+
+    def adopt(self) -> None:
+        """Know of no other."""
+
+    def release(self) -> None:
+        """Keep the slot."""

@@ -26,7 +26,7 @@ def run(
     settings: ConsumerSettings,
     open_sink: Callable[[Health], Sink],
     stop: threading.Event,
-    open_slots: Callable[[Broker, Health], Slots] = lambda broker, _: Alone(broker),
+    open_slots: Callable[[Broker, Health], Slots] = lambda broker, _: Alone.at(broker),
 ) -> None:
     """Store what is on the broker until ``stop`` is set; ``service`` names the dead letters.
 

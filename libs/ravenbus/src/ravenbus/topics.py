@@ -23,11 +23,11 @@ class Topics:
         return f"{self.prefix}/v1/{node}/latest/{kind}"
 
     def of_node(self, node: str, leaf: str) -> str:
-        """Return a node's ``status``, ``run``, ``command``, ``reply`` or ``raw`` topic."""
+        """Return a node's ``status``, ``run``, ``command``, ``reply``, ``raw`` or ``dead`` topic."""
         return f"{self.prefix}/v1/{node}/{leaf}"
 
     def dead(self, service: str) -> str:
-        """Return where a service's dead letters go."""
+        """Return where a store's dead letters go, and those of every reader before version 1.1."""
         return f"{self.prefix}/v1/dead/{service}"
 
     def confirmation(self, node: str, store: str) -> str:
@@ -40,15 +40,18 @@ class Topics:
 
     def stored(self) -> list[str]:
         """Return the subscriptions of a store: readings, runs, and the readers' dead letters."""
-        return [self.reading("+", "+"), self.of_node("+", "run"), self.dead("reader")]
+        return [*self._shareable(), self.of_node("+", "run")]
 
     def shared(self, group: str) -> list[str]:
         """Return the subscriptions of a store whose group shares the readings and dead letters.
 
         Runs are retained, which a shared subscription does not bring: every member gets them all.
         """
-        shared = [self.reading("+", "+"), self.dead("reader")]
-        return [*(f"$share/{group}/{topic}" for topic in shared), self.of_node("+", "run")]
+        shared = [f"$share/{group}/{topic}" for topic in self._shareable()]
+        return [*shared, self.of_node("+", "run")]
+
+    def _shareable(self) -> list[str]:
+        return [self.reading("+", "+"), self.of_node("+", "dead"), self.dead("reader")]
 
     def parse(self, topic: str) -> tuple[str, str, str]:
         """Split a topic into node, leaf and kind ("" where it has none).

@@ -21,6 +21,7 @@ from raven_mongo_recorder.group import Group, State, Watch
 from ravenbus.errors import RetryableError, SlotLostError
 from ravenbus.health import Health
 from ravenbus.mqtt import Broker, Connection, Events
+from ravenbus.slots import Former
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ class LeasedSlot:
         self.number = number
         self.group = slots.broker.client_id
         self.client_id = self.group if number == 1 else f"{self.group}-{number}"
+        self._broker = replace(slots.broker, client_id=self.client_id)
         self._slots = slots
         self._visit: set[int] = set()
 
@@ -206,7 +208,12 @@ class LeasedSlot:
         """Resume the slot's session; raise BrokerAwayError."""
         # A broker that lost its memory may have sessions back that were ended.
         self._visit = self._slots.closed()
-        return replace(self._slots.broker, client_id=self.client_id)(events)
+        return self._broker(events)
+
+    def former(self) -> Former | None:
+        """Return the slot with the session that it had before version 1.1."""
+        former = self._broker.former
+        return Former(former, self) if former else None
 
     def shared(self) -> bool:
         """Whether others are subscribed too, as far as is known."""

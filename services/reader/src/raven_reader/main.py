@@ -56,7 +56,7 @@ def main() -> int:
         case "capture":
             return _capture(arguments.file, arguments.seconds)
         case "replay":
-            return _replay(arguments.file)
+            return _replay(arguments.file, yes=arguments.yes)
         case None if not arguments.check_config:
             _parser().print_help(sys.stderr)
             return 2
@@ -196,6 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what `raven-dead-letters list --json` or `show --json` printed; - for stdin",
     )
+    command.add_argument(
+        "--yes", action="store_true", help="accept them; without it, only show what they hold"
+    )
     return parser
 
 
@@ -294,11 +297,11 @@ def _capture(name: str, seconds: float | None) -> int:
     return 0
 
 
-def _replay(name: str) -> int:
+def _replay(name: str, *, yes: bool) -> int:
     settings = service.load(NAME, ReaderSettings)
     if settings is None:
         return service.EXIT_SETTINGS
-    stays = 0
+    stays = would = 0
     try:
         with ExitStack() as stack:
             file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
@@ -307,12 +310,27 @@ def _replay(name: str) -> int:
             spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
             stack.enter_context(closing(spool))
             spool.begin(settings.raven_node, settings.raven_run, now())
-            for letter, readings, why in replay.replayed(file, spool, settings.limits):
-                numbers = ", ".join(
-                    f"{r.kind} {r.envelope.hash}/{r.envelope.seq}" for r in readings
-                )
-                stays += why is not None
-                print(f"{letter.id}  {f'stays: {why}' if why else numbers or 'accepted before'}")
+            latest = (reading.notification.meter for reading in spool.latest())
+            meters = {meter for meter in latest if meter}
+            for letter, notification, why in replay.judged(
+                file, spool.node, meters, settings.limits
+            ):
+                if notification is None:
+                    stays += 1
+                    print(f"{letter.id}  stays: {why}")
+                elif spool.was_replayed(letter.id):
+                    print(f"{letter.id}  accepted before")
+                elif yes:
+                    (reading,) = spool.replay(letter.id, [(notification, letter.at)])
+                    envelope = reading.envelope
+                    print(f"{letter.id}  {reading.kind} {envelope.hash}/{envelope.seq}")
+                else:
+                    would += 1
+                    text = msgspec.json.encode(notification).decode()
+                    vouched = "" if letter.topic is None else ", its sender is not known"
+                    print(f"{letter.id}  buried {letter.at:%Y-%m-%d %H:%M:%S}{vouched}: {text}")
+            if would:
+                print(f"\nNothing is accepted yet: --yes accepts {would} into {spool.run.run}")
     except OSError as error:
         print(f"{NAME}: {name} cannot be read: {error.strerror}", file=sys.stderr)
         return 2

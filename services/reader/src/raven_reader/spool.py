@@ -205,6 +205,11 @@ class Spool:
                 raise
         return self._accept(notifications, letters, waiting, decided)
 
+    def was_replayed(self, letter: str) -> bool:
+        """Say whether the dead letter with an id was taken in."""
+        query = "SELECT 1 FROM replayed WHERE letter = ?"
+        return self._db.execute(query, (letter,)).fetchone() is not None
+
     def replay(
         self, letter: str, notifications: Sequence[tuple[Notification, datetime]]
     ) -> list[Reading]:
@@ -260,7 +265,7 @@ class Spool:
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
             for letter in letters:
-                topic = self._topics.dead(letter.service)
+                topic = self._topics.of_node(self._node, "dead")
                 self._put(topic, encode(letter), letter.at, letter=letter.id)
             self._db.executemany(
                 "INSERT INTO waiting VALUES (?, ?, ?)",

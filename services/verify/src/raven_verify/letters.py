@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 def obstacle(letter: DeadLetter, topics: Topics) -> str | None:
     """Say why a letter cannot be replayed as things are, None if it can."""
-    if letter.service == READER and letter.topic is None:
+    if letter.service == READER:
         return "it came from the serial line, not over the bus: `raven-reader replay` takes it in"
     if letter.topic is None:
         return "it is a row, not a message: mend the row that `detail` names and set its `relayed` to NULL"

@@ -14,7 +14,7 @@ from typing import Final
 
 from raven_verify import bus, words
 from raven_verify.bus import Bus
-from raven_verify.letters import Letter, Replay
+from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
 from raven_verify.mongo import MongoStore
 from raven_verify.mysql import MysqlStore
@@ -204,6 +204,8 @@ def _replay(
         chosen = (Letter(store, one) for store in stores for one in store.letters(choice))
     if chosen is None:
         return EXIT_FAILED
+    if not arguments.yes:
+        return _shown(chosen, Topics(settings.raven_topic_prefix))
     counts: Counter[bool] = Counter()
     with _connected(settings, stores) as connected:
         replay = Replay(connected, Topics(settings.raven_topic_prefix))
@@ -217,6 +219,18 @@ def _replay(
                 )
     print(f"\n{counts[True]} replayed and removed, {counts[False]} stay")
     return EXIT_FAILED if counts[False] else 0
+
+
+def _shown(letters: Iterable[Letter], topics: Topics) -> int:
+    """Print what a replay would send, and in whose name."""
+    would = stay = 0
+    for store, letter in letters:
+        why = obstacle(letter, topics)
+        would, stay = would + (not why), stay + bool(why)
+        said = f"stays: {why}" if why else words.of_message(topics, letter)
+        print(f"{letter.id[: words.ID_DIGITS]}  {store.name:7}  {words.one_line(said)}")
+    print(f"\nNothing is sent yet: --yes sends {would} again, {stay} stay")
+    return 0
 
 
 def _remove(_: VerifySettings, stores: Sequence[Store], arguments: argparse.Namespace) -> int:
@@ -284,6 +298,9 @@ def _letters_parser() -> argparse.ArgumentParser:
     which.add_argument("ids", nargs="*", default=[], type=_id, metavar="ID", help="these letters")
     which.add_argument("--reason", help="all with this reason")
     which.add_argument("--all", action="store_true", help="all")
+    command.add_argument(
+        "--yes", action="store_true", help="send them; without it, only show what would be sent"
+    )
     command = sub.add_parser(
         "remove", help="forget letters for good, as those that `raven-reader replay` accepted"
     )

@@ -9,8 +9,10 @@ from typing import Any, Final
 from raven_verify.inventory import RunReport, StoreReport, shown
 from raven_verify.look import Report
 from raven_verify.repair import Repaired
-from ravenbus.messages import DeadLetter
+from ravenbus.consumer import read
+from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, count, merged, without
+from ravenbus.topics import Topics
 
 ID_DIGITS: Final = 12
 """So many of an id tell letters apart, and can be typed."""
@@ -64,7 +66,7 @@ def of_repair(repaired: Repaired) -> str:
 def letter_line(store: str, letter: DeadLetter) -> str:
     """Return a dead letter in a line of a list."""
     at = letter.at.strftime("%Y-%m-%d %H:%M:%S")
-    detail = _one_line(letter.detail)
+    detail = one_line(letter.detail)
     if len(detail) > 70:  # noqa: PLR2004 - what is left of a wide terminal
         detail = detail[:69] + "…"
     head = f"{letter.id[:ID_DIGITS]}  {at}  {store:7}  {letter.service:14}  {letter.reason:17}"
@@ -87,12 +89,24 @@ def of_letter(store: str, letter: DeadLetter) -> str:
         "node": letter.node or "-",
         "at": letter.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "reason": letter.reason,
-        "detail": _one_line(letter.detail),
-        "topic": _one_line(letter.topic) if letter.topic else "- (not from the bus)",
+        "detail": one_line(letter.detail),
+        "topic": one_line(letter.topic) if letter.topic else "- (not from the bus)",
         "size": f"{letter.size} bytes{cut}",
     }
     lines = [f"{name:10} {text}" for name, text in fields.items()]
     return "\n".join([*lines, "payload", *_payload(letter.payload)])
+
+
+def of_message(topics: Topics, letter: DeadLetter) -> str:
+    """Return what a replay of a letter would send, and as whose."""
+    match read(topics, letter.topic or "", letter.payload):
+        case Reading(envelope) as reading:
+            number = f"{envelope.hash}/{envelope.seq}"
+            return f"{reading.kind} {number} of the node {envelope.node}, run {envelope.run}"
+        case Run() as run:
+            return f"run {run.run} {run.hash} of the node {run.node}"
+        case DeadLetter() as buried:
+            return f"dead letter {buried.id} of the node {buried.node}"
 
 
 def safe(text: str) -> str:
@@ -103,7 +117,7 @@ def safe(text: str) -> str:
     )
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text that makes no other line look like one of ours."""
     return safe(text).replace("\n", "\\n")
 
