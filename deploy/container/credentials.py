@@ -8,6 +8,7 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
     credentials                  make what is missing and hand it out
     credentials account NAME     print the URL of an account of the broker, made if there is none
     credentials remove NAME      take an account of the broker away
+    credentials renew            make the broker a new certificate before the old one is half through
     credentials ca               print the certificate that signs the broker's
 """
 
@@ -20,9 +21,11 @@ import json
 import os
 import re
 import secrets
+import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -43,16 +46,39 @@ USER_OF: Final = {
     "sql-relay": RAVEN,
     "verify": RAVEN,
 }
-BROKER_ACCOUNTS: Final = ("mongo-recorder", "sql-writer", "verify", "watcher", "health")
+BROKER_ACCOUNTS: Final = (
+    "mongo-recorder",
+    "sql-writer",
+    "verify",
+    "watcher",
+    "home-assistant",
+    "health",
+)
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
-DAYS: Final = "7300"
+CA_DAYS: Final = 7300
+"""Homes keep a copy of the authority's certificate, which nothing renews for them."""
+SERVER_DAYS: Final = 730
+"""The broker's is renewed at the first `up` in its second year."""
 
 WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW, LOCK TABLES"
-RELAY_RIGHTS: Final = "SELECT, INSERT, UPDATE"
-VERIFY_RIGHTS: Final = "SELECT"
-REPLAY_RIGHTS: Final = "CREATE, DELETE"
-"""On the dead letters alone; without CREATE MySQL refuses rights on a table that is to come."""
+RELAY_RIGHTS: Final = {
+    **dict.fromkeys(
+        (
+            "instantaneous_demand",
+            "current_summation_delivered",
+            "price_cluster",
+            "notification",
+        ),
+        "CREATE, UPDATE",
+    ),
+    **dict.fromkeys(("relay", "relay_run", "relay_store", "dead_letter"), "CREATE, INSERT, UPDATE"),
+}
+"""The marks of readings that are sent, and its own tables.
+
+Without CREATE MySQL refuses rights on a table that is to come.
+"""
+VERIFY_RIGHTS: Final = {"dead_letter": "CREATE, DELETE"}
 
 
 class Credentials:
@@ -78,6 +104,7 @@ class Credentials:
         for account in (*BROKER_ACCOUNTS, node):
             self._password("mqtt", account)
         self._certificates()
+        self._require_a_published_server()
         self._give_broker()
 
         for service in ("reader", "sql-relay"):
@@ -97,16 +124,11 @@ class Credentials:
             self._give(account, "mongo_url", url)
         self._give_mongo()
 
-        accounts = {
-            "sql-writer": WRITER_RIGHTS,
-            "sql-relay": RELAY_RIGHTS,
-            "verify": VERIFY_RIGHTS,
-        }
-        for account in accounts:
+        for account in ("sql-writer", "sql-relay", "verify"):
             password = self._password("mysql", account)
             url = self._given("mysql_url") or f"mysql://{account}:{quote(password, '')}@mysql/raven"
             self._give(account, "mysql_url", url)
-        self._give_mysql(accounts)
+        self._give_mysql()
 
         self._give("sql-relay", "upstream_mqtt_url", self._given("upstream_mqtt_url"))
         self._give_ca("sql-relay", "upstream_ca.pem")
@@ -124,6 +146,12 @@ class Credentials:
             (self._made / f"mqtt-{name}").unlink()
         except FileNotFoundError:
             raise ValueError(f"{name!r} is no account of the broker") from None
+        self._give_broker()
+
+    def renew(self) -> None:
+        """Make the broker another certificate, whatever is left of the old one."""
+        (self._made / "server.names").unlink(missing_ok=True)
+        self._certificates()
         self._give_broker()
 
     def ca(self) -> str:
@@ -154,6 +182,8 @@ class Credentials:
         """Return the reader's name: as told, its account's at another broker, or made once."""
         account = unquote(urlsplit(self._given("mqtt_url")).username or "")
         told = self._environ.get("RAVEN_NODE") or (account if NAME.fullmatch(account) else "")
+        if told in BROKER_ACCOUNTS:
+            raise ValueError(f"{told!r} is the account of a service: no home can be called so")
         return _checked(told) if told else self._once("node", f"home-{secrets.token_hex(3)}")
 
     def _mqtt_url(self, account: str) -> str:
@@ -165,15 +195,27 @@ class Credentials:
         told = self._environ.get("SERVER_NAME", "").replace(",", " ").split()
         return [*told, "localhost", "127.0.0.1", "broker"]
 
+    def _require_a_published_server(self) -> None:
+        """Refuse a server that other machines are to reach, and cannot."""
+        if self._environ.get("SERVER_NAME") and not self._environ.get("MQTTS_PUBLISH"):
+            raise ValueError(
+                "SERVER_NAME is set, so other machines are to reach the broker: say on which port "
+                "with MQTTS_PUBLISH=8883 (without it, this machine alone can)"
+            )
+
     def _certificates(self) -> None:
-        """Make an authority, and the broker's certificate whenever it gets another name."""
+        """Make an authority, and the broker's certificate for other names or its second half."""
         ca, ca_key = self._made / "ca.pem", self._made / "ca.key"
         if not ca.exists():
             usage = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"]
-            _certificate(ca, ca_key, "python-raven", usage)
-        names = self._made / "server.names"
-        wanted = json.dumps(self._names())
-        if not names.exists() or names.read_text() != wanted:
+            _certificate(ca, ca_key, "python-raven", usage, CA_DAYS)
+        names, server = self._made / "server.names", self._made / "server.pem"
+        wanted = json.dumps([SERVER_DAYS, *self._names()])
+        if (
+            not names.exists()
+            or names.read_text() != wanted
+            or _end_of(server) - time.time() < SERVER_DAYS * 86400 / 2
+        ):
             alternatives = ",".join(f"{_kind(name)}:{name}" for name in self._names())
             usage = [
                 "basicConstraints=critical,CA:FALSE",
@@ -182,8 +224,8 @@ class Credentials:
                 f"subjectAltName={alternatives}",
             ]
             signed = ["-CA", str(ca), "-CAkey", str(ca_key)]
-            server = self._made / "server.pem"
-            _certificate(server, self._made / "server.key", self._names()[0], usage, signed)
+            key = self._made / "server.key"
+            _certificate(server, key, self._names()[0], usage, SERVER_DAYS, signed)
             _write(names, wanted)
 
     def _give_broker(self) -> None:
@@ -192,11 +234,19 @@ class Credentials:
             for file in sorted(self._made.glob("mqtt-*"))
         ]
         self._give("broker", "passwords", "\n".join(lines) + "\n")
-        self._give("broker", "acl", self._acl.read_text())
+        allowed = self._environ.get("HOME_ASSISTANT_COMMANDS", self._node()).replace(",", " ")
+        commands = "".join(
+            f"topic write raven/v1/{_checked(node)}/command\n" for node in allowed.split()
+        )
+        self._give("broker", "acl", f"{self._acl.read_text()}{commands}")
         for name in ("server.pem", "server.key"):
             self._give("broker", name, self._given(name) or (self._made / name).read_text())
+        self._give("broker", "server.end", f"{_end_of(self._handed / 'broker' / 'server.pem')}\n")
         password = self._password("mqtt", "health")
         self._give("broker", "health", f"-u health\n-P {password}\n-i health\n")
+        forget = f"-u verify\n-P {self._password('mqtt', 'verify')}\n-W 5\n"
+        forget += "-q 1\n--retained-only\n--remove-retained\n-F removed %t\n"
+        self._give("broker", "forget", forget)
 
     def _give_mongo(self) -> None:
         letters = {"db": "raven", "collection": "dead_letter"}
@@ -215,17 +265,26 @@ class Credentials:
             script += f'db.getSiblingDB("raven").createUser({json.dumps(user)})\n'
         self._give("mongo", "root", self._password("mongo", "root"))
         self._give("mongo", "accounts.js", script)
+        url = f"mongodb://root:{quote(self._password('mongo', 'root'), '')}@localhost"
+        login = f"{url}/raven?authSource=admin"
+        self._give("mongo", "login.mongodb", f"db = connect({json.dumps(login)})\n")
+        self._give("mongo", "tools.yaml", f"uri: {json.dumps(f'{url}/?authSource=admin')}\n")
 
-    def _give_mysql(self, rights: Mapping[str, str]) -> None:
+    def _give_mysql(self) -> None:
         # The server runs this at each start, so that an account that came later is made too.
-        hosts = {**dict.fromkeys(rights, "%"), "health": "127.0.0.1", "root": "localhost"}
+        ours = ("sql-writer", "sql-relay", "verify")
+        hosts = {**dict.fromkeys(ours, "%"), "health": "127.0.0.1", "root": "localhost"}
         lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
         for account, host in hosts.items():
             user, password = f"'{account}'@'{host}'", _sql(self._password("mysql", account))
             lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
             lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
-        lines += [f"GRANT {what} ON raven.* TO '{who}'@'%';" for who, what in rights.items()]
-        lines.append(f"GRANT {REPLAY_RIGHTS} ON raven.dead_letter TO 'verify'@'%';")
+        lines.append(f"GRANT {WRITER_RIGHTS} ON raven.* TO 'sql-writer'@'%';")
+        for account, rights in (("sql-relay", RELAY_RIGHTS), ("verify", VERIFY_RIGHTS)):
+            # What an older version granted is more.
+            lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
+            lines.append(f"GRANT SELECT ON raven.* TO '{account}'@'%';")
+            lines += [f"GRANT {r} ON raven.{t} TO '{account}'@'%';" for t, r in rights.items()]
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
         self._give("mysql", "root", self._password("mysql", "root"))
         for account in ("health", "root"):
@@ -276,14 +335,26 @@ def _kind(name: str) -> str:
     return "IP"
 
 
+def _end_of(file: Path) -> int:
+    """Return when a certificate, the first in its file, ends: seconds since 1970."""
+    command = ["openssl", "x509", "-noout", "-enddate", "-in", str(file)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return ssl.cert_time_to_seconds(done.stdout.strip().removeprefix("notAfter="))
+
+
 def _certificate(
-    file: Path, key: Path, name: str, extensions: list[str], signed: list[str] | None = None
+    file: Path,
+    key: Path,
+    name: str,
+    extensions: list[str],
+    days: int,
+    signed: list[str] | None = None,
 ) -> None:
     """Make a key and a certificate, signed by itself if nobody else signs it."""
     with tempfile.TemporaryDirectory() as folder:
         new, new_key = Path(folder) / "pem", Path(folder) / "key"
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-        command += ["ec_paramgen_curve:P-256", "-noenc", "-days", DAYS, "-subj", f"/CN={name}"]
+        command += ["ec_paramgen_curve:P-256", "-noenc", "-days", str(days), "-subj", f"/CN={name}"]
         command += [word for extension in extensions for word in ("-addext", extension)]
         command += [*(signed or []), "-out", str(new), "-keyout", str(new_key)]
         subprocess.run(command, check=True, capture_output=True)
@@ -316,6 +387,8 @@ def main(arguments: list[str]) -> int:
                 print(credentials.account(name))
             case ["remove", name]:
                 credentials.remove(name)
+            case ["renew"]:
+                credentials.renew()
             case ["ca"]:
                 print(credentials.ca(), end="")
             case _:
@@ -326,8 +399,7 @@ def main(arguments: list[str]) -> int:
         print(f"credentials: {said}", file=sys.stderr)
         return 1
     if arguments and arguments[0] != "ca":
-        reload = "docker compose exec broker sh -c 'kill -HUP 1'"
-        print(f"the broker learns it by: {reload}", file=sys.stderr)
+        print("the broker takes it within half a minute", file=sys.stderr)
     return 0
 
 

@@ -78,6 +78,22 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
     say(f"  {len(secrets)} secrets: in no environment, inspect or log; each service mounts its own")
 
 
+def test_other_machines_reach_the_broker_only_where_they_are_to(project: Callable[..., Project]):
+    """Without a word this machine alone does; a server that nobody could reach does not start."""
+
+    def address(**env: str) -> str:
+        home = project(**env)
+        config = json.loads(home.compose("--profile", "*", "config", "--format", "json").stdout)
+        (port,) = config["services"]["broker"]["ports"]
+        return f"{port.get('host_ip', '*')}:{port['published']}"
+
+    assert address(MQTTS_PUBLISH="") == "127.0.0.1:8883"
+    assert address(MQTTS_PUBLISH="8883") == "*:8883"
+    server = project(SERVER_NAME="raven.example.org", MQTTS_PUBLISH="")
+    server.up("--profile", "server", options=["broker"], check=False)
+    assert "MQTTS_PUBLISH=8883" in server.logs("credentials")
+
+
 def test_the_broker_lets_nobody_in_without_an_account_of_its_own(project: Callable[..., Project]):
     """Anonymous and wrong passwords are refused; a reader cannot write what is another's."""
     home = project(RAVEN_NODE="house")

@@ -261,7 +261,6 @@ def test_homes_report_to_a_server_over_tls(
     def account(name: str) -> str:
         made = server.compose("run", "--rm", "credentials", "account", name, shown=True)
         url = made.stdout.strip()
-        server.compose("exec", "-T", "broker", "sh", "-c", "kill -HUP 1", shown=True)
         assert url.endswith(f"@{host}:8883")
         return url.replace(":8883", f":{server.port()}")
 
@@ -274,8 +273,10 @@ def test_homes_report_to_a_server_over_tls(
         lambda: server.in_mongo("house-7"), "the server, of house-7", more_than=20
     )
 
+    # The broker has read its accounts again, and the engine still starts it again.
+    server.kill("broker")
     server.kill("mongo-recorder")
-    what = "the server after kill -9 of a recorder"
+    what = "the server after kill -9 of the broker and of a recorder"
     stored = edge.wait_complete(lambda: server.in_mongo("house-7"), what, more_than=stored + 50)
     for change in CHANGES:
         server.compose(*change, shown=True)
@@ -293,3 +294,13 @@ def test_homes_report_to_a_server_over_tls(
     relaying.wait_complete(
         lambda: server.in_mongo("house-8"), "the server, of house-8", more_than=20
     )
+
+    # House 7 moves out: it cannot come back, and the broker keeps nothing of it.
+    server.compose("run", "--rm", "credentials", "remove", "house-7", shown=True)
+    edge.wait_unhealthy("reader", "Not authorized")
+    edge.all("stop")
+    sub = ["exec", "-T", "broker", "mosquitto_sub", "-o", "/credentials/forget"]
+    topics = ["-t", "raven/v1/house-7/#", "-t", "homeassistant/device/house-7/config"]
+    removed = server.compose(*sub, *topics, check=False, shown=True).stdout.splitlines()
+    assert {"removed raven/v1/house-7/status", "removed raven/v1/house-7/run"} <= set(removed)
+    assert server.compose(*sub, *topics, check=False).stdout == ""

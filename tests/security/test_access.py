@@ -36,7 +36,7 @@ def said_by(node: str) -> set[str]:
 
 
 # An account may always speak as the node of its own name.
-ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "health")
+ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "home-assistant", "health")
 OF_NODES = {topic for account in ACCOUNTS for topic in said_by(account)}
 CONFIRMED = {
     store: {f"raven/v1/{account}/stored/raven-{store}" for account in ACCOUNTS} for store in STORES
@@ -71,13 +71,18 @@ for store in STORES:
         topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
     }
     MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
-MAY_WRITE["verify"] = MAY_WRITE["verify"] | {
-    topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
-}
-MAY_READ["verify"] = MAY_READ["verify"] | {f"raven/v1/dead/{store}" for store in STORES}
+NOBODYS = {"raven/v1//status"}
+"""The status of no node: a wildcard stands for a level without a name too."""
+MAY_WRITE["verify"] = MAY_WRITE["verify"] | OF_NODES | NOBODYS
+MAY_READ["verify"] = MAY_READ["verify"] | NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
+MAY_READ["verify"] |= {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
 MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
 MAY_READ["watcher"] |= {"raven/v1", DROPPED}
+SHOWN = ("/latest/warning", "/status", "/reply")
+MAY_WRITE["home-assistant"] = MAY_WRITE["home-assistant"] | {START}
+MAY_READ["home-assistant"] = MAY_READ["home-assistant"] | HOMEASSISTANT | NOBODYS
+MAY_READ["home-assistant"] |= {topic for topic in OF_NODES if topic.endswith(SHOWN)}
 MAY_READ["health"] = MAY_READ["health"] | {WAITING}
 
 WILDCARDS = ["#", "+/#", "$SYS/#", "raven/v1/+/+", "raven/v1/+/+/+", "homeassistant/#"]

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import time
 from pathlib import Path
 
 import credentials
 import pytest
 
+from ravenbus.settings import SERVICE_ACCOUNTS
+from ravensql.rows import COLUMNS
+
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+
+
+SERVER = {"SERVER_NAME": "raven.example.org", "MQTTS_PUBLISH": "8883"}
 
 
 @pytest.fixture
@@ -90,11 +97,39 @@ def test_a_node_is_called_as_its_account(tmp_path: Path, make):
     assert node.read_text() == made
     with pytest.raises(ValueError, match="allowed is 1 to 64 letters"):
         make(RAVEN_NODE="no name")
+    with pytest.raises(ValueError, match="the account of a service"):
+        make(RAVEN_NODE="watcher")
+
+
+def test_the_services_accounts_are_those_that_no_home_may_have():
+    """A container makes the accounts whose names every reader refuses."""
+    assert credentials.BROKER_ACCOUNTS == SERVICE_ACCOUNTS
+
+
+def test_home_assistant_commands_what_its_owner_names(tmp_path: Path, make):
+    """This home unless others are named, or none; the lines go on where the access list ends."""
+    acl = tmp_path / "for/broker/acl"
+    for told, nodes in (
+        ({"RAVEN_NODE": "house"}, ["house"]),
+        ({"HOME_ASSISTANT_COMMANDS": "house-7, attic"}, ["house-7", "attic"]),
+        ({"HOME_ASSISTANT_COMMANDS": ""}, []),
+    ):
+        make(**told)
+        lines = [f"topic write raven/v1/{node}/command" for node in nodes]
+        assert acl.read_text().splitlines() == ["user health", *lines]
+    with pytest.raises(ValueError, match="allowed is 1 to 64 letters"):
+        make(HOME_ASSISTANT_COMMANDS="+")
+
+
+def test_a_server_is_published(make):
+    """Who names a server says on which port others reach it; nobody is cut off without a word."""
+    with pytest.raises(ValueError, match="MQTTS_PUBLISH=8883"):
+        make(SERVER_NAME="raven.example.org")
 
 
 def test_a_broker_account_comes_and_goes(tmp_path: Path, make):
     """An account is made once, printed as a URL for the server's name, and can be removed."""
-    made = make(SERVER_NAME="raven.example.org")
+    made = make(**SERVER)
     url = made.account("house-7")
     assert url.startswith("mqtts://house-7:")
     assert url.endswith("@raven.example.org:8883")
@@ -111,7 +146,7 @@ def test_the_certificate_follows_the_servers_names(tmp_path: Path, make):
     """A new name gets a new certificate from the same authority, which clients go on trusting."""
     make()
     ca, first = ((tmp_path / "made" / name).read_text() for name in ("ca.pem", "server.pem"))
-    make(SERVER_NAME="raven.example.org, 192.0.2.7")
+    make(SERVER_NAME="raven.example.org, 192.0.2.7", MQTTS_PUBLISH="8883")
     server = tmp_path / "for/broker/server.pem"
     assert (tmp_path / "made/ca.pem").read_text() == ca
     assert server.read_text() != first
@@ -119,3 +154,46 @@ def test_the_certificate_follows_the_servers_names(tmp_path: Path, make):
     assert ("DNS", "raven.example.org") in names
     assert ("IP Address", "192.0.2.7") in names
     ssl.create_default_context(cafile=tmp_path / "made/ca.pem")
+
+
+def test_the_certificate_is_renewed_in_its_second_half(
+    tmp_path: Path, make, monkeypatch: pytest.MonkeyPatch
+):
+    """At the next start, or when asked; the authority that clients trust stays."""
+    server, end = (tmp_path / "for/broker" / name for name in ("server.pem", "server.end"))
+    now = time.time()
+    made = make()
+    ca, first = (tmp_path / "made/ca.pem").read_text(), server.read_text()
+    days = (int(end.read_text()) - now) / 86400
+    assert 729 < days < 731
+    made.renew()
+    second = server.read_text()
+    assert second != first
+    monkeypatch.setattr(credentials.time, "time", lambda: now + 360 * 86400)
+    make()
+    assert server.read_text() == second
+    monkeypatch.setattr(credentials.time, "time", lambda: now + 380 * 86400)
+    make()
+    assert server.read_text() != second
+    assert (tmp_path / "made/ca.pem").read_text() == ca
+
+
+def test_a_certificate_of_twenty_years_is_replaced(tmp_path: Path, make):
+    """Version 1.0 made them so."""
+    make()
+    names = tmp_path / "made/server.names"
+    names.write_text('["localhost", "127.0.0.1", "broker"]')
+    before = (tmp_path / "for/broker/server.pem").read_text()
+    make()
+    assert (tmp_path / "for/broker/server.pem").read_text() != before
+
+
+def test_an_account_of_mysql_writes_what_is_its_own(tmp_path: Path, make):
+    """The relay marks readings and keeps its books; what an older version granted is taken back."""
+    make()
+    lines = (tmp_path / "for/mysql/accounts.sql").read_text().splitlines()
+    relay = [line for line in lines if line.endswith("'sql-relay'@'%';")]
+    assert relay[0] == "REVOKE IF EXISTS ALL ON raven.* FROM 'sql-relay'@'%';"
+    assert "GRANT SELECT ON raven.* TO 'sql-relay'@'%';" in relay
+    written = {line.split(" ON raven.")[1].split()[0] for line in relay if "UPDATE" in line}
+    assert written == {*COLUMNS, "relay", "relay_run", "relay_store", "dead_letter"}

@@ -173,6 +173,27 @@ def tls_problems(
         yield f"{names} cannot be used: {error}"
 
 
+SERVICE_ACCOUNTS: Final = (
+    "mongo-recorder",
+    "sql-writer",
+    "verify",
+    "watcher",
+    "home-assistant",
+    "health",
+)
+"""Accounts that may more at the broker than a home may."""
+
+NodeName = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?!({'|'.join(('dead', *SERVICE_ACCOUNTS))})$)[A-Za-z0-9_-]{{1,64}}\Z",
+        extra={
+            "allowed": "1 to 64 letters, digits, _ or -, but not dead or the account of a service "
+            f"({', '.join(SERVICE_ACCOUNTS)})"
+        },
+    ),
+]
+
 ClientId = Annotated[
     str,
     Meta(

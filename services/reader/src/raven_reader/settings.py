@@ -11,8 +11,8 @@ from msgspec import Meta
 from raven_reader.acceptance import Limits
 from raven_reader.serial_port import DeviceLocation
 from ravenbus.confirming import AUTO, RequiredStores
-from ravenbus.messages import Node, RunName
-from ravenbus.settings import MqttSettings, Settings, Window, usable_folder
+from ravenbus.messages import RunName
+from ravenbus.settings import MqttSettings, NodeName, Settings, Window, usable_folder
 
 Device = Annotated[
     DeviceLocation,
@@ -34,7 +34,7 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         RunName, Meta(description="name of the run; another name begins another run")
     ] = "default"
     raven_node: Annotated[
-        Node | None,
+        NodeName | None,
         Meta(
             description="name of this reader on the bus; default: made once and kept in the state"
         ),

@@ -10,10 +10,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from ravenbus.confirming import AUTO, RequiredStores
-from ravenbus.messages import Node
 from ravenbus.settings import (
     SECRET,
     MqttUrl,
+    NodeName,
     Settings,
     TopicPrefix,
     Window,
@@ -44,7 +44,7 @@ class RelaySettings(Settings, frozen=True, kw_only=True):
     raven_stores: RequiredStores = AUTO
     raven_window: Window = 100
     raven_node: Annotated[
-        Node | None,
+        NodeName | None,
         Meta(
             description="node of the rows that another program inserted without one; "
             "default: made once and kept in the database"
