@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import stack
 
 from tests.compose.project import COUNT_MYSQL, ROOT, Project, Stick, docker, say, wait_until
 
@@ -253,7 +254,8 @@ def test_homes_report_to_a_server_over_tls(
     host = docker(
         "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"
     ).strip()
-    server = project(SERVER_NAME=host, MQTTS_PUBLISH="0")
+    # A port that stays the same when the broker is started again.
+    server = project(SERVER_NAME=host, MQTTS_PUBLISH=str(stack.free_port()))
     server.up("--profile", "server", options=["--scale", "mongo-recorder=4"])
     server.wait_healthy("broker", "mongo", "mongo-recorder")
     ca = server.compose("run", "--rm", "credentials", "ca").stdout

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import signal
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -462,6 +464,9 @@ def damage(path: Path, how: str) -> None:
             checksum.write_text(checksum.read_text().replace(path.name, "other"))
         case "no checksum":
             checksum.unlink()
+        case "no file":
+            path.unlink()
+            os.mkfifo(path)
 
 
 @pytest.mark.parametrize(
@@ -472,6 +477,7 @@ def damage(path: Path, how: str) -> None:
         ("missing", "it cannot be read: "),
         ("checksum", ".csv.gz.sha256 has another checksum"),
         ("no checksum", "it cannot be read: "),
+        ("no file", "it cannot be read: there is no such file"),
     ],
 )
 def test_a_damaged_file_is_found_and_not_restored(filled: Filled, how: str, said: str):
@@ -488,6 +494,50 @@ def test_a_damaged_file_is_found_and_not_restored(filled: Filled, how: str, said
     with pytest.raises(FatalError, match="2026-03 cannot be restored: notification-2026-03"):
         filled.retention().restore(MARCH)
     assert tables(filled.db) == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("file", "../notification-2026-03.csv.gz", "it is not in the archive's folder"),
+        ("file", "/etc/passwd", "it is not in the archive's folder"),
+        ("of_table", "run_info; DROP TABLE run_info", "is no table of readings"),
+        ("of_table", "run_info", "is no table of readings"),
+    ],
+)
+def test_a_record_that_somebody_changed_leads_nowhere_else(
+    filled: Filled, column: str, value: str, said: str
+):
+    """Neither another file nor another table is touched, whatever the table `archive` says."""
+    filled.retention().archive(MARCH)
+    (filled.folder.parent / "notification-2026-03.csv.gz").write_bytes(b"x")
+    filled.db(f"UPDATE archive SET {column} = %s WHERE of_table = 'notification'", value)  # noqa: S608 - the test's own
+    before = tables(filled.db)
+    assert filled.run_command("verify")[0] == 1
+    with pytest.raises(FatalError, match=said):
+        filled.retention().restore(MARCH)
+    assert tables(filled.db) == before
+
+
+@pytest.mark.parametrize("bomb", ["a line", "rows"])
+def test_a_file_that_unpacks_to_gigabytes_costs_neither_memory_nor_time(filled: Filled, bomb: str):
+    """One line without an end, or rows without number, whose checksum was recorded too."""
+    filled.retention().archive(MARCH)
+    path = filled.folder / "notification-2026-03.csv.gz"
+    piece = b"0" * 2**20 if bomb == "a line" else b"0\n" * 2**19
+    packed = gzip.compress(piece) * 200 if bomb == "a line" else gzip.compress(piece) * 4000
+    path.write_bytes(packed)
+    digest = hashlib.sha256(packed).hexdigest()
+    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+    filled.db("UPDATE archive SET sha256 = %s WHERE of_table = 'notification'", digest)
+    said = "characters or more" if bomb == "a line" else "it has more than"
+    tracemalloc.start()
+    try:
+        with pytest.raises(FatalError, match=said):
+            filled.retention().restore(MARCH)
+        assert tracemalloc.get_traced_memory()[1] < 256 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_the_disk_garbles_is_not_dropped(filled: Filled, monkeypatch: pytest.MonkeyPatch):

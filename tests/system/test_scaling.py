@@ -208,3 +208,40 @@ def test_the_ledger_loses_no_change(system: System):
         assert same.change(lambda group: group) == {1: Slot(State.MEMBER, "a", 100)}
         known = renamed.change(lambda group: group)
     assert known == {1: Slot(State.CLOSED)}, "the broker may only have another name now"
+
+
+def test_what_waits_in_the_sessions_of_an_older_version_is_stored(replicas: Replicas):
+    """Before 1.1 anybody knew a session's name: both are drained, and ended."""
+    system = replicas.system
+    system.broker.start()
+    if system.mongo:
+        system.mongo.start()
+    url = MqttUrl(system.broker.url("mongo-recorder"))
+    names = (GROUP, f"{GROUP}-2")
+    for number, name in enumerate(names, 1):
+        old = Broker(url, name, session_expiry_s=3600, secret=False)(SimpleQueue())
+        old.subscribe([f"$share/{GROUP}/raven/v1/+/reading/+", "raven/v1/+/run"])
+        old.settle()
+        old.close()
+        with closing(MongoLedger(system.mongo_url, GROUP, f"{url.host}:{url.port}")) as ledger:
+            ledger.change(lambda group, n=number: {**group, n: Slot(State.MEMBER)})
+    system.plug_in("--rate", "50", "--count", "100")
+    system.reader.start()
+    system.simulator.wait()
+    wait_until(lambda: system.accepted()[1] == system.sent().total(), "all is accepted")
+    system.recorder.start()
+    system.assert_complete()
+
+    def kept() -> list[str]:
+        found = []
+        for name in names:
+            connection = Broker(url, name, session_expiry_s=60, secret=False)(SimpleQueue())
+            if connection.session_present:
+                found.append(name)
+            connection.close()
+        return found
+
+    wait_until(lambda: "slot adopted" in system.recorder.text(), "the other slot is adopted")
+    wait_until(lambda: replicas.slots() == [1], "and drained")
+    system.recorder.stop()
+    assert kept() == []

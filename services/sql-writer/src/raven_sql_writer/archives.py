@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,9 @@ _ESCAPES: Final = str.maketrans(_ESCAPED)
 _MEANT: Final = {escape: character for character, escape in _ESCAPED.items()}
 _ESCAPE: Final = re.compile(r"\\[\\nr0]")
 
-csv.field_size_limit(2**26)  # a body may have 1 MiB, and a TEXT of somebody else's column more
+LINE_MAX: Final = 2**26
+"""Characters of a row: a body may have 1 MiB, and a TEXT of somebody else's column more."""
+csv.field_size_limit(LINE_MAX)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -51,8 +53,16 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 def read(path: Path) -> Iterator[Row]:
     """Yield what ``write`` wrote; raise one of UNREADABLE for a file that is damaged."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-        for fields in csv.reader(text, strict=True):
+        for fields in csv.reader(_lines(text), strict=True):
             yield tuple(map(_meant, fields))
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield lines, of which a few kilobytes in gzip can make gigabytes."""
+    while line := text.readline(LINE_MAX):
+        if len(line) == LINE_MAX:
+            raise ValueError(f"a line has {LINE_MAX} characters or more")
+        yield line
 
 
 def compare(path: Path, rows: Iterable[Row]) -> int:
@@ -92,13 +102,17 @@ def publish(part: Path, path: Path) -> str:
 def fault(path: Path, digest: str, count: int) -> str | None:
     """Say what is wrong with a file that has to have the checksum and so many rows."""
     try:
+        if not path.is_file():
+            return "it cannot be read: there is no such file"
         if sha256(path) != digest:
             return "its checksum is not the one that was recorded"
         if _checksum_file(path).read_text("ascii") != _checksum_line(path, digest):
             return f"{_checksum_file(path).name} has another checksum"
-        found = sum(1 for _ in read(path)) - 1
+        found = sum(1 for _ in islice(read(path), count + 2)) - 1
     except UNREADABLE as error:
         return f"it cannot be read: {error}"
+    if found > count:
+        return f"it has more than {count} rows"
     return None if found == count else f"it has {found} rows and not {count}"
 
 

@@ -273,13 +273,20 @@ class Retention:
             cursor.execute(f"ALTER TABLE {table} DROP PARTITION {month.partition}")
 
     def _fault(self, record: Record) -> str | None:
+        if record.table not in rows.COLUMNS:
+            return f"{record.table!r} is no table of readings"
+        if Path(record.file).name != record.file:
+            return "it is not in the archive's folder"
         return archives.fault(self._folder / record.file, record.sha256, record.readings)
 
     def _put_back(self, cursor: Cursor, record: Record) -> None:
         """Insert the rows of a file that are not in their table."""
         lines = archives.read(self._folder / record.file)
-        names = [f"`{name}`" for name in next(lines)]
-        query = rows.insert(record.table, names, "id")
+        names = next(lines)
+        known = {column.name for column in _columns(cursor, record.table)}
+        if unknown := set(names) - known:
+            raise FatalError(f"{record.file} has columns that {record.table} has not: {unknown}")
+        query = rows.insert(record.table, [f"`{name}`" for name in names], "id")
         while page := list(islice(lines, AT_ONCE)):
             self._go_on()
             cursor.executemany(query, page)

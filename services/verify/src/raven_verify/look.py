@@ -83,9 +83,8 @@ class Look:
             runs[hash_] = Known(one.name, "")
         for store in self._stores:
             runs |= store.runs()
-        holders = {h: [s for s in self._stores if not s.passes_over(h)] for h in runs}
         compared = [
-            _Compared(hash_, known, accepted.get(hash_), holders[hash_], dead)
+            _Compared(hash_, known, accepted.get(hash_), self._holders(hash_), dead)
             for hash_, known in sorted(runs.items(), key=lambda item: (item[1], item[0]))
             if wanted.has(hash_, known)
         ]
@@ -94,6 +93,9 @@ class Look:
         if self._contents:
             found = [replace(one.report, differing=self._differing(one)) for one in compared]
         return Report([one for one in found if one.accepted], letters)
+
+    def _holders(self, hash_: str) -> list[Store]:
+        return [store for store in self._stores if not store.passes_over(hash_)]
 
     def _settle(self, compared: Sequence[_Compared]) -> None:
         """Look again for the newest numbers, which may be on their way from store to store."""
