@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import pymysql  # type: ignore[import-untyped]
 
+from crash import hostile
 from crash.links import CUT, STALL_BACK, STALL_OUT
 from crash.script import RECORDERS, Fault
-from crash.system import Breakable, Clock, Part, System
+from crash.system import NODE, Breakable, Clock, Part, System
 from ravensql.settings import MysqlUrl
 
 CUT_EVERY_S: Final = 2.0
@@ -178,6 +179,11 @@ def _wipe(system: System, fault: Fault, wait: Wait) -> None:
         wait(fault.for_s)
 
 
+def _hostile_home(system: System, fault: Fault, wait: Wait) -> None:
+    run, _ = system.accepted()
+    hostile.attack(system.broker.url(hostile.ACCOUNT), NODE, run, fault.for_s, wait)
+
+
 _KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
     "kill": _kill,
     "kill-pair": _kill,
@@ -194,4 +200,5 @@ _KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
     "scale": _stop,
     "upstream-away": _stop,
     "wipe": _wipe,
+    "hostile-home": _hostile_home,
 }

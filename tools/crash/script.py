@@ -74,12 +74,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "scale": Kind(1, ("+".join(RECORDERS[1:]),), (10, 40)),
     "upstream-away": Kind(1, ("upstream",), (60, 120)),
     "wipe": Kind(1, BROKERS, (0, 8)),
+    "hostile-home": Kind(1, ("broker",), (5, 30)),
 }
 """Every kind of fault.
 
 A partition cuts connections again and again, refuses them, or stalls both ways or one; a clock is off by so
 many seconds; poison is a report of the impossible; a broker is wiped when its data is deleted while
-it is down.
+it is down; a hostile home does with its account what harms others.
 """
 
 

@@ -17,8 +17,10 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from pymysql.cursors import SSCursor  # type: ignore[import-untyped]
 
+from crash.hostile import ACCOUNT
 from crash.verdict import Copy, Letters, Sent
 from ravenbus.notifications import KINDS
+from ravenbus.topics import Topics
 from ravensql import readings, rows
 from ravensql.settings import MysqlUrl
 
@@ -47,7 +49,7 @@ class Store(Protocol):
         """Yield every reading that is stored of the run."""
 
     def letters(self) -> Letters:
-        """Return the dead letters."""
+        """Return the dead letters, without those of the hostile home's."""
 
     def close(self) -> None:
         """Give back the connections."""
@@ -88,8 +90,8 @@ class Sql:
     def letters(self) -> Letters:
         """Return the dead letters."""
         with self._connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT id, service, reason FROM dead_letter")
-            return list(cursor.fetchall())
+            cursor.execute("SELECT id, service, reason, topic FROM dead_letter")
+            return [tuple(letter) for *letter, topic in cursor.fetchall() if not _hostile(topic)]
 
     def close(self) -> None:
         """Give back nothing: each look has a connection of its own."""
@@ -145,12 +147,23 @@ class Mongo:
 
     def letters(self) -> Letters:
         """Return the dead letters."""
-        found = self._db["dead_letter"].find({}, {"service": 1, "reason": 1})
-        return [(one["_id"], one["service"], one["reason"]) for one in found]
+        found = self._db["dead_letter"].find({}, {"service": 1, "reason": 1, "topic": 1})
+        return [
+            (one["_id"], one["service"], one["reason"])
+            for one in found
+            if not _hostile(one["topic"])
+        ]
 
     def close(self) -> None:
         """Give back the connections."""
         self._client.close()
+
+
+def _hostile(topic: str | None) -> bool:
+    """Say whether the hostile home sent what was buried; no reader here uses the shared topic."""
+    topics = Topics()
+    mine = topics.of_node(ACCOUNT, "")
+    return topic is not None and (topic.startswith(mine) or topic == topics.dead("reader"))
 
 
 class Behind:

@@ -19,6 +19,7 @@ import stack
 from prometheus_client.parser import text_string_to_metric_families
 from stack import Broker, MariaDb, Mongo, Process
 
+from crash import hostile
 from crash.links import Link, Links
 from crash.script import LINKS, RECORDERS
 
@@ -34,6 +35,8 @@ LINE_FAULTS: Final = (
     *("chunks:0.1", "negative:0.05", "midstart"),
 )
 PERSISTENCE: Final = ("plugin_opt_flush_period 0", "plugin_opt_sync full")
+BOUNDS: Final = ("max_packet_size 65536", "memory_limit 419430400")
+"""As deploy/mosquitto/mosquitto.conf has them."""
 
 
 class Part:
@@ -321,7 +324,7 @@ class System(Breakable):
             links = ending.enter_context(Links())
             disk = Disk(folder / f"state-{NODE}")
             ending.callback(disk.close)
-            accounts = [NODE, "mongo-recorder", "sql-writer"]
+            accounts = [NODE, "mongo-recorder", "sql-writer", hostile.ACCOUNT]
             servers = Servers(
                 new_broker(folder, accounts),
                 new_broker(folder, accounts, "upstream"),
@@ -422,7 +425,7 @@ class System(Breakable):
 def new_broker(folder: Path, accounts: Sequence[str], name: str = "broker") -> Broker:
     """Return a Mosquitto 2.1 that saves each message as it comes."""
     program, plugin = mosquitto()
-    persistence = (f"global_plugin {plugin}", *PERSISTENCE)
+    persistence = (f"global_plugin {plugin}", *PERSISTENCE, *BOUNDS)
     return Broker(folder, accounts, name, program=program, persistence=persistence)
 
 
