@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import stack
 
+from ravenbus.settings import SERVICE_ACCOUNTS
 from tests.system.system import wait_until
 from tests.unit.reader.examples import demand
 
@@ -36,6 +37,16 @@ def test_a_name_that_cannot_be_used_stops_the_start(tmp_path: Path, name: str):
     assert "allowed is" in line
     assert line.isprintable()
     assert len(line) < 400
+
+
+@pytest.mark.parametrize("name", SERVICE_ACCOUNTS)
+def test_no_home_is_called_like_an_account_of_a_service(tmp_path: Path, name: str):
+    """Its messages would be allowed what the service is allowed."""
+    env = {"RAVEN_NODE": name, "RAVEN_STATE": str(tmp_path)}
+    reader = stack.Process("reader", [str(stack.BIN / "raven-reader"), "run"], tmp_path, env)
+    reader.start()
+    assert reader.wait() == 78
+    assert reader.text().startswith(f"raven-reader: RAVEN_NODE: '{name}' cannot be used: allowed")
 
 
 @pytest.fixture
