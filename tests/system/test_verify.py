@@ -126,9 +126,10 @@ class VerifySystem(SqlSystem):
         """Return a URL with no more rights than the container's account has."""
         name, password = f"v{self.sql.name}", secrets.token_hex(12)
         self.sql.admin(f"CREATE USER {name}@'%' IDENTIFIED BY '{password}'")
-        self.sql.admin(f"GRANT {credentials.VERIFY_RIGHTS} ON {self.sql.name}.* TO {name}@'%'")
+        self.sql.admin(f"GRANT SELECT ON {self.sql.name}.* TO {name}@'%'")
         letters = f"{self.sql.name}.dead_letter"
-        self.sql.admin(f"GRANT {credentials.REPLAY_RIGHTS} ON {letters} TO {name}@'%'")
+        rights = credentials.VERIFY_RIGHTS["dead_letter"]
+        self.sql.admin(f"GRANT {rights} ON {letters} TO {name}@'%'")
         return self.sql.url.replace(f"{self.sql.user}:{self.sql.password}", f"{name}:{password}")
 
     def delete_rows(self, hash_: str, seqs: list[int]) -> None:

@@ -8,18 +8,20 @@ from contextlib import suppress
 import pytest
 
 from raven_reader import outbox as module
-from raven_reader.outbox import ASK_TURNS, KEEP_TURNS, RESEND_TURNS, TURN_S, SpoolOutbox
+from raven_reader.outbox import KEEP_TURNS, TURN_S, SpoolOutbox
 from raven_reader.spool import Spool, disk_errors
 from ravenbus.confirming import Stores
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import Confirmation, decode_reading
 from ravenbus.metrics import PublisherMetrics
+from ravenbus.resending import AT_ONCE_FIRST, PATIENCE_S
 from ravenbus.topics import Topics
 from tests.unit.ravenbus.fakes import Clock
 
 from .fakes import Crowded
 from .test_spool import LETTER, NOON, reading
 
+PATIENCE_TURNS = int(PATIENCE_S / TURN_S)
 SQL, MONGO = "raven-sql-writer", "raven-mongo-recorder"
 
 
@@ -87,33 +89,97 @@ def test_what_every_store_confirmed_is_forgotten_after_a_while(home):
     home.after(KEEP_TURNS + 1)
     assert home.kept() == [3]
     home.confirm(MONGO, (3, 3))
-    home.after(RESEND_TURNS)
-    home.confirm(MONGO, (3, 3))
     home.after(KEEP_TURNS + 1)
     assert home.kept() == []
 
 
-def test_a_store_that_lacks_readings_gets_them_again(home):
-    """What a store that is there did not confirm in a minute is sent again, and nothing else."""
+def test_what_a_store_passed_over_is_sent_again(home):
+    """A minute after it has confirmed what was sent later, and nothing else is."""
     home.confirm(SQL)
-    home.accept(1, 2, 3, 4)
+    home.accept(1, 2, 3)
+    home.send()
+    home.after(1)
+    home.accept(4, 5)
     home.send()
     home.confirm(SQL, (1, 1), (4, 4))
-    assert home.after(RESEND_TURNS - 1) == []
-    home.confirm(SQL)
+    assert home.after(PATIENCE_TURNS) == []
+    home.confirm(SQL, (5, 5))
     assert home.after(1) == [2, 3]
     assert home.metrics.sent_again._value.get() == 2
     home.confirm(SQL, (2, 3))
-    assert home.after(3 * RESEND_TURNS) == []
+    assert home.after(20 * PATIENCE_TURNS) == []
     assert home.outbox.unconfirmed() == 0
 
 
-def test_a_store_that_is_away_is_asked_now_and_then(home):
-    """It has what was sent in its session: one reading in five minutes finds out."""
+def test_a_long_queue_is_no_loss(home):
+    """What a store works off for an hour, in order, is not sent a second time."""
+    home.confirm(SQL)
+    for number in range(720):
+        home.accept(number)
+        home.send()
+        assert home.after(1) == []
+    for number in range(0, 720, 4):
+        home.confirm(SQL, (number + 1, number + 4))
+        assert home.after(1) == []
+    assert home.outbox.unconfirmed() == 0
+
+
+def test_a_store_that_is_away_is_asked_more_and_more_rarely(home):
+    """It has what was sent in its session: the last reading, alone, finds out what became of that."""
     home.confirm(SQL)
     home.accept(*range(100))
     home.send()
-    assert len(home.after(10 * ASK_TURNS)) in (9, 10)
+    asked = home.after(int(3600 / TURN_S))
+    assert set(asked) == {100}
+    assert 13 <= len(asked) <= 16
+
+
+def test_what_nothing_follows_is_found_to_be_lost(home):
+    """The last one is sent again alone; confirmed, it shows that what came before it is lost."""
+    home.confirm(SQL)
+    home.accept(*range(10))
+    home.send()
+    assert home.after(4) == [10]
+    home.confirm(SQL, (10, 10))
+    assert home.after(PATIENCE_TURNS + 2) == list(range(1, 10))
+
+
+def test_what_was_sent_twice_shows_no_more_than_its_first_sending(home):
+    """Either may have arrived: what was sent between them may still be in the queue."""
+    home.confirm(SQL)
+    home.accept(1)
+    home.send()
+    assert home.after(4) == [1]
+    home.accept(2)
+    home.send()
+    home.confirm(SQL, (1, 1))
+    home.accept(3)
+    home.send()
+    assert 2 not in home.after(PATIENCE_TURNS + 2)
+
+
+def test_as_much_is_sent_again_as_a_store_keeps_up_with(home):
+    """Twice as much while it does, half as much when that is lost too."""
+    home.confirm(SQL)
+    home.accept(*range(500))
+    home.send()
+    home.after(1)
+    home.accept(0)
+    home.send()
+    home.confirm(SQL, (501, 501))
+    home.after(PATIENCE_TURNS)
+    first = home.after(1)
+    assert first == list(range(1, AT_ONCE_FIRST + 1))
+    assert home.after(2) == [], "nothing more before that is there"
+    home.confirm(SQL, (1, AT_ONCE_FIRST))
+    assert home.after(1) == list(range(AT_ONCE_FIRST + 1, 3 * AT_ONCE_FIRST + 1))
+    # None of these arrives.
+    home.accept(0)
+    home.after(1)
+    home.confirm(SQL, (502, 502))
+    home.after(PATIENCE_TURNS)
+    again = home.after(1)
+    assert len(again) == AT_ONCE_FIRST
 
 
 def test_a_store_that_comes_late_gets_what_is_kept(home):
@@ -122,9 +188,13 @@ def test_a_store_that_comes_late_gets_what_is_kept(home):
     home.confirm(SQL)
     home.send()
     home.confirm(SQL, (1, 2))
-    assert home.after(RESEND_TURNS + 1) == []
+    assert home.after(PATIENCE_TURNS + 1) == []
     home.confirm(MONGO)
-    assert home.after(2) == [1, 2]
+    home.accept(3)
+    home.send()
+    home.confirm(MONGO, (3, 3))
+    home.confirm(SQL, (3, 3))
+    assert home.after(PATIENCE_TURNS + 2) == [1, 2]
 
 
 def test_a_restart_forgets_no_confirmation_and_no_store(home):
@@ -138,9 +208,11 @@ def test_a_restart_forgets_no_confirmation_and_no_store(home):
     home.restart()
     assert home.send() == []
     assert home.outbox.unconfirmed() == 1
-    home.after(RESEND_TURNS)
-    home.confirm(MONGO)
-    assert home.after(2) == [2]
+    home.accept(3)
+    home.send()
+    home.confirm(SQL, (3, 3))
+    home.confirm(MONGO, (3, 3))
+    assert home.after(PATIENCE_TURNS + 2) == [2]
 
 
 def test_stores_that_are_named_are_waited_for_and_no_other(tmp_path):
@@ -211,10 +283,10 @@ def test_a_full_spool_sends_again_what_a_store_lacks(home):
     with suppress(RetryableError):
         while True:
             home.accept(*range(20))
-    home.send()
-    home.after(RESEND_TURNS)
-    home.confirm(SQL)
-    assert home.after(1) == list(range(1, 501))
+    last = home.send()[-1]
+    home.confirm(SQL, (last, last))
+    home.after(PATIENCE_TURNS)
+    assert home.after(1) == list(range(1, AT_ONCE_FIRST + 1))
 
 
 def test_what_is_confirmed_is_given_up_first(home):
@@ -281,9 +353,10 @@ def test_names_without_end_are_no_stores(home, monkeypatch):
 def of_the_version_before(path):
     """Make a spool what the first version left."""
     with sqlite3.connect(path) as db:
+        db.execute("UPDATE outbox SET topic = 'raven/v1/dead/reader' WHERE topic GLOB '*/dead'")
         for index in ("unsent", "sent", "reading", "letter"):
             db.execute(f"DROP INDEX {index}")
-        for column in ("run", "seq", "letter", "sent", "confirmed"):
+        for column in ("run", "seq", "letter", "sent", "confirmed", "first"):
             db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
         for table in ("store", "replayed", "waiting", "register"):
             db.execute(f"DROP TABLE {table}")

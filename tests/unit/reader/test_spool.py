@@ -308,7 +308,10 @@ def test_a_spool_of_1_0_is_taken_over(files):
     spool.accept([reading(1), (registers, NOON)], [])
     spool.close()
     db = sqlite3.connect(files.path)
-    db.executescript("DROP TABLE waiting; DROP TABLE register; PRAGMA user_version = 3;")
+    db.executescript(
+        "DROP TABLE waiting; DROP TABLE register; "
+        "ALTER TABLE outbox DROP COLUMN first; PRAGMA user_version = 3;"
+    )
     db.close()
     spool = files.spool()
     assert spool.waiting() == []

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from raven_reader.spool import REQUIRED, disk_errors, open_file, transaction
-from ravenbus.confirming import AUTO, RESEND_S, STORES_MAX, Stores
+from ravenbus.confirming import AUTO, STORES_MAX, Stores
 from ravenbus.errors import PoisonError
 from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.publisher import Entry
+from ravenbus.resending import ASK_FIRST_S, ASK_LAST_S, NOTHING, PATIENCE_S, Asking, Progress
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +24,19 @@ TURN_S: Final = 5.0
 """Waiting is counted in turns, which go on over a restart and follow no clock that is set."""
 KEEP_TURNS: Final = int(600 / TURN_S)
 """What was taken stays for so long in any case: a store that is switched on late gets it too."""
-RESEND_TURNS: Final = int(RESEND_S / TURN_S)
-ASK_TURNS: Final = int(300 / TURN_S)
-SENT_AGAIN_AT_ONCE: Final = 500
+
+
+SEND_AGAIN: Final = (
+    "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "
+    "SELECT topic, payload, at, run, seq, letter, confirmed, coalesce(first, sent) "
+    "FROM outbox WHERE key = ?"
+)
 
 
 class SpoolOutbox:
     """The outbox in the spool's file; used by one thread, not that of ``Spool``.
 
-    What was taken and not confirmed is sent again as a new entry.  Of what a store lacks that has
-    confirmed anything since the last turn, many entries at once; otherwise a single one now and
-    then, because a store that is away has them in its session.
+    What a store has passed over is sent again as a new entry, so much at once as it keeps up with.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class SpoolOutbox:
         (last,) = self._db.execute("SELECT max(sent) FROM outbox").fetchone()
         self._turn: int = (last or 0) + 1
         self._turn_at = clock() + TURN_S
-        self._ask_turn = self._turn + ASK_TURNS
-        self._heard = 0
+        self._progress: dict[int, Progress] = defaultdict(lambda: Progress(PATIENCE_S / TURN_S))
+        self._asking = Asking(ASK_FIRST_S / TURN_S, ASK_LAST_S / TURN_S)
+        self._looked_until: dict[int, float] = {}
+        self._again: list[int] = []
 
     def take(self, after: int, limit: int) -> list[Entry]:
         """Return the next entries in order; raise RetryableError when the disk fails."""
@@ -79,7 +86,8 @@ class SpoolOutbox:
         """Keep entries for their confirmation; raise RetryableError when the disk is full or busy."""
         with transaction(self._db):
             self._db.executemany(
-                "UPDATE outbox SET sent = ? WHERE key = ?", [(self._turn, key) for key in keys]
+                "UPDATE outbox SET sent = :turn, first = coalesce(first, :turn) WHERE key = :key",
+                [{"turn": self._turn, "key": key} for key in keys],
             )
 
     def confirm(self, said: Confirmation) -> None:
@@ -87,22 +95,26 @@ class SpoolOutbox:
         bit = self._bits.get(said.store) or self._learn(said.store)
         with transaction(self._db):
             note = "UPDATE outbox SET confirmed = confirmed | :bit WHERE confirmed & :bit = 0 AND "
-            found: list[tuple[int]] = []
+            found: list[tuple[int, int | None]] = []
+            returning = "RETURNING confirmed, coalesce(first, sent)"
             for hash_, ranges in said.runs.items():
                 run = self._db.execute("SELECT number FROM run WHERE hash = ?", (hash_,)).fetchone()
                 for first, last in ranges if run else ():
                     found += self._db.execute(
-                        f"{note} run = :run AND seq BETWEEN :first AND :last RETURNING confirmed",
+                        f"{note} run = :run AND seq BETWEEN :first AND :last {returning}",
                         {"bit": bit, "run": run[0], "first": first, "last": last},
                     ).fetchall()
             for letter in said.letters:
                 found += self._db.execute(
-                    f"{note} letter = :letter RETURNING confirmed",
+                    f"{note} letter = :letter {returning}",
                     {"bit": bit, "letter": letter},
                 ).fetchall()
-        self._heard |= bit
+        for _, first_sent in found:
+            if first_sent is not None:
+                self._progress[bit].confirmed(first_sent)
+                self._asking.heard(self._turn)
         if bit & self._required:
-            everywhere = [1 for (confirmed,) in found if not self._required & ~confirmed]
+            everywhere = [1 for confirmed, _ in found if not self._required & ~confirmed]
             self._metrics.confirmed.inc(len(everywhere))
 
     def depth(self) -> tuple[int, float | None]:
@@ -146,28 +158,70 @@ class SpoolOutbox:
                 "WHERE sent < ? AND confirmed & ? = ?)",
                 (self._turn - KEEP_TURNS, self._required, self._required),
             )
-            lost = self._lost()
-            self._db.executemany(
-                "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed) "
-                "SELECT topic, payload, at, run, seq, letter, confirmed FROM outbox WHERE key = ?",
-                lost,
-            )
+            lost = [(key,) for key in self._lost()]
+            self._again += [int(self._db.execute(SEND_AGAIN, key).lastrowid or 0) for key in lost]
             self._db.executemany("DELETE FROM outbox WHERE key = ?", lost)
         self._metrics.sent_again.inc(len(lost))
 
-    def _lost(self) -> list[tuple[int]]:
+    def _lost(self) -> set[int]:
         """Return the keys of what is to be sent again now."""
-        heard, self._heard = self._heard & self._required, 0
-        found = self._owed(heard, SENT_AGAIN_AT_ONCE)
-        if not found and self._turn >= self._ask_turn:
-            self._ask_turn = self._turn + ASK_TURNS
-            found = self._owed(self._required, 1)
+        again = self._under_way()
+        lost: set[int] = set()
+        for bit in self._bits.values():
+            if not bit & self._required:
+                continue
+            progress = self._progress[bit]
+            progress.turn(self._turn)
+            owed = [(key, sent) for key, sent, confirmed in again if not confirmed & bit]
+            until = progress.lost_until
+            lost_again = {key for key, sent in owed if sent is not None and sent <= until}
+            self._again = [key for key in self._again if key not in lost_again]
+            room = progress.room(len(owed) - len(lost_again), len(lost_again))
+            found = self._owed(bit, until, room)
+            progress.sends_again(len(found), room)
+            lost.update(found)
+        return lost or self._asked()
+
+    def _asked(self) -> set[int]:
+        """Return the key of the last that was sent, if it is to show what became of all."""
+        last = self._db.execute(
+            "SELECT key, sent, confirmed FROM outbox INDEXED BY sent "
+            "WHERE sent IS NOT NULL AND confirmed & :all != :all ORDER BY sent DESC LIMIT 1",
+            {"all": self._required},
+        ).fetchone()
+        if not last:
+            return set()
+        key, sent, confirmed = last
+        unknown = any(
+            bit & self._required & ~confirmed and self._progress[bit].passed < sent
+            for bit in self._bits.values()
+        )
+        return {key} if unknown and self._asking.is_due(sent, self._turn) else set()
+
+    def _under_way(self) -> list[tuple[int, int | None, int]]:
+        """Return key, turn and confirmations of what was sent again and is still waited for."""
+        found = self._db.execute(
+            "SELECT key, sent, confirmed FROM outbox "
+            "WHERE key IN (SELECT value FROM json_each(?)) AND confirmed & ? != ?",
+            (json.dumps(self._again), self._required, self._required),
+        ).fetchall()
+        self._again = [key for key, _, _ in found]
         return found
 
-    def _owed(self, stores: int, most: int) -> list[tuple[int]]:
-        """Return the keys of what one of the stores should have confirmed by now."""
-        return self._db.execute(
-            "SELECT key FROM outbox INDEXED BY sent "
-            "WHERE sent <= ? AND confirmed & ? != ? ORDER BY sent LIMIT ?",
-            (self._turn - RESEND_TURNS, stores, stores, most),
-        ).fetchall()
+    def _owed(self, bit: int, until: float, most: int) -> list[int]:
+        """Return the oldest of what a store has not confirmed and was sent until a turn."""
+        since = self._looked_until.get(bit, NOTHING)
+        if not most or until <= since:
+            return []
+        found = [
+            key
+            for (key,) in self._db.execute(
+                "SELECT key FROM outbox INDEXED BY sent "
+                "WHERE sent > ? AND sent <= ? AND confirmed & ? = 0 ORDER BY sent LIMIT ?",
+                (since, until, bit, most),
+            )
+        ]
+        if len(found) < most:
+            # What is sent from now on is sent later.
+            self._looked_until[bit] = until
+        return found

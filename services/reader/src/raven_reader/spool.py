@@ -23,7 +23,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading
 from ravenbus.notifications import Notification
 from ravenbus.topics import Topics
 
-VERSION: Final = 4
+VERSION: Final = 5
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -85,7 +85,10 @@ INSERT INTO register
     JOIN (SELECT 'delivered_kwh' AS name UNION ALL SELECT 'received_kwh')
     WHERE json_extract(said, '$.' || name) IS NOT NULL;
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING)
+_SENT_FIRST = """
+ALTER TABLE outbox ADD COLUMN first INTEGER;  -- turn in which it was taken the first time
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST)
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
 """The part of the largest size that entries may fill: to note what becomes of one takes room too."""
