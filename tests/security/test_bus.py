@@ -222,6 +222,21 @@ def test_poison_is_buried_and_the_next_reading_stored(site: Site, node: Node):
         assert "connection lost" not in store.text()
 
 
+def test_more_poison_than_the_broker_takes_letters_at_once_blocks_nobody(site: Site, node: Node):
+    """A store has more to bury in one batch than it may publish without an answer."""
+    lost = [store.text().count("connection lost") for store in site.stores]
+    for store in site.stores:
+        store.send(signal.SIGSTOP)
+    letters = [b"poison %d" % number for number in range(1000)]
+    for letter in letters:
+        node.send(letter)
+    for store in site.stores:
+        store.send(signal.SIGCONT)
+    node.fence()
+    assert [store.text().count("connection lost") for store in site.stores] == lost
+    assert all({*letters} <= found.keys() for found in node.letters())
+
+
 def test_what_is_said_twice_counts_as_said_last(site: Site, node: Node):
     """Doubled keys and a flood of keys make one reading, the same in both stores."""
     twice = json.dumps(node.reading()).encode()[:-1] + b',"seq":77,"demand":2}'

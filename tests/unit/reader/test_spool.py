@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from contextlib import nullcontext, suppress
+import subprocess
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -317,6 +319,29 @@ def test_a_spool_of_1_0_is_taken_over(files):
     assert spool.waiting() == []
     assert spool.registers() == [Baseline(HOUSE, "delivered_kwh", 601.001, NOON)]
     assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [3]
+
+
+@pytest.mark.parametrize("of", ["nobody", "the version before"])
+def test_a_start_on_a_full_disk_says_so(tmp_path, of):
+    """A disk without room is no damaged spool: nobody is told to move it away."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        if of == "the version before":
+            Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1).close()
+            with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as db:
+                db.executescript("ALTER TABLE outbox DROP COLUMN first; PRAGMA user_version = 4;")
+        with (tmp_path / "other").open("wb", buffering=0) as other, suppress(OSError):
+            while other.write(bytes(4096)):
+                pass
+        with pytest.raises(FatalError, match=r"full|has no room") as error:
+            Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1)
+        assert "move it away" not in str(error.value)
+        (tmp_path / "other").unlink()
+        Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1).close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_dead_letter_is_replayed_once_and_is_not_the_last_reading(files):

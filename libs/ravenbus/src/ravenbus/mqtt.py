@@ -228,8 +228,6 @@ class _PahoConnection:
             manual_ack=True,
         )
         client.connect_timeout = OPEN_TIMEOUT_S
-        # Both halves bound what is in flight themselves; paho must not queue on top of that.
-        client.max_inflight_messages_set(DEFAULT_RECEIVE_MAXIMUM)
         if broker.url.username:
             client.username_pw_set(broker.url.username, broker.url.password)
         if broker.tls:
@@ -324,6 +322,8 @@ class _PahoConnection:
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+            # paho knows no Receive Maximum; its own bound it takes before it connects alone.
+            self._client._max_inflight_messages = self.receive_maximum  # noqa: SLF001
             self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
         self._answered.set()
 

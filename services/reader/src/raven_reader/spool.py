@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from shutil import disk_usage
 from typing import Final, NamedTuple
 
 import msgspec
@@ -89,6 +90,7 @@ _SENT_FIRST = """
 ALTER TABLE outbox ADD COLUMN first INTEGER;  -- turn in which it was taken the first time
 """
 _STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST)
+MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
 """The part of the largest size that entries may fill: to note what becomes of one takes room too."""
@@ -358,6 +360,7 @@ class Spool:
 
 def open_file(path: Path, synchronous: str) -> sqlite3.Connection:
     """Open the file, making it if there is none; raise FatalError that says what to do."""
+    db = None
     try:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
@@ -366,10 +369,20 @@ def open_file(path: Path, synchronous: str) -> sqlite3.Connection:
         for number, step in enumerate(_STEPS[version:], version + 1):
             db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
     except sqlite3.Error as error:
-        raise FatalError(
-            f"the spool {path} cannot be opened: {error}; "
-            "if it is damaged, move it away (what it still held is then lost to the stores)"
-        ) from error
+        if db:
+            db.close()
+        what = {
+            sqlite3.SQLITE_FULL: "the disk is full: make room on it",
+            sqlite3.SQLITE_CANTOPEN: "the folder is missing, cannot be written to or has no room",
+            sqlite3.SQLITE_NOTADB: MOVE_AWAY,
+            sqlite3.SQLITE_CORRUPT: MOVE_AWAY,
+        }
+        # The low byte is the kind, the others tell more of it.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_IOERR and not disk_usage(path.parent).free:
+            code = sqlite3.SQLITE_FULL
+        advice = f"; {what[code]}" if code in what else ""
+        raise FatalError(f"the spool {path} cannot be opened: {error}{advice}") from error
     if version > VERSION:
         raise FatalError(
             f"the spool {path} is of version {version}; this program knows {VERSION}: "
