@@ -307,6 +307,7 @@ class SimulatedConnection:
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
         self.receive_maximum = WINDOW
         self.packet_max = DEFAULT_PACKET_MAX
+        self.can_share = True
         self.taken_over = False
         self.session_present = session_present
         self.outbox: deque[Callable[[Session], None]] = deque()

@@ -33,6 +33,7 @@ class FakeConnection:
     wakes: bool = True
     receive_maximum: int = 100
     packet_max: int = DEFAULT_PACKET_MAX
+    can_share: bool = True
     taken_over: bool = False
     session_present: bool = False
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)

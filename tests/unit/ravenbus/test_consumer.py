@@ -536,6 +536,24 @@ def test_a_member_shares_readings_and_has_every_run(monkeypatch):
     assert slot.calls == ["confirm", "joined", "release"]
 
 
+def test_a_member_takes_everything_where_the_broker_shares_nothing(monkeypatch, caplog):
+    """Some brokers grant a shared subscription and send nothing: what is stored twice is known."""
+    holder: list[Bench] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.can_share = False
+        bringing(holder, message(1))(connection)
+
+    bench, slot = grouped(monkeypatch, prepare)
+    holder.append(bench)
+    seen: list[str] = []
+    bench.sink.on_store = lambda: seen.extend(bench.broker.connections[0].subscribed)
+    bench.go()
+    assert seen == Topics().stored()
+    assert "every replica takes every reading" in caplog.text
+    assert slot.calls == ["confirm", "joined", "release"]
+
+
 def test_a_session_changes_its_way_without_a_moment_of_silence(monkeypatch):
     """The new subscription is granted before the old one is given up."""
     said: list[tuple[str, str]] = []

@@ -6,6 +6,9 @@ import socket
 import threading
 from queue import SimpleQueue
 
+import pytest
+
+from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Broker, Published
 from ravenbus.settings import MqttUrl
 
@@ -16,8 +19,10 @@ CONNECT, PUBLISH = 1, 3
 class StrictBroker:
     """Answers PUBLISH packets when no other has come for a while, and counts what waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, properties: bytes) -> None:
         self.most = 0
+        self.retained = 0
+        self._properties = properties
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = MqttUrl(f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}")
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -40,14 +45,16 @@ class StrictBroker:
                 came += data
                 # Every packet here is shorter than 128 bytes.
                 while len(came) > 1 and len(came) >= 2 + came[1]:
-                    kind, body, came = came[0] >> 4, came[2 : 2 + came[1]], came[2 + came[1] :]
+                    kind, flags = came[0] >> 4, came[0] & 0xF
+                    body, came = came[2 : 2 + came[1]], came[2 + came[1] :]
                     if kind == CONNECT:
-                        connection.sendall(
-                            b"\x20\x06\x00\x00\x03\x21\x00" + bytes([RECEIVE_MAXIMUM])
-                        )
+                        told = self._properties
+                        size = bytes([3 + len(told), 0, 0, len(told)])
+                        connection.sendall(b"\x20" + size + told)
                     elif kind == PUBLISH:
                         start = 2 + int.from_bytes(body[:2])
                         waiting.append(body[start : start + 2])
+                        self.retained += flags & 1
                         self.most = max(self.most, len(waiting))
 
     def close(self) -> None:
@@ -57,7 +64,7 @@ class StrictBroker:
 
 def test_no_more_is_under_way_than_the_broker_takes():
     """Whatever is published at once: a broker may end the connection for one message too many."""
-    broker = StrictBroker()
+    broker = StrictBroker(bytes([0x21, 0, RECEIVE_MAXIMUM]))
     events: SimpleQueue = SimpleQueue()
     connection = Broker(broker.url, "c")(events)
     assert connection.receive_maximum == RECEIVE_MAXIMUM
@@ -70,3 +77,23 @@ def test_no_more_is_under_way_than_the_broker_takes():
     connection.close()
     broker.close()
     assert broker.most == RECEIVE_MAXIMUM
+
+
+def test_what_a_broker_lacks_is_known_from_its_first_answer(caplog):
+    """It retains nothing, and is sent nothing to retain; it shares no subscriptions."""
+    broker = StrictBroker(bytes([0x25, 0, 0x2A, 0]))
+    connection = Broker(broker.url, "c")(SimpleQueue())
+    assert not connection.can_share
+    connection.publish("t", b"x", retain=True)
+    connection.close()
+    broker.close()
+    assert broker.retained == 0
+    assert "retains nothing" in caplog.text
+
+
+def test_a_broker_that_acknowledges_nothing_is_refused():
+    """Where QoS 1 is missing nobody could tell what arrived."""
+    broker = StrictBroker(bytes([0x24, 0]))
+    with pytest.raises(BrokerAwayError, match="QoS 0 alone"):
+        Broker(broker.url, "c")(SimpleQueue())
+    broker.close()

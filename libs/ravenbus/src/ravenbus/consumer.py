@@ -221,7 +221,7 @@ class Consumer:
             if former := slot.former():
                 self._adopt(former)
             while not self._stop.is_set():
-                if slot.shared() != intake.shared:
+                if (slot.shared() and intake.connection.can_share) != intake.shared:
                     self._share(intake, shared=not intake.shared)
                 self._take(intake, min(TICK_S, max(0.0, intake.flush_at - self._clock())))
                 if abandoned := slot.adopt():
@@ -265,7 +265,9 @@ class Consumer:
     def _subscribe(self, intake: _Intake) -> None:
         """Subscribe on a new connection as the group needs it."""
         self._retry("slot", intake.slot.confirm)
-        self._share(intake, shared=intake.slot.shared())
+        if intake.slot.group and not intake.connection.can_share:
+            log.warning("the broker shares no subscriptions: every replica takes every reading")
+        self._share(intake, shared=intake.slot.shared() and intake.connection.can_share)
         self._retry("slot", intake.slot.joined)
 
     def _share(self, intake: _Intake, *, shared: bool) -> None:

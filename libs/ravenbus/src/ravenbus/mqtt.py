@@ -7,6 +7,7 @@ acknowledgement for a message of an older epoch can delete another message.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ravenbus.errors import BrokerAwayError
 from ravenbus.settings import MqttSettings, MqttUrl
+
+log = logging.getLogger(__name__)
 
 TAKEN_OVER = 0x8E
 """Reason of a DISCONNECT: another client came with the same client id."""
@@ -93,6 +96,8 @@ class Connection(Protocol):
     receive_maximum: int
     packet_max: int
     """Bytes of the largest packet that the broker takes."""
+    can_share: bool
+    """Whether the broker has shared subscriptions; one that has not may grant them all the same."""
     taken_over: bool
     session_present: bool
     """Whether the broker still had the session; what it holds comes by itself."""
@@ -208,8 +213,10 @@ class _PahoConnection:
     def __init__(self, broker: Broker, events: Events) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.packet_max = DEFAULT_PACKET_MAX
+        self.can_share = True
         self.taken_over = False
         self.session_present = False
+        self._can_retain = True
         self._broker = broker
         self._events = events
         self._answered = threading.Event()
@@ -264,13 +271,15 @@ class _PahoConnection:
             self._client.loop_stop()
             why = f"refuses: {self._refusal}" if answered else "does not answer"
             raise BrokerAwayError(f"{url} {why}")
+        if not self._can_retain:
+            log.warning("the broker retains nothing: who comes later sees no last readings")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         if len(payload) > self.packet_max - PACKET_RESERVE:
             self._unsent -= 1  # no id of a message that is sent
             self._events.put(Published(self._unsent, TOO_LARGE))
             return self._unsent
-        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+        return self._client.publish(topic, payload, qos=1, retain=retain and self._can_retain).mid
 
     def tell(self, topic: str, payload: bytes) -> None:
         self._client.publish(topic, payload, qos=0)
@@ -325,6 +334,10 @@ class _PahoConnection:
             # paho knows no Receive Maximum; its own bound it takes before it connects alone.
             self._client._max_inflight_messages = self.receive_maximum  # noqa: SLF001
             self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
+            self.can_share = bool(getattr(answer, "SharedSubscriptionAvailable", 1))
+            self._can_retain = bool(getattr(answer, "RetainAvailable", 1))
+            if not getattr(answer, "MaximumQoS", 1):
+                self._refusal = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
         self._answered.set()
 
     def _on_disconnect(
