@@ -17,6 +17,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pymysql
@@ -30,7 +31,7 @@ from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
-from ravenbus.mqtt import Broker
+from ravenbus.mqtt import Broker, Published
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
 from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
@@ -68,6 +69,34 @@ def test_a_writer_that_is_killed_in_mid_batch_loses_and_doubles_nothing(sql: Sql
         sql.writer.kill()
         sql.writer.start()
     sql.assert_complete()
+
+
+def test_what_waits_in_the_session_of_an_older_version_is_stored(sql: SqlSystem):
+    """Before 1.1 its name was the client id alone; what it holds is stored, and it is ended."""
+    sql.broker.start()
+    old = Broker(
+        MqttUrl(sql.broker.url("sql-writer")), "sql-writer", session_expiry_s=3600, secret=False
+    )
+
+    def session_present() -> bool:
+        connection = old(SimpleQueue())
+        connection.subscribe(["raven/v1/+/reading/+", "raven/v1/+/run", "raven/v1/dead/reader"])
+        connection.settle()
+        connection.close()
+        return connection.session_present
+
+    assert not session_present()
+    home, hash_ = sql.client(NODE), new_hash()
+    for seq in range(1, 101):
+        home.publish(f"raven/v1/{NODE}/reading/instantaneous_demand", encode(reading(hash_, seq)))
+    answered = 0
+    while answered < 100:
+        answered += isinstance(home.events.get(timeout=30), Published)
+    sql.writer.start()
+    sql.wait_for_log(sql.writer, "connected to the broker")
+    wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 100, "all is stored")
+    assert sql.writer.stop() == 0
+    assert not session_present()
 
 
 def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: stack.MariaDb | None):

@@ -341,6 +341,15 @@ def test_what_is_confirmed_while_the_disk_fails_is_confirmed_later(home):
     assert home.outbox.unconfirmed() == 0
 
 
+def test_what_waits_under_another_prefix_is_known(home):
+    """Whoever changes the prefix is told what still goes to the old one."""
+    home.accept(1, 2)
+    assert home.outbox.elsewhere("raven") == {}
+    assert home.outbox.elsewhere("house/raven") == {"raven": 2}
+    home.send()
+    assert home.outbox.elsewhere("house/raven") == {}
+
+
 def test_names_without_end_are_no_stores(home, monkeypatch):
     """Whoever may confirm cannot fill the reader's memory with names."""
     monkeypatch.setattr(module, "STORES_MAX", 2)

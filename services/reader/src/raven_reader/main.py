@@ -93,6 +93,11 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         },
     )
 
+    for prefix, count in outbox.elsewhere(topics.prefix).items():
+        log.warning(
+            "entries wait under another prefix, and are sent there",
+            extra={"prefix": prefix, "entries": count},
+        )
     gone = Status(
         node=node,
         service="offline",

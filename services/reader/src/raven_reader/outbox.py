@@ -124,6 +124,17 @@ class SpoolOutbox:
         oldest = self._db.execute(f"SELECT at {unsent} ORDER BY key LIMIT 1").fetchone()
         return count, oldest[0] if oldest else None
 
+    def elsewhere(self, prefix: str) -> dict[str, int]:
+        """Return how many entries were not taken yet by each other prefix of their topics."""
+        return dict(
+            self._db.execute(
+                "SELECT substr(topic, 1, instr(topic, '/v1/') - 1) AS prefix, count(*) "
+                "FROM outbox INDEXED BY unsent WHERE sent IS NULL "
+                "GROUP BY prefix HAVING prefix != ?",
+                (prefix,),
+            )
+        )
+
     def unconfirmed(self) -> int:
         """Return how many entries were taken that a required store has not confirmed."""
         (count,) = self._db.execute(
