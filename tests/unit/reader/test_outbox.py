@@ -12,6 +12,7 @@ from raven_reader.outbox import KEEP_TURNS, TURN_S, SpoolOutbox
 from raven_reader.spool import Spool, disk_errors
 from ravenbus.confirming import Stores
 from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.health import Health
 from ravenbus.messages import Confirmation, decode_reading
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.resending import AT_ONCE_FIRST, PATIENCE_S
@@ -34,13 +35,18 @@ class Home:
         self.clock = Clock()
         self.given_up = []
         self.metrics = PublisherMetrics()
+        self.health = Health()
         self.spool = Spool(self.path, Topics(), max_mb=1, on_given_up=self.given_up.append)
         self.spool.begin("home", "default", NOON)
         self.restart()
 
     def restart(self):
         self.outbox = SpoolOutbox(
-            self.path, metrics=self.metrics, stores=self.stores, clock=self.clock
+            self.path,
+            metrics=self.metrics,
+            stores=self.stores,
+            health=self.health,
+            clock=self.clock,
         )
 
     def accept(self, *numbers):
@@ -339,6 +345,43 @@ def test_what_is_confirmed_while_the_disk_fails_is_confirmed_later(home):
     assert home.outbox.unconfirmed() == 1
     home.confirm(SQL, (1, 1))
     assert home.outbox.unconfirmed() == 0
+
+
+def test_a_store_that_is_gone_is_said_after_a_day_and_forgotten_after_thirty(home, monkeypatch):
+    """Its readings would fill the spool of every home; it counts again when it speaks again."""
+    monkeypatch.setattr(module, "DAY_TURNS", 40)
+    home.confirm(SQL)
+    home.confirm(MONGO)
+    home.accept(1)
+    home.send()
+    home.after(2)
+    for day in range(1, 30):
+        home.confirm(SQL, (1, 1))
+        home.after(40)
+        assert home.health.problems() == {
+            "stores": f"{MONGO} has confirmed nothing for {day} d: "
+            "is it gone for good, RAVEN_STORES names the others"
+        }
+    home.after(80)
+    assert home.health.problems() == {}
+    assert home.outbox.unconfirmed() == 0
+    home.restart()
+    assert home.outbox.unconfirmed() == 0
+    home.accept(2)
+    home.send()
+    home.confirm(MONGO)
+    assert home.outbox.unconfirmed() >= 1
+
+
+def test_a_store_that_is_named_is_never_forgotten(tmp_path, monkeypatch):
+    """Its owner has said that it counts."""
+    monkeypatch.setattr(module, "DAY_TURNS", 4)
+    home = Home(tmp_path, stores=MONGO)
+    home.accept(1)
+    home.send()
+    home.after(40 * 4)
+    assert home.outbox.unconfirmed() == 1
+    assert MONGO in home.health.problems()["stores"]
 
 
 def test_what_waits_under_another_prefix_is_known(home):

@@ -312,7 +312,8 @@ def test_a_spool_of_1_0_is_taken_over(files):
     db = sqlite3.connect(files.path)
     db.executescript(
         "DROP TABLE waiting; DROP TABLE register; "
-        "ALTER TABLE outbox DROP COLUMN first; PRAGMA user_version = 3;"
+        "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
+        "PRAGMA user_version = 3;"
     )
     db.close()
     spool = files.spool()
@@ -331,7 +332,9 @@ def test_a_start_on_a_full_disk_says_so(tmp_path, of):
         if of == "the version before":
             Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1).close()
             with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as db:
-                db.executescript("ALTER TABLE outbox DROP COLUMN first; PRAGMA user_version = 4;")
+                db.executescript(
+                    "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; PRAGMA user_version = 4;"
+                )
         with (tmp_path / "other").open("wb", buffering=0) as other, suppress(OSError):
             while other.write(bytes(4096)):
                 pass

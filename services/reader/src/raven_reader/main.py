@@ -78,7 +78,9 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
 
     max_mb = settings.raven_spool_max_mb
     spool = Spool(settings.spool_file, topics, max_mb=max_mb, on_given_up=metrics.given_up.inc)
-    outbox = SpoolOutbox(settings.spool_file, stores=settings.raven_stores, metrics=metrics)
+    outbox = SpoolOutbox(
+        settings.spool_file, stores=settings.raven_stores, metrics=metrics, health=health
+    )
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     node = spool.node
     log.info(

@@ -13,6 +13,7 @@ from typing import Final
 from raven_reader.spool import REQUIRED, disk_errors, open_file, transaction
 from ravenbus.confirming import AUTO, STORES_MAX, Stores
 from ravenbus.errors import PoisonError
+from ravenbus.health import Health
 from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.publisher import Entry
@@ -26,6 +27,11 @@ KEEP_TURNS: Final = int(600 / TURN_S)
 """What was taken stays for so long in any case: a store that is switched on late gets it too."""
 
 
+DAY_TURNS: Final = int(86400 / TURN_S)
+FORGOTTEN_DAYS: Final = 30
+"""As long as a broker keeps a store's session: after that it would get what waits from here alone."""
+LONG_AGO: Final = -(2**40)
+"""Turn of a store that was forgotten: turns in which nothing was sent are not counted over a restart."""
 SEND_AGAIN: Final = (
     "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "
     "SELECT topic, payload, at, run, seq, letter, confirmed, coalesce(first, sent) "
@@ -45,6 +51,7 @@ class SpoolOutbox:
         *,
         metrics: PublisherMetrics,
         stores: Stores = AUTO,
+        health: Health | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # A removal that a power cut undoes only means that the entry is published again.
@@ -52,17 +59,29 @@ class SpoolOutbox:
         self._learns = stores.names is None
         self._metrics = metrics
         self._clock = clock
+        self._health = health or Health()
+        (last,) = self._db.execute(
+            "SELECT max((SELECT coalesce(max(sent), 0) FROM outbox), "
+            "(SELECT coalesce(max(heard), 0) FROM store))"
+        ).fetchone()
+        self._turn: int = last + 1
+        self._spoke = 0
         self._bits: dict[str, int] = dict(self._db.execute("SELECT name, bit FROM store"))
         for name in (stores.names or frozenset()) - self._bits.keys():
             self._learn(name)
+        self._db.execute("UPDATE store SET heard = ? WHERE heard IS NULL", (self._turn,))
         for name in self._bits:
             self._db.execute(
-                "UPDATE store SET required = ? WHERE name = ?",
-                (stores.names is None or name in stores.names, name),
+                "UPDATE store SET required = CASE WHEN :all THEN heard > :forgotten ELSE :named END "
+                "WHERE name = :name",
+                {
+                    "all": stores.names is None,
+                    "forgotten": self._turn - FORGOTTEN_DAYS * DAY_TURNS,
+                    "named": name in (stores.names or ()),
+                    "name": name,
+                },
             )
         (self._required,) = self._db.execute(REQUIRED).fetchone()
-        (last,) = self._db.execute("SELECT max(sent) FROM outbox").fetchone()
-        self._turn: int = (last or 0) + 1
         self._turn_at = clock() + TURN_S
         self._progress: dict[int, Progress] = defaultdict(lambda: Progress(PATIENCE_S / TURN_S))
         self._asking = Asking(ASK_FIRST_S / TURN_S, ASK_LAST_S / TURN_S)
@@ -93,6 +112,9 @@ class SpoolOutbox:
     def confirm(self, said: Confirmation) -> None:
         """Note what a store has; raise RetryableError, and PoisonError for one store too many."""
         bit = self._bits.get(said.store) or self._learn(said.store)
+        self._spoke |= bit
+        if self._learns and not bit & self._required:
+            self._require(said.store, bit)
         with transaction(self._db):
             note = "UPDATE outbox SET confirmed = confirmed | :bit WHERE confirmed & :bit = 0 AND "
             found: list[tuple[int, int | None]] = []
@@ -154,12 +176,51 @@ class SpoolOutbox:
             raise PoisonError("too-many-stores", f"{name!r} is one more than {STORES_MAX} stores")
         bit = 1 << len(self._bits)
         with transaction(self._db):
-            self._db.execute("INSERT INTO store VALUES (?, ?, ?)", (name, bit, self._learns))
+            self._db.execute(
+                "INSERT INTO store (name, bit, required, heard) VALUES (?, ?, FALSE, ?)",
+                (name, bit, self._turn),
+            )
         self._bits[name] = bit
-        if self._learns:
-            log.info("readings are kept until this store confirms them", extra={"store": name})
-            self._required |= bit
         return bit
+
+    def _require(self, name: str, bit: int) -> None:
+        """Keep entries until a store has confirmed them."""
+        with transaction(self._db):
+            self._db.execute(
+                "UPDATE store SET required = TRUE, heard = ? WHERE bit = ?", (self._turn, bit)
+            )
+        self._required |= bit
+        log.info("readings are kept until this store confirms them", extra={"store": name})
+
+    def _look_after_silent(self) -> None:
+        """Say which stores have said nothing for a day, and forget one that goes on so."""
+        silent: list[str] = []
+        for name, bit, heard in self._db.execute(
+            "SELECT name, bit, heard FROM store WHERE required AND heard <= ?",
+            (self._turn - DAY_TURNS,),
+        ).fetchall():
+            days = (self._turn - heard) // DAY_TURNS
+            waits = self._db.execute(
+                "SELECT 1 FROM outbox INDEXED BY sent WHERE sent IS NOT NULL AND confirmed & ? = 0 "
+                "AND coalesce(first, sent) <= ? ORDER BY sent LIMIT 1",
+                (bit, self._turn - DAY_TURNS),
+            ).fetchone()
+            if self._learns and days >= FORGOTTEN_DAYS:
+                self._db.execute(
+                    "UPDATE store SET required = FALSE, heard = ? WHERE bit = ?", (LONG_AGO, bit)
+                )
+                self._required &= ~bit
+                log.warning(
+                    "nothing is kept any longer for a store that is silent",
+                    extra={"store": name, "days": days},
+                )
+            elif waits:
+                silent.append(f"{name} has confirmed nothing for {days} d")
+        if silent:
+            advice = "is it gone for good, RAVEN_STORES names the others"
+            self._health.failing("stores", f"{', '.join(silent)}: {advice}")
+        else:
+            self._health.ok("stores")
 
     def _tidy(self) -> None:
         """Forget what is confirmed and old, and send again what was lost."""
@@ -172,6 +233,10 @@ class SpoolOutbox:
             lost = [(key,) for key in self._lost()]
             self._again += [int(self._db.execute(SEND_AGAIN, key).lastrowid or 0) for key in lost]
             self._db.executemany("DELETE FROM outbox WHERE key = ?", lost)
+            spoke, self._spoke = self._spoke, 0
+            if spoke:
+                self._db.execute("UPDATE store SET heard = ? WHERE bit & ?", (self._turn, spoke))
+            self._look_after_silent()
         self._metrics.sent_again.inc(len(lost))
 
     def _lost(self) -> set[int]:

@@ -24,7 +24,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading
 from ravenbus.notifications import Notification
 from ravenbus.topics import Topics
 
-VERSION: Final = 5
+VERSION: Final = 6
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -89,7 +89,10 @@ INSERT INTO register
 _SENT_FIRST = """
 ALTER TABLE outbox ADD COLUMN first INTEGER;  -- turn in which it was taken the first time
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST)
+_HEARD = """
+ALTER TABLE store ADD COLUMN heard INTEGER;  -- turn in which it confirmed last
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD)
 MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
