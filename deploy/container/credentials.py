@@ -8,7 +8,7 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
     credentials                  make what is missing and hand it out
     credentials account NAME     print the URL of an account of the broker, made if there is none
     credentials remove NAME      take an account of the broker away
-    credentials renew            make the broker a new certificate before the old one is half through
+    credentials renew            make the broker another certificate now
     credentials ca               print the certificate that signs the broker's
 """
 

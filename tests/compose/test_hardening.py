@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_other_machines_reach_the_broker_only_where_they_are_to(project: Callabl
 
 
 def test_the_broker_lets_nobody_in_without_an_account_of_its_own(project: Callable[..., Project]):
-    """Anonymous and wrong passwords are refused; a reader cannot write what is another's."""
+    """Anonymous and wrong passwords are refused; nobody writes what is another's, or commands it."""
     home = project(RAVEN_NODE="house")
     home.up("--profile", "mqtt", options=["broker", "mongo-recorder"])
     home.wait_healthy("broker", "mongo-recorder")
@@ -107,12 +108,37 @@ def test_the_broker_lets_nobody_in_without_an_account_of_its_own(project: Callab
 
     assert "not authorised" in sub("#")
     assert "not authorised" in sub("#", "-u", "mongo-recorder", "-P", "wrong")
-    for topic, kept in (("raven/v1/house/status", True), ("raven/v1/other/status", False)):
-        who = ["-u", "house", "-P", secrets["mqtt-house"], "-q", "1", "-r", "-m", "1"]
+    for account, topic, kept in (
+        ("house", "raven/v1/house/status", True),
+        ("house", "raven/v1/other/status", False),
+        ("home-assistant", "raven/v1/house/command", True),
+        ("home-assistant", "raven/v1/other/command", False),
+    ):
+        who = ["-u", account, "-P", secrets[f"mqtt-{account}"], "-q", "1", "-r", "-m", "1"]
         home.compose("exec", "-T", "broker", "mosquitto_pub", "-t", topic, *who)
         words = ["-u", "watcher", "-P", secrets["mqtt-watcher"], "-t", topic, "-W", "2", "-C", "1"]
         seen = home.compose("exec", "-T", "broker", "mosquitto_sub", *words, check=False).stdout
         assert bool(seen) is kept, topic
+
+
+def test_the_alarm_comes_before_the_certificate_ends(project: Callable[..., Project]):
+    """The broker is unhealthy a while before, and says how to renew it; that ends the alarm."""
+    home = project()
+    home.up("--profile", "mqtt", options=["broker"])
+    home.wait_healthy("broker")
+    end = "/for/broker/server.end"
+    script = f"expr $(date +%s) + 864000 >{end}"
+    home.compose("run", "--rm", "--entrypoint", "sh", "credentials", "-c", script)
+    wait_until(lambda: home.health("broker") == "unhealthy", "the broker is unhealthy")
+    said = containers(home)["broker"]["State"]["Health"]["Log"][-1]["Output"]
+    assert "the certificate ends in 9 days: docker compose run --rm credentials renew" in said
+    before = ssl.get_server_certificate(("127.0.0.1", home.port()))
+    home.compose("run", "--rm", "credentials", "renew", shown=True)
+    home.wait_healthy("broker")
+    wait_until(
+        lambda: ssl.get_server_certificate(("127.0.0.1", home.port())) != before,
+        "the broker shows the new certificate",
+    )
 
 
 def test_the_alarm_comes_before_a_queue_is_full(project: Callable[..., Project]):

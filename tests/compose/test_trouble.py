@@ -134,19 +134,26 @@ def test_a_setting_that_cannot_be_used(project: Callable[..., Project]):
 
 
 def test_a_volume_from_an_older_version_gets_what_is_missing(project: Callable[..., Project]):
-    """Accounts that an older version did not make are made, and what was made stays."""
+    """Accounts that an older version did not make are made, what was made stays, rights become fewer."""
     home = project()
     home.up("--profile", "demo", "--profile", "sql")
     home.wait_healthy("sql-writer", "sql-relay", "reader")
     stored = home.wait_complete(home.in_mysql, "MySQL", more_than=2)
     mysql = ["exec", "-T", "mysql", "mysql", "--defaults-extra-file=/credentials/root.cnf"]
     home.all(*mysql, "-e", "DROP USER 'sql-relay'@'%'")
+    home.all(*mysql, "-e", "GRANT SELECT, INSERT, UPDATE ON raven.* TO 'verify'@'%'")
     home.all("down")
     forget = "rm /made/mysql-sql-relay /made/ca.* /made/server.* /for/sql-relay/* /for/broker/*"
     home.compose("run", "--rm", "--entrypoint", "sh", "credentials", "-c", forget)
     home.up("--profile", "demo", "--profile", "sql")
     home.wait_healthy("broker", "sql-writer", "sql-relay", "reader")
     home.wait_complete(home.in_mysql, "MySQL", more_than=stored)
+    grants = home.all(*mysql, "--skip-column-names", "-e", "SHOW GRANTS FOR 'verify'@'%'")
+    assert "GRANT SELECT ON `raven`.* TO" in grants
+    assert "INSERT" not in grants
+    relay = home.all(*mysql, "--skip-column-names", "-e", "SHOW GRANTS FOR 'sql-relay'@'%'")
+    everywhere = [line for line in relay.splitlines() if "`raven`.*" in line]
+    assert everywhere == ["GRANT SELECT ON `raven`.* TO `sql-relay`@`%`"]
 
 
 def test_two_projects_that_want_one_port(project: Callable[..., Project]):

@@ -28,7 +28,7 @@ from ravenbus.messages import (
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import PACKET_RESERVE, Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
-from ravenbus.slots import Alone, Former, Slot
+from ravenbus.slots import Alone, Slot, former
 from ravenbus.topics import Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
@@ -168,7 +168,7 @@ class GroupSlot:
         return None if stop.is_set() else self
 
     def former(self) -> Slot | None:
-        return Former(self.before, self) if self.before else None
+        return former(self, self.before)
 
     def shared(self) -> bool:
         return self.others

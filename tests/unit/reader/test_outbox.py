@@ -117,6 +117,27 @@ def test_what_a_store_passed_over_is_sent_again(home):
     assert home.outbox.unconfirmed() == 0
 
 
+def test_what_could_not_be_noted_as_lost_is_lost_still(home, monkeypatch):
+    """A disk that fails while it is sent again takes nothing from what is sent again later."""
+    home.confirm(SQL)
+    home.accept(1)
+    home.send()
+    home.after(1)
+    home.accept(2)
+    home.send()
+    home.confirm(SQL, (2, 2))
+    assert home.after(PATIENCE_TURNS) == []
+
+    def fails():
+        raise RetryableError("the disk fails")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(home.outbox, "_look_after_silent", fails)
+        with pytest.raises(RetryableError):
+            home.after(1)
+    assert home.after(1) == [1]
+
+
 def test_a_long_queue_is_no_loss(home):
     """What a store works off for an hour, in order, is not sent a second time."""
     home.confirm(SQL)

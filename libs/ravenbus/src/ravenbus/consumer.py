@@ -131,6 +131,10 @@ class _Intake:
     pending_bytes: int = 0
     flush_at: float = float("inf")
 
+    def shares(self) -> bool:
+        """Whether the topics are to be shared with others."""
+        return self.slot.shared() and self.connection.can_share
+
 
 class Consumer:
     """Receives from a broker, stores in a sink; ``run`` is the main loop.
@@ -221,7 +225,7 @@ class Consumer:
             if former := slot.former():
                 self._adopt(former)
             while not self._stop.is_set():
-                if (slot.shared() and intake.connection.can_share) != intake.shared:
+                if intake.shares() != intake.shared:
                     self._share(intake, shared=not intake.shared)
                 self._take(intake, min(TICK_S, max(0.0, intake.flush_at - self._clock())))
                 if abandoned := slot.adopt():
@@ -267,7 +271,7 @@ class Consumer:
         self._retry("slot", intake.slot.confirm)
         if intake.slot.group and not intake.connection.can_share:
             log.warning("the broker shares no subscriptions: every replica takes every reading")
-        self._share(intake, shared=intake.slot.shared() and intake.connection.can_share)
+        self._share(intake, shared=intake.shares())
         self._retry("slot", intake.slot.joined)
 
     def _share(self, intake: _Intake, *, shared: bool) -> None:

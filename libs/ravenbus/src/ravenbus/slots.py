@@ -76,7 +76,7 @@ class Alone:
 
     connection: Connect
     before: Connect | None = None
-    group: None = None
+    group: str | None = None
 
     @classmethod
     def at(cls, broker: Broker) -> Alone:
@@ -93,7 +93,7 @@ class Alone:
 
     def former(self) -> Slot | None:
         """Return the slot with the session of versions before 1.1."""
-        return Former(self.before, self) if self.before else None
+        return former(self, self.before)
 
     def shared(self) -> bool:
         """Share with nobody."""
@@ -125,32 +125,20 @@ class Alone:
         """Give back nothing."""
 
 
-@dataclass(frozen=True)
-class Former:
+def former(slot: Slot, before: Connect | None) -> Slot | None:
+    """Return a slot with the session that ``before`` resumes, None if there is no such."""
+    return Former(connection=before, group=slot.group, slot=slot) if before else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Former(Alone):
     """A slot with the session that it had before version 1.1, under a client id that is no secret.
 
     Whoever else connects under that id keeps it; what is in the session then is sent again by the
     readers.
     """
 
-    connection: Connect
     slot: Slot
-
-    @property
-    def group(self) -> str | None:
-        """The name that the members share topics under."""
-        return self.slot.group
-
-    def connect(self, events: Events) -> Connection:
-        """Resume the former session; raise BrokerAwayError."""
-        return self.connection(events)
-
-    def former(self) -> None:
-        """Know of none before it."""
-
-    def shared(self) -> bool:
-        """Share with nobody."""
-        return False
 
     def require(self) -> None:
         """Raise SlotLostError if the slot is lost, as far as is known."""
@@ -159,19 +147,3 @@ class Former:
     def confirm(self) -> None:
         """Raise SlotLostError: asked when another client came with the same id."""
         raise SlotLostError("another client uses the session that versions before 1.1 had")
-
-    def joined(self) -> None:
-        """Tell nobody."""
-
-    def leave(self) -> bool:
-        """Keep the session subscribed."""
-        return False
-
-    def closed(self) -> None:
-        """Tell nobody."""
-
-    def adopt(self) -> None:
-        """Know of no other."""
-
-    def release(self) -> None:
-        """Keep the slot."""

@@ -21,7 +21,7 @@ from raven_mongo_recorder.group import Group, State, Watch
 from ravenbus.errors import RetryableError, SlotLostError
 from ravenbus.health import Health
 from ravenbus.mqtt import Broker, Connection, Events
-from ravenbus.slots import Former
+from ravenbus.slots import Slot, former
 
 log = logging.getLogger(__name__)
 
@@ -210,10 +210,9 @@ class LeasedSlot:
         self._visit = self._slots.closed()
         return self._broker(events)
 
-    def former(self) -> Former | None:
+    def former(self) -> Slot | None:
         """Return the slot with the session that it had before version 1.1."""
-        former = self._broker.former
-        return Former(former, self) if former else None
+        return former(self, self._broker.former)
 
     def shared(self) -> bool:
         """Whether others are subscribed too, as far as is known."""

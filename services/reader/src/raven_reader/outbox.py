@@ -230,17 +230,20 @@ class SpoolOutbox:
                 "WHERE sent < ? AND confirmed & ? = ?)",
                 (self._turn - KEEP_TURNS, self._required, self._required),
             )
-            lost = [(key,) for key in self._lost()]
+            looked_until: dict[int, float] = {}
+            lost = [(key,) for key in self._lost(looked_until)]
             self._again += [int(self._db.execute(SEND_AGAIN, key).lastrowid or 0) for key in lost]
             self._db.executemany("DELETE FROM outbox WHERE key = ?", lost)
             spoke, self._spoke = self._spoke, 0
             if spoke:
                 self._db.execute("UPDATE store SET heard = ? WHERE bit & ?", (self._turn, spoke))
             self._look_after_silent()
+        # Not before it is committed: what was found would otherwise never be looked for again.
+        self._looked_until |= looked_until
         self._metrics.sent_again.inc(len(lost))
 
-    def _lost(self) -> set[int]:
-        """Return the keys of what is to be sent again now."""
+    def _lost(self, looked_until: dict[int, float]) -> set[int]:
+        """Return the keys of what is to be sent again now, and note until when nothing else is lost."""
         again = self._under_way()
         lost: set[int] = set()
         for bit in self._bits.values():
@@ -255,6 +258,9 @@ class SpoolOutbox:
             room = progress.room(len(owed) - len(lost_again), len(lost_again))
             found = self._owed(bit, until, room)
             progress.sends_again(len(found), room)
+            if len(found) < room:
+                # What is sent from now on is sent later.
+                looked_until[bit] = until
             lost.update(found)
         return lost or self._asked()
 
@@ -289,15 +295,9 @@ class SpoolOutbox:
         since = self._looked_until.get(bit, NOTHING)
         if not most or until <= since:
             return []
-        found = [
-            key
-            for (key,) in self._db.execute(
-                "SELECT key FROM outbox INDEXED BY sent "
-                "WHERE sent > ? AND sent <= ? AND confirmed & ? = 0 ORDER BY sent LIMIT ?",
-                (since, until, bit, most),
-            )
-        ]
-        if len(found) < most:
-            # What is sent from now on is sent later.
-            self._looked_until[bit] = until
-        return found
+        found = self._db.execute(
+            "SELECT key FROM outbox INDEXED BY sent "
+            "WHERE sent > ? AND sent <= ? AND confirmed & ? = 0 ORDER BY sent LIMIT ?",
+            (since, until, bit, most),
+        )
+        return [key for (key,) in found]
