@@ -394,6 +394,24 @@ def test_a_store_that_is_gone_is_said_after_a_day_and_forgotten_after_thirty(hom
     assert home.outbox.unconfirmed() >= 1
 
 
+def test_a_store_that_nothing_was_sent_to_is_not_forgotten(home, monkeypatch):
+    """A stick that was away for forty days is no silence of the stores, nor is the day after."""
+    monkeypatch.setattr(module, "DAY_TURNS", 40)
+    home.confirm(SQL)
+    home.accept(1)
+    home.send()
+    home.confirm(SQL, (1, 1))
+    home.after(40 * 40)
+    assert home.health.problems() == {}
+    home.accept(2)
+    home.send()
+    home.after(30)
+    assert home.health.problems() == {}
+    home.after(30)
+    assert f"{SQL} has confirmed nothing for 1 d" in home.health.problems()["stores"]
+    assert home.outbox.unconfirmed() == 1
+
+
 def test_a_store_that_is_named_is_never_forgotten(tmp_path, monkeypatch):
     """Its owner has said that it counts."""
     monkeypatch.setattr(module, "DAY_TURNS", 4)

@@ -30,8 +30,8 @@ KEEP_TURNS: Final = int(600 / TURN_S)
 DAY_TURNS: Final = int(86400 / TURN_S)
 FORGOTTEN_DAYS: Final = 30
 """As long as a broker keeps a store's session: after that it would get what waits from here alone."""
-LONG_AGO: Final = -(2**40)
-"""Turn of a store that was forgotten: turns in which nothing was sent are not counted over a restart."""
+FORGOTTEN: Final = -1
+"""What stands for the turn in which a store confirmed last, when nothing is kept for it any longer."""
 SEND_AGAIN: Final = (
     "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "
     "SELECT topic, payload, at, run, seq, letter, confirmed, coalesce(first, sent) "
@@ -72,11 +72,11 @@ class SpoolOutbox:
         self._db.execute("UPDATE store SET heard = ? WHERE heard IS NULL", (self._turn,))
         for name in self._bits:
             self._db.execute(
-                "UPDATE store SET required = CASE WHEN :all THEN heard > :forgotten ELSE :named END "
+                "UPDATE store SET required = CASE WHEN :all THEN heard != :forgotten ELSE :named END "
                 "WHERE name = :name",
                 {
                     "all": stores.names is None,
-                    "forgotten": self._turn - FORGOTTEN_DAYS * DAY_TURNS,
+                    "forgotten": FORGOTTEN,
                     "named": name in (stores.names or ()),
                     "name": name,
                 },
@@ -193,28 +193,30 @@ class SpoolOutbox:
         log.info("readings are kept until this store confirms them", extra={"store": name})
 
     def _look_after_silent(self) -> None:
-        """Say which stores have said nothing for a day, and forget one that goes on so."""
+        """Say which stores have said nothing while something waited for a day; forget one after thirty."""
         silent: list[str] = []
         for name, bit, heard in self._db.execute(
             "SELECT name, bit, heard FROM store WHERE required AND heard <= ?",
             (self._turn - DAY_TURNS,),
         ).fetchall():
-            days = (self._turn - heard) // DAY_TURNS
-            waits = self._db.execute(
-                "SELECT 1 FROM outbox INDEXED BY sent WHERE sent IS NOT NULL AND confirmed & ? = 0 "
-                "AND coalesce(first, sent) <= ? ORDER BY sent LIMIT 1",
-                (bit, self._turn - DAY_TURNS),
+            oldest = self._db.execute(
+                "SELECT coalesce(first, sent) FROM outbox INDEXED BY sent "
+                "WHERE sent IS NOT NULL AND confirmed & ? = 0 ORDER BY sent LIMIT 1",
+                (bit,),
             ).fetchone()
+            # Where nothing is sent a store has nothing to confirm.
+            since = max(heard, oldest[0]) if oldest else self._turn
+            days = (self._turn - since) // DAY_TURNS
             if self._learns and days >= FORGOTTEN_DAYS:
                 self._db.execute(
-                    "UPDATE store SET required = FALSE, heard = ? WHERE bit = ?", (LONG_AGO, bit)
+                    "UPDATE store SET required = FALSE, heard = ? WHERE bit = ?", (FORGOTTEN, bit)
                 )
                 self._required &= ~bit
                 log.warning(
                     "nothing is kept any longer for a store that is silent",
                     extra={"store": name, "days": days},
                 )
-            elif waits:
+            elif days:
                 silent.append(f"{name} has confirmed nothing for {days} d")
         if silent:
             advice = "is it gone for good, RAVEN_STORES names the others"
