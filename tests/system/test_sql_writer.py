@@ -95,6 +95,7 @@ def test_what_waits_in_the_session_of_an_older_version_is_stored(sql: SqlSystem)
     sql.writer.start()
     sql.wait_for_log(sql.writer, "connected to the broker")
     wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 100, "all is stored")
+    sql.wait_for_log(sql.writer, "session drained and ended")
     assert sql.writer.stop() == 0
     assert not session_present()
 

@@ -311,7 +311,10 @@ class Consumer:
             slot.release()
 
     def _drain(self, intake: _Intake, quiet_s: float, enough: Callable[[], bool]) -> None:
-        """Unsubscribe, store all that the session holds and end it; or stop when it is enough."""
+        """Unsubscribe, store all that the session holds and end it; or stop when it is enough.
+
+        ``quiet_s`` is 0 for a session that was not there before.
+        """
         alone, shared = self._subscriptions(intake.slot)
         topics = sorted({*alone, *shared})
         intake.connection.unsubscribe(topics)
@@ -327,6 +330,8 @@ class Consumer:
                 self._confirm(intake)
                 intake.connection.close(end_session=True)
                 self._retry("slot", intake.slot.closed)
+                if quiet_s:
+                    log.info("session drained and ended")
                 return
         self._flush(intake)
 

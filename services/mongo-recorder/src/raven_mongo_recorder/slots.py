@@ -242,7 +242,6 @@ class LeasedSlot:
     def closed(self) -> None:
         """Say that the session was drained and ended."""
         self._slots.end(self.number)
-        log.info("session drained and ended", extra={"slot": self.number})
 
     def adopt(self) -> LeasedSlot | None:
         """Take a slot whose holder is gone, for its session to be drained and ended."""
