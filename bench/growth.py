@@ -18,12 +18,11 @@ import pymysql  # type: ignore[import-untyped]
 from stack import BIN, MariaDb
 
 import system
-from raven_sql_writer import partitions
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
-from ravensql import schema
+from ravensql import partitions, schema
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
 from results import Row
 
 SIZES: Final = tuple(

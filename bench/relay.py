@@ -14,8 +14,8 @@ from typing import Final
 from stack import Broker, MariaDb, Process, free_port, sql_relay
 
 import system
-from raven_sql_writer.sink import MysqlSink
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
 from results import Row, compared
 
 ROUNDS: Final = 5

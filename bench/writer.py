@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import pymysql  # type: ignore[import-untyped]
-from stack import Broker, MariaDb, free_port, sql_stored, sql_writer
+from stack import Broker, MariaDb, free_port, sql_writer
 
 import system
 from ravenbus.messages import Reading
 from ravensql import rows, schema
+from ravensql.readback import MysqlStore
 from ravensql.settings import MysqlUrl
 from results import Row, compared
 
@@ -78,9 +79,10 @@ def _round(folder: Path, broker: Broker, server: MariaDb, number: int) -> dict[s
         "ours": lambda: system.rate(ours, port, "raven_stored_total", MESSAGES, POLL_S),
     }
     found = system.in_turn(ceilings, number)
-    kinds, _ = sql_stored(stored, readings[0].envelope.hash)
-    if kinds.total() != MESSAGES:
-        raise RuntimeError(f"{kinds.total()} of {MESSAGES} readings are stored")
+    with closing(MysqlStore(MysqlUrl(stored))) as store:
+        held = store.holding(readings[0].envelope.hash).held
+    if held != [(1, MESSAGES)]:
+        raise RuntimeError(f"of {MESSAGES} readings these are stored: {held}")
     return found
 
 

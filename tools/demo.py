@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,18 +23,23 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import pymysql  # type: ignore[import-untyped]
 import stack
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from ravenbus.errors import BrokerAwayError
+from ravenbus.errors import BrokerAwayError, RavenError
 from ravenbus.messages import Reading, decode_reading
 from ravenbus.mqtt import Broker as Connector
 from ravenbus.mqtt import Events, Received
 from ravenbus.notifications import Notification
+from ravenbus.ranges import count, without
+from ravenbus.readback import Holding, Store, chunks
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
+from ravenmongo.readback import MongoStore
+from ravenmongo.settings import MongoUrl
+from ravensql.readback import MysqlStore
+from ravensql.settings import MysqlUrl
 
 NODE = "demo"
 TOPICS = Topics()
@@ -43,10 +48,6 @@ SPEED = "8"
 SETTLE_S = 30.0
 KILLED_MARGIN = timedelta(seconds=1.5)
 """What a stick says this long around the reader's end may be in no one's hands."""
-
-
-Stored = tuple[Counter[str], list[int]]
-"""A count by kind, and every number in order."""
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Demo:
     relay: stack.Process
     upstream: stack.Broker
     upstream_recorder: stack.Process
+    stores: dict[str, Store] = field(default_factory=dict)
     deaf: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     @property
@@ -83,27 +85,26 @@ class Demo:
         """Return the run's hash and how many readings the reader has accepted in it."""
         return stack.accepted(self.folder, NODE)
 
-    def stored(self) -> dict[str, Stored | None]:
-        """Return what each store has of the run, None for one that is away."""
+    def stored(self) -> dict[str, Holding | None]:
+        """Return which numbers of the run each store has, None for one that is away."""
         run, _ = self.accepted()
-        stores: dict[str, Callable[[], Stored]] = {
-            "MongoDB": lambda: _in_mongo(self.mongo_url, run),
-            "MySQL": lambda: stack.sql_stored(self.writer.env["MYSQL_URL"], run),
-            "upstream": lambda: _in_mongo(self.upstream_recorder.env["MONGO_URL"], run),
-        }
-        found: dict[str, Stored | None] = {}
-        for name, read in stores.items():
+        found: dict[str, Holding | None] = {}
+        for name, store in self.stores.items():
             try:
-                found[name] = read()
-            except (PyMongoError, pymysql.err.Error):
+                found[name] = store.holding(run)
+            except RavenError:
                 found[name] = None
         return found
 
-
-def _in_mongo(url: str, run: str) -> Stored:
-    client: MongoClient[dict[str, Any]] = MongoClient(url, serverSelectionTimeoutMS=5000)
-    with client:
-        return stack.stored(client.get_default_database("raven"), run)
+    def kinds(self, store: Store, holding: Holding) -> Counter[str]:
+        """Return how many readings of each kind a store has."""
+        run, _ = self.accepted()
+        return Counter(
+            reading.kind
+            for chunk in chunks(holding.held)
+            for _, reading in store.readings(run, chunk)
+            if reading
+        )
 
 
 def main() -> int:
@@ -191,6 +192,12 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
             if server:
                 server.start()
         writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = mariadb.database()
+        upstream_url = MongoUrl(upstream_recorder.env["MONGO_URL"])
+        demo.stores = {
+            "MongoDB": MongoStore(MongoUrl(url)),
+            "MySQL": MysqlStore(MysqlUrl(writer.env["MYSQL_URL"])),
+            "upstream": MongoStore(upstream_url),
+        }
         stores = [recorder, writer, upstream_recorder]
         for process in (*stores, relay, simulator):
             if process:
@@ -202,6 +209,8 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
         reader.start()
         yield demo
     finally:
+        for store in demo.stores.values():
+            store.close()
         for process in demo.everything:
             process.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -309,8 +318,8 @@ def _value(notification: Notification) -> str:
 
 def _print_totals(demo: Demo) -> None:
     counts = ", ".join(
-        f"{name} {'is away' if stored is None else len(stored[1])}"
-        for name, stored in demo.stored().items()
+        f"{name} {'is away' if holding is None else count(holding.held)}"
+        for name, holding in demo.stored().items()
     )
     _, accepted = demo.accepted()
     sent = f"sent {len(_sent(demo))}, " if demo.simulator else ""
@@ -334,20 +343,22 @@ def _settle(demo: Demo) -> None:
                 process.start()
         _, accepted = demo.accepted()
         expected = len(_sent(demo)) if demo.simulator and not demo.deaf else accepted
+        whole = [(1, accepted)] if accepted else []
         stored = demo.stored().values()
-        if accepted >= expected and all(s and len(s[1]) == accepted for s in stored):
+        if accepted >= expected and all(s and s.held == whole for s in stored):
             return
         time.sleep(0.2)  # the store cannot tell us when it is complete
 
 
 def _compare(demo: Demo) -> int:
     """Print what the device sent beside what each store has; return 0 if they agree."""
-    stores = {name: found or (Counter(), []) for name, found in demo.stored().items()}
+    stored = {name: found or Holding([], [], []) for name, found in demo.stored().items()}
+    kinds_in = {name: demo.kinds(demo.stores[name], held) for name, held in stored.items()}
     run, accepted = demo.accepted()
     sent = _sent(demo)
     sent_kinds = Counter(str(r["kind"]) for r in sent)
     columns = {"sent": sent_kinds} if demo.simulator else {}
-    columns |= {name: kinds for name, (kinds, _) in stores.items()}
+    columns |= kinds_in
     print(f"\nrun {run}\n")
     print(f"{'kind':30}" + "".join(f"{name:>10}" for name in columns))
     for kind in sorted(set().union(*columns.values())):
@@ -355,15 +366,15 @@ def _compare(demo: Demo) -> int:
     print(f"{'all':30}" + "".join(f"{counts.total():>10}" for counts in columns.values()))
     print(f"\naccepted by the reader   {accepted}\n")
     agree = accepted > 0
-    for name, (_, numbers) in stores.items():
-        gaps = accepted - len(set(numbers) & set(range(1, accepted + 1)))
-        twice = len(numbers) - len(set(numbers))
-        agree = agree and gaps == 0 and len(numbers) == accepted
-        print(f"{name:10} stored {len(numbers)}, gaps {gaps}, stored twice {twice}")
+    for name, (held, _, doubled) in stored.items():
+        gaps = count(without([(1, accepted)], held))
+        agree = agree and count(held) == kinds_in[name].total() == accepted
+        agree = agree and not gaps and not doubled
+        print(f"{name:10} stored {count(held)}, gaps {gaps}, stored twice {count(doubled)}")
     if demo.simulator:
         unheard = [r for r in sent if _is_deaf(demo, datetime.fromisoformat(r["at"]))]
-        missed = max((sent_kinds - kinds).total() for kinds, _ in stores.values())
-        excess = [kinds - sent_kinds for kinds, _ in stores.values()]
+        missed = max((sent_kinds - kinds).total() for kinds in kinds_in.values())
+        excess = [kinds - sent_kinds for kinds in kinds_in.values()]
         print(f"\nsent but not accepted    {missed}")
         if demo.deaf:
             print(f"sent while the reader was down or starting: {len(unheard)}")

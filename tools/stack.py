@@ -13,20 +13,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pymysql  # type: ignore[import-untyped]
-from pymongo.database import Database
-
-from ravenbus.notifications import KINDS
-from ravensql.rows import COLUMNS
-from ravensql.settings import MysqlUrl
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -347,33 +340,6 @@ def accepted(folder: Path, node: str) -> tuple[str, int]:
             return db.execute(query).fetchone() or ("", 0)
     except sqlite3.OperationalError:  # the reader has not made it yet
         return "", 0
-
-
-def stored(db: Database[dict[str, Any]], run: str) -> tuple[Counter[str], list[int]]:
-    """Return what MongoDB has of a run: a count by kind, and every number in order."""
-    kinds: Counter[str] = Counter()
-    numbers: list[int] = []
-    for kind in KINDS:
-        found = [one["seq"] for one in db[kind].find({"hash": run}, {"seq": 1})]
-        kinds[kind] += len(found)
-        numbers += found
-    return +kinds, sorted(numbers)
-
-
-def sql_stored(mysql_url: str, run: str) -> tuple[Counter[str], list[int]]:
-    """Return what MySQL has of a run: a count by kind, and every number in order."""
-    url = MysqlUrl(mysql_url)
-    kinds = {table: "kind" if table == "notification" else f"'{table}'" for table in COLUMNS}
-    query = " UNION ALL ".join(
-        f"SELECT {kind}, seq FROM {table} WHERE hash = %(run)s"  # noqa: S608 - our names
-        for table, kind in kinds.items()
-    )
-    account = {"user": url.user, "password": url.password, "database": url.database}
-    with pymysql.connect(host=url.host, port=url.port, **account) as connection:
-        cursor = connection.cursor()
-        cursor.execute(query, {"run": run})
-        found = cursor.fetchall()
-    return Counter(kind for kind, _ in found), sorted(seq for _, seq in found)
 
 
 def in_database(mongo_url: str, name: str) -> str:

@@ -11,7 +11,7 @@ import sys
 
 import atheris
 
-OURS = ["ravenbus", "ravensql", "ravenmongo", "raven_reader", "raven_sql_writer"]
+OURS = ["ravenbus", "ravensql", "ravenmongo", "raven_reader"]
 
 with atheris.instrument_imports(include=OURS):
     from tests.fuzz import targets

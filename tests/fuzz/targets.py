@@ -20,16 +20,15 @@ from raven_reader.commands import write
 from raven_reader.framing import FRAGMENT_MAX, ROOTS
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
-from raven_sql_writer import rollups
-from raven_sql_writer import sink as mysql
 from ravenbus.confirming import Listener
-from ravenbus.consumer import Item, read
+from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import (
     Command,
     Confirmation,
     DeadLetter,
     Envelope,
+    Item,
     Reading,
     Run,
     dead_letter,
@@ -41,7 +40,8 @@ from ravenbus.notifications import KINDS, Notification, kind_of
 from ravenbus.topics import Topics
 from ravenmongo import documents
 from ravenmongo.database import sorted_errors
-from ravensql import rows
+from ravensql import rollups, rows
+from ravensql import sink as mysql
 from tests.unit.reader.examples import EXAMPLES, NOON
 from tests.unit.reader.strategies import cut_into
 

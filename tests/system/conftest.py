@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import stack
 
-from raven_sql_writer.sink import MysqlSink
+from ravensql.sink import MysqlSink
 
 from .sql import Db, SqlSystem
 from .system import System

@@ -16,10 +16,11 @@ from typing import Any
 import pymysql
 import stack
 
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
+from tests import judge
 
 from .system import NODE, System
 
@@ -141,7 +142,7 @@ class SqlSystem(System):
         self.reader.start()
 
     def stored(self) -> tuple[Counter[str], list[int]]:
-        return stack.sql_stored(self.sql.url, self.accepted()[0])
+        return judge.in_sql(self.sql.url, self.accepted()[0])
 
 
 def new_hash() -> str:

@@ -18,6 +18,7 @@ from pymongo import MongoClient
 
 from ravenbus.mqtt import Broker, Connection, Events, Received
 from ravenbus.settings import MqttUrl
+from tests import judge
 
 NODE = "home"
 WAIT_S = 60.0
@@ -162,7 +163,7 @@ class System:
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         """Return what is stored of the run: a count by kind, and every number."""
-        return stack.stored(self.db, self.accepted()[0])
+        return judge.in_mongo(self.db, self.accepted()[0])
 
     def wait_until_stored(self, count: int) -> list[int]:
         """Return the stored numbers once there are ``count`` of them."""

@@ -17,6 +17,7 @@ from ravenbus.mqtt import Broker
 from ravenbus.publisher import Publisher
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
+from tests import judge
 
 from . import system as parts
 from .system import NODE, System, wait_until
@@ -85,7 +86,7 @@ def test_a_broker_whose_data_is_deleted_loses_nothing(system: System):
         system.wait_for_log(system.recorder, "connected to the broker")
         home.accept(1)
         numbers = list(range(1, 212))
-        stored = lambda: parts.stack.stored(system.db, home.run.hash)[1]  # noqa: E731
+        stored = lambda: judge.in_mongo(system.db, home.run.hash)[1]  # noqa: E731
         wait_until(lambda: stored() == numbers, "everything is stored")
         wait_until(lambda: home.waiting() == (0, 0), "everything is confirmed")
         assert home.metrics.sent_again._value.get() >= 200

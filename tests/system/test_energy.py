@@ -13,16 +13,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raven_sql_writer import energy
-from raven_sql_writer.housekeeping import look_after
-from raven_sql_writer.partitions import Month
-from raven_sql_writer.retention import Retention
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.errors import RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
-from ravensql import readings, rows, schema
+from ravensql import energy, readings, rows, schema
+from ravensql.housekeeping import look_after
+from ravensql.partitions import Month
+from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
 
 from .sql import METER, T0, Db, new_hash, reading
 from .system import NODE

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from raven_mongo_recorder.sink import MongoSink
 from raven_verify.inventory import Accepted, report
-from raven_verify.mongo import MongoStore
 from ravenbus.errors import PoisonError
 from ravenbus.messages import Run
 from ravenmongo import documents
+from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
+from ravenmongo.sink import MongoSink
 
 from .sql import METER, T0, new_hash, reading
 from .system import NODE, System

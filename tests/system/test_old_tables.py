@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from raven_sql_writer.housekeeping import look_after
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.errors import FatalError, PoisonError
 from ravenbus.messages import Run
 from ravensql import schema
+from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
 
 from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
 from .system import NODE

@@ -24,10 +24,6 @@ import pymysql
 import pytest
 import stack
 
-from raven_sql_writer import archives, housekeeping, retention
-from raven_sql_writer.housekeeping import look_after
-from raven_sql_writer.partitions import Month
-from raven_sql_writer.retention import Retention
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import (
@@ -36,7 +32,10 @@ from ravenbus.notifications import (
     Notification,
     PriceCluster,
 )
-from ravensql import rows, schema
+from ravensql import archives, housekeeping, retention, rows, schema
+from ravensql.housekeeping import look_after
+from ravensql.partitions import Month
+from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 
 from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run

@@ -20,7 +20,6 @@ from raven_sql_relay import outbox as module
 from raven_sql_relay.claims import SIZE
 from raven_sql_relay.outbox import SqlOutbox
 from raven_sql_relay.source import RelayMetrics
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.confirming import RESEND_S, Stores
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import Confirmation, Envelope, Reading, Run, decode, decode_reading, encode
@@ -28,6 +27,8 @@ from ravenbus.publisher import Entry
 from ravenbus.topics import Topics
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
+from tests import judge
 from tests.kinds import every_kind
 from tests.unit.ravenbus.fakes import Clock
 
@@ -83,7 +84,7 @@ class RelaySystem(SqlSystem):
 
     def upstream_stored(self, hash_: str) -> list[int]:
         """Return every number that MongoDB upstream has of a run."""
-        return stack.stored(self.db, hash_)[1]
+        return judge.in_mongo(self.db, hash_)[1]
 
     def wait_until_upstream(self, hash_: str, numbers: list[int]) -> None:
         """Wait until MongoDB upstream has exactly these."""

@@ -24,8 +24,6 @@ import pymysql
 import pytest
 import stack
 
-from raven_sql_writer.housekeeping import look_after
-from raven_sql_writer.sink import MysqlSink
 from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
@@ -37,7 +35,10 @@ from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
 from ravenbus.topics import Topics
 from ravensql import schema
+from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
+from tests import judge
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
 from .system import NODE, certificate, wait_until
@@ -94,7 +95,7 @@ def test_what_waits_in_the_session_of_an_older_version_is_stored(sql: SqlSystem)
         answered += isinstance(home.events.get(timeout=30), Published)
     sql.writer.start()
     sql.wait_for_log(sql.writer, "connected to the broker")
-    wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 100, "all is stored")
+    wait_until(lambda: len(judge.in_sql(sql.sql.url, hash_)[1]) == 100, "all is stored")
     sql.wait_for_log(sql.writer, "session drained and ended")
     assert sql.writer.stop() == 0
     assert not session_present()
@@ -158,10 +159,10 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
             topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
             home.publish(topic, encode(reading(hash_, seq)))
         assert back.wait(60), "an hour has passed"
-        wait_until(lambda: len(stack.sql_stored(sql.sql.url, hash_)[1]) == 50, "all is stored")
+        wait_until(lambda: len(judge.in_sql(sql.sql.url, hash_)[1]) == 50, "all is stored")
         stop.set()
         thread.join(30)
-    assert stack.sql_stored(sql.sql.url, hash_)[1] == list(range(1, 51))
+    assert judge.in_sql(sql.sql.url, hash_)[1] == list(range(1, 51))
     assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
     store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
     assert len(store) <= 4, [record.reason for record in store]

@@ -17,13 +17,14 @@ import credentials
 import pytest
 import stack
 
-from raven_sql_writer.housekeeping import look_after
-from raven_sql_writer.partitions import Month
-from raven_sql_writer.retention import Retention
 from ravenbus.messages import Reading, Run, encode
 from ravenbus.notifications import KINDS
 from ravensql import rows, schema
+from ravensql.housekeeping import look_after
+from ravensql.partitions import Month
+from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
+from tests import judge
 from tests.kinds import every_kind
 
 from .sql import METER, T0, Db, SqlSystem, new_hash, reading
@@ -74,8 +75,8 @@ class VerifySystem(SqlSystem):
     def wait_for(self, hash_: str, count: int) -> None:
         wait_until(
             lambda: (
-                len(stack.sql_stored(self.sql.url, hash_)[1]) == count
-                and len(stack.stored(self.db, hash_)[1]) == count
+                len(judge.in_sql(self.sql.url, hash_)[1]) == count
+                and len(judge.in_mongo(self.db, hash_)[1]) == count
             ),
             f"{count} readings are in both stores",
         )
@@ -280,7 +281,7 @@ def test_a_dead_letter_is_not_lost_and_is_replayed_once_its_cause_is_mended(syst
     topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
     system.publish(topic, encode(message))
     wait_until(lambda: system.sql("SELECT 1 FROM dead_letter"), "it is buried")
-    wait_until(lambda: len(stack.stored(system.db, hash_)[1]) == 11, "MongoDB has it")
+    wait_until(lambda: len(judge.in_mongo(system.db, hash_)[1]) == 11, "MongoDB has it")
 
     done = system.verify()
     assert done.status == 0
@@ -451,7 +452,7 @@ def test_what_the_reader_rejected_is_accepted_when_the_limits_are_mended(system:
 
     system.reader.start()
     system.wait_for(hash_, accepted)
-    assert stack.stored(system.db, hash_)[0]["instantaneous_demand"] == rejected
+    assert judge.in_mongo(system.db, hash_)[0]["instantaneous_demand"] == rejected
     ids = [json.loads(line)["id"] for line in letters.splitlines()]
     assert system.letters("remove", *ids).status == 0
     assert buried() == []

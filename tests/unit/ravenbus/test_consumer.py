@@ -11,13 +11,14 @@ from msgspec.structs import replace as replaced
 from tenacity import wait_none
 
 from ravenbus import consumer, retrying
-from ravenbus.consumer import Consumer, Item, Stored
+from ravenbus.consumer import Consumer, Stored
 from ravenbus.errors import FatalError, PoisonError, RetryableError, SlotLostError
 from ravenbus.health import Health
 from ravenbus.messages import (
     Confirmation,
     DeadLetter,
     Envelope,
+    Item,
     Reading,
     Run,
     dead_letter,

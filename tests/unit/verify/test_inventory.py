@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven_verify import words
-from raven_verify.inventory import Accepted, Holding, Known, report, shown
+from raven_verify.inventory import Accepted, identity, report, shown
 from raven_verify.look import Report
-from raven_verify.mongo import _Numbers
-from raven_verify.stores import AT_ONCE, chunks, identity
 from ravenbus.ranges import Range, merged
+from ravenbus.readback import AT_ONCE, Holding, Known, chunks
+from ravenmongo.readback import _Numbers
 
 HASH = "11111111-2222-4333-8444-555555555555"
 KNOWN = Known("winter", "home")

@@ -37,7 +37,7 @@ from ravenbus.health import Health
 from ravenbus.logs import Sparse
 from ravenbus.messages import (
     DeadLetter,
-    Reading,
+    Item,
     Run,
     dead_letter,
     decode,
@@ -82,9 +82,6 @@ BATCH_BYTES = 4 * 2**20
 """A batch of more is stored before it is full: each store needs its bytes several times."""
 
 T = TypeVar("T")
-
-Item = Reading | Run | DeadLetter
-"""What a store keeps."""
 
 
 class Stored(NamedTuple):

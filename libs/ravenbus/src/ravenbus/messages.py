@@ -130,6 +130,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0, le=2**63 - 1, description="bytes of the original")]
 
 
+Item = Reading | Run | DeadLetter
+"""What a store keeps."""
+
+
 DEAD_PAYLOAD_MAX = 8 * 2**20
 """Bytes: a document of MongoDB ends at 16 MiB and base64 adds a third."""
 

@@ -5,7 +5,7 @@ Lists of ranges are in order, and no two of a list could be one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 Range = tuple[int, int]
 """The first number and the last one."""
@@ -20,6 +20,11 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
         else:
             found.append((first, last))
     return found
+
+
+def numbers(ranges: Iterable[Range]) -> Iterator[int]:
+    """Yield each number."""
+    return (number for first, last in ranges for number in range(first, last + 1))
 
 
 def without(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:

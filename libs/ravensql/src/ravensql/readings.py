@@ -84,6 +84,15 @@ def reading(table: str, found: Record) -> Reading:
         raise ContractError("not-json", str(error)) from error
 
 
+def kept(message: Reading) -> Reading:
+    """Return a reading as it comes back from its row; raise PoisonError if no row can hold it."""
+    table, values = rows.reading_row(message)
+    found = dict(zip((*rows.IDENTITY, *rows.COLUMNS[table]), values, strict=True))
+    for name in _TIMES & found.keys():
+        found[name] = found[name] and found[name].replace(tzinfo=UTC)
+    return reading(table, found)
+
+
 def adopt(found: Record, *, node: str, hash_: str, seq: int, meter: str | None) -> None:
     """Give a row of ``instantaneous_demand`` the identity that was made for it.
 

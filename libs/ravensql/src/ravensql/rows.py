@@ -103,7 +103,8 @@ def reading_row(reading: Reading) -> TableRow:
             # What the sink inserts it rolls up in the same transaction.
             exact: dict[str, Any] = {"rolled_up": True}
         case PriceCluster():
-            exact = {"price_per_kwh": _price(notification)}
+            start = notification.start_time
+            exact = {"price_per_kwh": _price(notification), "start_time": start and millis(start)}
         case _:
             return TableRow("notification", (*_identity(reading), reading.kind, _body(reading)))
     claimed = notification.claimed_time

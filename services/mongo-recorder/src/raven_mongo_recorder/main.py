@@ -6,9 +6,9 @@ import threading
 
 from raven_mongo_recorder.ledger import MongoLedger
 from raven_mongo_recorder.settings import RecorderSettings
-from raven_mongo_recorder.sink import MongoSink
 from raven_mongo_recorder.slots import LeasedSlots
 from ravenbus import service, store
+from ravenmongo.sink import MongoSink
 
 NAME = "raven-mongo-recorder"
 

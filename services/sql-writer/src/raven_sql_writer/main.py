@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from raven_sql_writer import housekeeping
-from raven_sql_writer.partitions import Month
-from raven_sql_writer.retention import Retention
 from raven_sql_writer.settings import ArchiveSettings, WriterSettings
-from raven_sql_writer.sink import MysqlSink
 from ravenbus import service, store
 from ravenbus.errors import FatalError, RetryableError
-from ravensql import schema
+from ravensql import housekeeping, schema
+from ravensql.partitions import Month
+from ravensql.retention import Retention
+from ravensql.sink import MysqlSink
 
 log = logging.getLogger(__name__)
 

@@ -9,35 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ravenbus.ranges import Range, common, count, merged, without
+import msgspec
+
+from ravenbus.messages import RunHash, Seq
+from ravenbus.ranges import Range, common, count, without
+from ravenbus.readback import Holding, Known
 
 RECENT: Final = 10_000
 """So many of a run's newest numbers may be on their way from one store to the other."""
-
-
-class Known(NamedTuple):
-    """What a store says of a run: its name and node."""
-
-    name: str
-    node: str
-
-
-class Holding(NamedTuple):
-    """The numbers of a run in a store: in its tables, in its archive, and those there twice."""
-
-    held: list[Range]
-    archived: list[Range]
-    doubled: list[Range]
-
-    @property
-    def present(self) -> list[Range]:
-        """What the store has, wherever."""
-        return merged([*self.held, *self.archived])
-
-    @property
-    def last(self) -> int:
-        """The highest number, 0 for none."""
-        return max((last for _, last in (*self.held[-1:], *self.archived[-1:])), default=0)
 
 
 class Accepted(NamedTuple):
@@ -111,6 +90,23 @@ def report(
             doubled=holding.doubled,
         )
     return RunReport(hash_, known, last, accepted is not None, stores)
+
+
+class _Identity(msgspec.Struct):
+    hash: RunHash
+    seq: Seq
+
+
+_identity = msgspec.json.Decoder(_Identity)
+
+
+def identity(payload: bytes) -> tuple[str, int] | None:
+    """Return hash and number of the reading in a dead letter's payload, None if it is no such."""
+    try:
+        found = _identity.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found.hash, found.seq
 
 
 def recent(found: RunReport) -> list[Range]:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from raven_verify.bus import Buried, Bus, Message
-from raven_verify.stores import Store
-from ravenbus.consumer import Item, read
+from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
-from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.messages import DeadLetter, Item
+from ravenbus.readback import Store, has
 from ravenbus.topics import Topics
-from ravenmongo import documents
 
 STORED_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.3
@@ -98,21 +97,3 @@ class Replay:
             Outcome(one, stored=False, detail=f"{late}is {one.store.service} running?")
             for one in waiting
         ]
-
-
-def has(store: Store, item: Item) -> bool:
-    """Say whether a store has a message, as itself would say of a redelivery."""
-    match item:
-        case Reading(envelope):
-            seq = envelope.seq
-            found = dict(store.readings(envelope.hash, [seq])).get(seq)
-            if found:
-                return (
-                    documents.kept(found).envelope.received
-                    == documents.kept(item).envelope.received
-                )
-            return bool(store.having(envelope.hash, [(seq, seq)]))  # archived
-        case Run():
-            return store.run(item.hash) is not None
-        case DeadLetter():
-            return bool(store.letters_called(item.id))

@@ -6,19 +6,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
 from raven_verify import spool
-from raven_verify.inventory import Accepted, Known, RunReport, recent, report
-from raven_verify.mongo import MongoStore
-from raven_verify.mysql import MysqlStore
-from raven_verify.stores import Choice, Store, chunks, identity
+from raven_verify.inventory import Accepted, RunReport, identity, recent, report
 from ravenbus.errors import PoisonError
 from ravenbus.messages import Reading
-from ravenbus.ranges import Range, common, merged
-from ravenmongo import documents
-from ravensql import rows
+from ravenbus.ranges import Range, common, merged, numbers
+from ravenbus.readback import Choice, Known, Store, chunks
 
 SETTLE_S: Final = 5.0
 """What one store has and the other does not have yet is looked for again for so long."""
@@ -107,28 +105,26 @@ class Look:
                 one.look_again(accepted.get(one.hash))
 
     def _differing(self, one: _Compared) -> list[Range]:
-        """Return the numbers that both stores have and that do not say the same."""
-        mysql = next((s for s in one.stores if isinstance(s, MysqlStore)), None)
-        mongo = next((s for s in one.stores if isinstance(s, MongoStore)), None)
-        if not mysql or not mongo:
-            return []
+        """Return the numbers that several stores have and that do not say the same."""
+        held = [one.holdings[store.name].held for store in one.stores]
+        several = merged(part for a, b in combinations(held, 2) for part in common(a, b))
         found: list[Range] = []
-        both = common(one.holdings[mysql.name].held, one.holdings[mongo.name].held)
-        for chunk in chunks(both):
-            kinds: dict[str, dict[int, Reading]] = defaultdict(dict)
-            for seq, reading in mysql.readings(one.hash, chunk):
-                if reading:
-                    kinds[reading.kind][seq] = reading
-                else:
-                    found.append((seq, seq))
-            for kind, readings in kinds.items():
-                others = dict(mongo.readings(one.hash, list(readings), [kind]))
-                found += [
-                    (seq, seq)
-                    for seq, reading in readings.items()
-                    if not _same(reading, others.get(seq))
-                ]
+        for chunk in chunks(several):
+            said: dict[int, list[Reading | None]] = defaultdict(list)
+            for store, ranges in zip(one.stores, held, strict=True):
+                its = list(numbers(common(ranges, merged((seq, seq) for seq in chunk))))
+                readings = dict(store.readings(one.hash, its))
+                for seq in its:
+                    said[seq].append(self._kept(readings.get(seq)))
+            found += [(seq, seq) for seq, copies in said.items() if not _same(copies)]
         return merged(found)
+
+    def _kept(self, reading: Reading | None) -> Reading | None:
+        """Return of a reading what every store keeps, None if one of them cannot hold it."""
+        try:
+            return reading and reduce(lambda kept, store: store.kept(kept), self._stores, reading)
+        except PoisonError:
+            return None
 
     def _accepted(self) -> dict[str, Accepted]:
         return (spool.accepted(self._state) if self._state else None) or {}
@@ -194,14 +190,6 @@ class _Compared:
         return report(self.hash, self._known, self._accepted, self.holdings, self._dead)
 
 
-def _same(reading: Reading, other: Reading | None) -> bool:
-    """Say whether two stores mean the same; what follows from other values is not compared.
-
-    MySQL does not keep it, so it comes back as we derive it, and not as it was on the bus.
-    """
-    if other is None:
-        return False
-    try:
-        return rows.reading_row(documents.kept(reading)) == rows.reading_row(other)
-    except PoisonError:
-        return False
+def _same(copies: Sequence[Reading | None]) -> bool:
+    """Say whether all are readings, and say the same."""
+    return None not in copies and all(copy == copies[0] for copy in copies)

@@ -16,16 +16,14 @@ from raven_verify import bus, words
 from raven_verify.bus import Bus
 from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
-from raven_verify.mongo import MongoStore
-from raven_verify.mysql import MysqlStore
 from raven_verify.repair import Repair
 from raven_verify.settings import VerifySettings
 from raven_verify.spool import FILE
-from raven_verify.stores import Choice, Store
 from ravenbus import service
 from ravenbus.errors import RavenError
 from ravenbus.messages import encode
 from ravenbus.mqtt import Broker
+from ravenbus.readback import Choice, Store
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS, EXIT_UNAVAILABLE
 from ravenbus.topics import Topics
 
@@ -80,11 +78,7 @@ def _run(name: str, arguments: argparse.Namespace, command: Command) -> int:
         return 0
     try:
         with ExitStack() as stack:
-            stores: list[Store] = []
-            if settings.mysql_url:
-                stores.append(stack.enter_context(closing(MysqlStore(settings.mysql_url))))
-            if settings.mongo_url:
-                stores.append(stack.enter_context(closing(MongoStore(settings.mongo_url))))
+            stores = [stack.enter_context(closing(store)) for store in settings.stores()]
             status = command(settings, stores)
             sys.stdout.flush()
     except RavenError as error:

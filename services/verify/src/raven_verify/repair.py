@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from raven_verify.bus import Buried, Bus, Message
 from raven_verify.inventory import RunReport
-from raven_verify.stores import Store, chunks
 from ravenbus.errors import RetryableError
 from ravenbus.messages import dead_letter_id, encode
 from ravenbus.ranges import Range, common, count, merged, without
+from ravenbus.readback import Store, chunks
 from ravenbus.topics import Topics
 
 STORED_S: Final = 60.0

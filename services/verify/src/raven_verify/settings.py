@@ -8,9 +8,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from ravenbus.readback import Store
 from ravenbus.settings import SECRET, MqttSettings
+from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
+from ravensql.readback import MysqlStore
 from ravensql.settings import MysqlUrl
 
 
@@ -36,6 +39,13 @@ class VerifySettings(MqttSettings, frozen=True, kw_only=True):
             "under way; not set: the highest number in any store counts as accepted"
         ),
     ] = None
+
+    def stores(self) -> Iterator[Store]:
+        """Yield the stores that are set, not connected yet."""
+        if self.mysql_url:
+            yield MysqlStore(self.mysql_url)
+        if self.mongo_url:
+            yield MongoStore(self.mongo_url)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""

@@ -13,11 +13,11 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from raven_sql_writer.energy import PERIODS_S
 from ravenbus.messages import Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravensql import rows
 from ravensql.database import Cursor
+from ravensql.energy import PERIODS_S
 
 FOREIGN_AT_ONCE: Final = 2000
 

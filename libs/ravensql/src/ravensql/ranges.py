@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from raven_sql_writer.partitions import Month
 from ravenbus.ranges import Range, merged
 from ravensql.database import Cursor
+from ravensql.partitions import Month
 
 Identity = tuple[str, int]
 """Hash and seq."""

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any, Final
 
-from raven_verify.inventory import Holding, Known
-from raven_verify.stores import Choice, chunks
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, common, merged
+from ravenbus.readback import Choice, Holding, Known, chunks
 from ravensql import readings, rows, schema
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
@@ -59,7 +58,6 @@ class MysqlStore:
 
     name = "MySQL"
     service = "sql-writer"
-    setting = "MYSQL_URL"
 
     def __init__(self, url: MysqlUrl) -> None:
         self._database = Database(
@@ -103,6 +101,10 @@ class MysqlStore:
                     yield found["seq"], readings.reading(table, found)
                 except ContractError:
                     yield found["seq"], None
+
+    def kept(self, reading: Reading) -> Reading:
+        """Return a reading as its row says it; raise PoisonError if no row can hold it."""
+        return readings.kept(reading)
 
     def run(self, hash_: str) -> Run | None:
         """Return what table ``run_info`` says; it keeps the start to the second."""

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from pymongo import errors
 
-from raven_mongo_recorder import sink as module
-from raven_mongo_recorder.sink import MongoSink
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
+from ravenmongo import sink as module
+from ravenmongo.sink import MongoSink
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 RUN = "11111111-2222-4333-8444-555555555555"

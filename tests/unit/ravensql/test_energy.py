@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raven_sql_writer.energy import PERIODS_S, Register, growth, summed, totals
+from ravensql.energy import PERIODS_S, Register, growth, summed, totals
 
 NOON = datetime(2026, 11, 27, 12)  # noqa: DTZ001 - as MySQL has it
 WH = Decimal("0.001")

@@ -23,12 +23,11 @@ from tenacity import (
     wait_fixed,
 )
 
-from raven_sql_writer import archives, digests, energy, partitions, ranges, rollups
-from raven_sql_writer.partitions import Month
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import now
-from ravensql import rows, schema
+from ravensql import archives, digests, energy, partitions, ranges, rollups, rows, schema
 from ravensql.database import Cursor, sorted_errors
+from ravensql.partitions import Month
 from ravensql.settings import MysqlUrl
 
 AT_ONCE: Final = 1000

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from raven_sql_writer import archives
+from ravensql import archives
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["", "\\N", "\\\\N", "N", "NULL", '"', '""', ",", "\r", "\n", "\r\n", "\0", "\x85\u2028", "\\n"]

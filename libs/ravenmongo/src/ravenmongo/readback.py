@@ -12,12 +12,11 @@ from functools import cached_property
 from heapq import merge
 from typing import Any, Final
 
-from raven_verify.inventory import Holding, Known
-from raven_verify.stores import Choice, chunks
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, merged
+from ravenbus.readback import Choice, Holding, Known, chunks
 from ravenmongo import database, documents
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
@@ -34,7 +33,6 @@ class MongoStore:
 
     name = "MongoDB"
     service = "mongo-recorder"
-    setting = "MONGO_URL"
 
     def __init__(self, url: MongoUrl) -> None:
         self._url = url
@@ -82,13 +80,18 @@ class MongoStore:
             for one in self._some(kind, hash_, chunk, {"seq": 1})
         )
 
-    def readings(
-        self, hash_: str, seqs: Sequence[int], kinds: Iterable[str] = KINDS
-    ) -> Iterator[tuple[int, Reading | None]]:
-        """Yield what is in the collections of the kinds."""
-        for kind in kinds:
-            for document in self._some(kind, hash_, seqs):
-                yield int(document["seq"]), _reading(document)
+    def readings(self, hash_: str, seqs: Sequence[int]) -> Iterator[tuple[int, Reading | None]]:
+        """Yield what is in the collections."""
+        wanted = set(seqs)
+        for kind in KINDS:
+            for document in self._some(kind, hash_, wanted) if wanted else ():
+                seq = int(document["seq"])
+                wanted.discard(seq)
+                yield seq, _reading(document)
+
+    def kept(self, reading: Reading) -> Reading:
+        """Return a reading as its document says it."""
+        return documents.kept(reading)
 
     def run(self, hash_: str) -> Run | None:
         """Return what was announced of a run."""

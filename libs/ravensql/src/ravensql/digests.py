@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from raven_sql_writer.partitions import Month
-from raven_sql_writer.ranges import Identity
 from ravensql import rows
 from ravensql.database import Cursor
+from ravensql.partitions import Month
+from ravensql.ranges import Identity
 
 AT_ONCE: Final = 4096
 """Readings of a page; their digests fit into a BLOB."""

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from raven_sql_writer import digests, energy, housekeeping, ranges, rollups
-from raven_sql_writer.ranges import Identity
-from ravenbus.consumer import Item, Stored
+from ravenbus.consumer import Stored
 from ravenbus.errors import PoisonError
-from ravenbus.messages import DeadLetter, Reading, Run
-from ravensql import rows, schema
+from ravenbus.messages import DeadLetter, Item, Reading, Run
+from ravensql import digests, energy, housekeeping, ranges, rollups, rows, schema
 from ravensql.database import Cursor, Database
+from ravensql.ranges import Identity
 from ravensql.settings import MysqlUrl
 
 LOOKED_UP_AT_ONCE: Final = 500

@@ -13,11 +13,10 @@ from datetime import datetime
 from itertools import count
 from typing import Final
 
-from raven_sql_writer import energy, partitions, rollups
-from raven_sql_writer.retention import Retention
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import now
-from ravensql import schema
+from ravensql import energy, partitions, rollups, schema
+from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from ravenbus.consumer import Item, Stored
+from ravenbus.consumer import Stored
 from ravenbus.errors import PoisonError
-from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenmongo import documents as mapping
 from ravenmongo.database import Document, client, database, sorted_errors

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from raven_sql_writer.partitions import AHEAD, LONGEST, Month, due, missing
+from ravensql.partitions import AHEAD, LONGEST, Month, due, missing
 
 TODAY = datetime(2026, 11, 23, tzinfo=UTC)
 

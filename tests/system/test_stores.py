@@ -1,0 +1,175 @@
+"""Each store's package writes and reads back the same: MySQL, MongoDB, and one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from raven_verify.look import Look, Wanted
+from ravenbus.consumer import Sink
+from ravenbus.errors import PoisonError
+from ravenbus.messages import DeadLetter, Reading, Run, dead_letter
+from ravenbus.readback import Choice, Known, Store, has
+from ravenmongo.readback import MongoStore
+from ravenmongo.settings import MongoUrl
+from ravenmongo.sink import MongoSink
+from ravensql.readback import MysqlStore
+from ravensql.settings import MysqlUrl
+from ravensql.sink import MysqlSink
+from tests.kinds import every_kind
+from tests.memory import Memory
+
+from .sql import METER, T0, Db, new_hash, reading
+from .system import NODE, System
+
+FINE = timedelta(microseconds=123456)
+
+
+class Both(NamedTuple):
+    """The two sides of a store."""
+
+    sink: Sink
+    store: Store
+
+
+@pytest.fixture
+def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Both]]:
+    with ExitStack() as stack:
+
+        def mysql() -> Both:
+            db: Db = request.getfixturevalue("db")
+            url = MysqlUrl(db.url)
+            return Both(MysqlSink(url), MysqlStore(url))
+
+        def mongo() -> Both:
+            system = stack.enter_context(closing(System(tmp_path)))
+            if system.mongo:
+                system.mongo.start()
+            return Both(MongoSink(system.mongo_url), MongoStore(MongoUrl(system.mongo_url)))
+
+        def memory() -> Both:
+            both = Memory()
+            return Both(both, both)
+
+        def open_(name: str) -> Both:
+            both = {"MySQL": mysql, "MongoDB": mongo, "memory": memory}[name]()
+            for side in both:
+                stack.enter_context(closing(side))
+            both.sink.prepare()
+            return both
+
+        yield open_
+
+
+EACH = pytest.mark.parametrize("name", ["MySQL", "MongoDB", "memory"])
+
+
+def of_every_kind(hash_: str) -> list[Reading]:
+    """Return readings of every kind whose times are finer than a store may keep."""
+    found = []
+    for seq, notification in enumerate(every_kind(), 1):
+        fine: dict[str, Any] = {"time": notification.time and notification.time + FINE}
+        if getattr(notification, "start_time", None):
+            fine["start_time"] = T0 + FINE
+        envelope = reading(hash_, seq, received=T0 + seq * FINE).envelope
+        found.append(Reading(envelope, msgspec.structs.replace(notification, **fine)))
+    return found
+
+
+@EACH
+def test_a_reading_comes_back_as_the_store_says_that_it_keeps_it(opened, name: str):
+    """Of every kind, to the store's precision; what it keeps it keeps as it is."""
+    sink, store = opened(name)
+    hash_ = new_hash()
+    written = of_every_kind(hash_)
+    assert sink.store(written) == (len(written), 0)
+    found = dict(store.readings(hash_, [one.envelope.seq for one in written]))
+    assert found == {one.envelope.seq: store.kept(one) for one in written}
+    for one in found.values():
+        assert one
+        assert store.kept(one) == one
+        assert has(store, one)
+    for one in written:
+        assert abs(store.kept(one).envelope.received - one.envelope.received) < timedelta(seconds=1)
+        assert has(store, one), "a redelivery is known as such"
+        other = msgspec.structs.replace(one.envelope, received=T0 - timedelta(days=1))
+        assert not has(store, Reading(other, one.notification))
+
+
+@EACH
+def test_the_numbers_of_a_run_come_back_as_ranges(opened, name: str):
+    """With their gaps, and however far apart they are."""
+    sink, store = opened(name)
+    hash_, other = new_hash(), new_hash()
+    seqs = [*range(1, 13), 100, 101, 2**62]
+    batch = [reading(hash_, seq) for seq in seqs]
+    assert sink.store([*batch, reading(other, 7)]) == (len(seqs) + 1, 0)
+    assert sink.store(batch) == (0, len(seqs))
+    holding = store.holding(hash_)
+    assert holding == ([(1, 12), (100, 101), (2**62, 2**62)], [], [])
+    assert holding.last == 2**62
+    assert store.having(hash_, [(10, 14), (101, 105)]) == [(10, 12), (101, 101)]
+    assert store.runs() == dict.fromkeys((hash_, other), Known("r", NODE))
+    assert not store.passes_over(hash_)
+    assert store.holding(new_hash()) == ([], [], [])
+    assert dict(store.readings(hash_, [13, 14])) == {}
+
+
+@EACH
+def test_a_run_and_dead_letters_come_back(opened, name: str):
+    """Letters oldest first, by reason, service, time and the beginning of an id."""
+    sink, store = opened(name)
+    run = Run(node=NODE, run="r", hash=new_hash(), started=T0.replace(microsecond=0), meter=METER)
+    letters = [_letter(number) for number in range(4)]
+    assert store.run(run.hash) is None
+    assert not has(store, run)
+    assert sink.store([run, *reversed(letters)]) == (5, 0)
+    assert store.run(run.hash) == run
+    assert has(store, run)
+    assert [one.id for one in store.letters(Choice())] == [one.id for one in letters]
+    assert list(store.letters(Choice(reason="even"))) == letters[::2]
+    assert list(store.letters(Choice(service="reader"))) == []
+    assert list(store.letters(Choice(since=letters[2].at))) == letters[2:]
+    assert store.letters_called(letters[1].id[:12]) == [letters[1]]
+    assert has(store, letters[1])
+    store.remove(letters[1].id)
+    assert not has(store, letters[1])
+    assert list(store.letters(Choice())) == [letters[0], *letters[2:]]
+
+
+def _letter(number: int) -> DeadLetter:
+    reason = "odd" if number % 2 else "even"
+    at = T0 + timedelta(hours=number)
+    return dead_letter("sql-writer", f"t/{number}", b"{}", at, PoisonError(reason, "why"))
+
+
+def test_a_store_that_nobody_knows_is_compared_like_the_others(opened):
+    """Three stores: what one of them lacks, and what it says otherwise, is found by its number."""
+    every = [opened(name) for name in ("MySQL", "MongoDB", "memory")]
+    stores = [both.store for both in every]
+    third = stores[2]
+    assert isinstance(third, Memory)
+    hash_ = new_hash()
+    written = of_every_kind(hash_)
+    for sink, _ in every:
+        sink.store(written)
+    (run,) = Look(stores, None).look(Wanted()).runs
+    assert run.complete
+    assert list(run.stores) == ["MySQL", "MongoDB", "memory"]
+    changed = msgspec.structs.replace(written[3].envelope, run="another")
+    third.items[hash_][4] = Reading(changed, written[3].notification)
+    del third.items[hash_][9]
+    settled = Look(stores, None, clock=iter(range(0, 1000, 10)).__next__, sleep=lambda _: None)
+    (run,) = settled.look(Wanted()).runs
+    assert run.differing == [(4, 4)]
+    assert {name: store.lacking for name, store in run.stores.items()} == {
+        "MySQL": [],
+        "MongoDB": [],
+        "memory": [(9, 9)],
+    }
