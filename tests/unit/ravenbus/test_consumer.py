@@ -222,6 +222,55 @@ def test_batches_are_stored_then_acknowledged_in_arrival_order(monkeypatch):
     assert bench.broker.connections[0].subscribed == Topics().stored()
 
 
+def test_a_batch_to_which_nothing_more_can_come_does_not_wait(monkeypatch):
+    """A broker that has ten messages under way sends no more before they are acknowledged."""
+    bench = started(monkeypatch)
+    waits = 0
+
+    def sending(connection: FakeConnection) -> None:
+        def turn() -> None:
+            nonlocal waits
+            acknowledged, rest = len(connection.acknowledged), connection.events.empty()
+            if acknowledged == 100:
+                bench.stop.set()
+            elif rest and acknowledged % 10 == 0 and len(bench.sink.numbers) == acknowledged:
+                if bench.counts()["received"] == acknowledged:
+                    for seq in range(acknowledged + 1, acknowledged + 11):
+                        connection.events.put(message(seq))
+                else:
+                    waits += 1
+                    bench.clock.now += 1
+
+        connection.on_turn = turn
+
+    bench.broker._prepare = [sending]
+    bench.go()
+    assert bench.sink.batches == [10] * 10
+    assert waits == 1, "only until it is known"
+
+
+def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
+    """Messages that come one by one are no window, however regularly they come."""
+    bench = started(monkeypatch)
+    seqs = iter(range(1, 101))
+
+    def streaming(connection: FakeConnection) -> None:
+        def turn() -> None:
+            if connection.events.empty():
+                bench.clock.now += 0.05
+                seq = next(seqs, None)
+                if seq:
+                    connection.events.put(message(seq))
+                elif len(connection.acknowledged) == 100:
+                    bench.stop.set()
+
+        connection.on_turn = turn
+
+    bench.broker._prepare = [streaming]
+    bench.go()
+    assert min(bench.sink.batches[:-1]) >= 10
+
+
 def test_nothing_is_acknowledged_before_the_store_has_committed(monkeypatch):
     """However often the store is away, the acknowledgement waits for the commit."""
     bench = started(monkeypatch, message(1), message(2))

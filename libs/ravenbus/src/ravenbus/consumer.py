@@ -116,6 +116,36 @@ class _LostError(Exception):
         self.lost = lost
 
 
+class _Burst:
+    """How many messages a broker has under way at most, where that is less than a batch.
+
+    It shows when nothing came to a batch for a while, and the next message comes as soon as that
+    batch is acknowledged.
+    """
+
+    def __init__(self, while_s: float) -> None:
+        self.size: int | None = None
+        """Nothing more comes to a batch of so many; None if that is not known."""
+        self._while_s = while_s
+        self._ended: int | None = None
+        self._last_at = self._stored_at = float("-inf")
+
+    def came(self, now: float, *, first: bool) -> None:
+        """Hear of a message, which may be the first of a batch."""
+        if first:
+            self.size = self._ended if now - self._stored_at <= self._while_s else None
+        self._last_at = now
+
+    def ends(self, now: float, count: int) -> None:
+        """Hear that a batch is stored that has room for more."""
+        is_all = count == self.size or now - self._last_at >= self._while_s
+        self._ended = count if is_all else None
+
+    def stored(self, now: float) -> None:
+        """Hear that the batch is acknowledged."""
+        self._stored_at = now
+
+
 @dataclass
 class _Intake:
     """One connection and what it has brought; a message never outlives its connection."""
@@ -123,6 +153,7 @@ class _Intake:
     slot: Slot
     connection: Connection
     events: Events
+    burst: _Burst
     shared: bool = False
     pending: list[Received] = field(default_factory=list)
     pending_bytes: int = 0
@@ -212,7 +243,7 @@ class Consumer:
     def _open(self, slot: Slot) -> _Intake:
         slot.require()
         events: Events = SimpleQueue()
-        return _Intake(slot, slot.connect(events), events)
+        return _Intake(slot, slot.connect(events), events, _Burst(self._flush_after_s / 2))
 
     def _serve(self, intake: _Intake) -> None:
         """Store what one connection brings until a stop, then leave the group if it goes on."""
@@ -344,8 +375,10 @@ class Consumer:
             event = None if alive else NETWORK_ENDED
         match event:
             case Received():
+                now = self._clock()
+                intake.burst.came(now, first=not intake.pending)
                 if not intake.pending:
-                    intake.flush_at = self._clock() + self._flush_after_s
+                    intake.flush_at = now + self._flush_after_s
                 intake.pending.append(event)
                 intake.pending_bytes += len(event.payload)
                 self._metrics.received.inc()
@@ -354,9 +387,13 @@ class Consumer:
                 raise _LostError(Lost(detail, taken_over=False))
             case Lost():
                 raise _LostError(event)
-        full = len(intake.pending) >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
-        if full or self._clock() >= intake.flush_at:
+        count = len(intake.pending)
+        full = count >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
+        is_all = count == intake.burst.size and intake.events.empty()
+        if full or is_all or self._clock() >= intake.flush_at:
+            intake.burst.ends(self._clock(), count)
             self._flush(intake)
+            intake.burst.stored(self._clock())
         if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
             self._confirm(intake)
         return event is not None
