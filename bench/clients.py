@@ -109,9 +109,9 @@ class _Timed(SpoolOutbox):
         self.first = self.last = 0.0
         self._ended = ended
 
-    def take(self, after: int, limit: int) -> list[Entry]:
+    def entries(self, after: int, limit: int) -> list[Entry]:
         self.first = self.first or time.perf_counter()
-        return super().take(after, limit)
+        return super().entries(after, limit)
 
     def taken(self, keys: list[int]) -> None:
         super().taken(keys)
@@ -138,7 +138,7 @@ def send(url: str, spool: str) -> None:
 def _entries(spool: str) -> list[Entry]:
     outbox = SpoolOutbox(Path(spool), metrics=PublisherMetrics())
     count, _ = outbox.depth()
-    entries = outbox.take(0, count)
+    entries = outbox.entries(0, count)
     outbox.close()
     return entries
 

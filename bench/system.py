@@ -92,7 +92,7 @@ def filled_spool(path: Path, count: int, seed: int) -> None:
 def readings_in(spool: Path) -> list[Reading]:
     """Return the readings in a spool."""
     outbox = SpoolOutbox(spool, metrics=PublisherMetrics())
-    found = [decode_reading(entry.payload) for entry in outbox.take(0, outbox.depth()[0])]
+    found = [decode_reading(entry.payload) for entry in outbox.entries(0, outbox.depth()[0])]
     outbox.close()
     return found
 

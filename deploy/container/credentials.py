@@ -73,6 +73,7 @@ RELAY_RIGHTS: Final = {
         "CREATE, UPDATE",
     ),
     **dict.fromkeys(("relay", "relay_run", "relay_store", "dead_letter"), "CREATE, INSERT, UPDATE"),
+    "relay_waiting": "CREATE, INSERT, UPDATE, DELETE",
 }
 """The marks of readings that are sent, and its own tables.
 

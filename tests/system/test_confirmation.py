@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus import notifications as n
-from ravenbus.confirming import Listener
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Broker
@@ -39,9 +38,7 @@ class Home:
         )
         broker = Broker(MqttUrl(system.broker.url(NODE)), "home")
         self.publisher = Publisher(broker, self.outbox, Health(), self.metrics)
-        self.publisher.subscribe(
-            topics.confirmation(NODE, "+"), Listener(topics, self.outbox.confirm)
-        )
+        self.publisher.hear_stores(topics, NODE)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
         self.thread.start()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +20,14 @@ from raven_sql_relay import outbox as module
 from raven_sql_relay.claims import SIZE
 from raven_sql_relay.outbox import SqlOutbox
 from raven_sql_relay.source import RelayMetrics
-from ravenbus.confirming import RESEND_S, Stores
+from ravenbus import resending
+from ravenbus.confirming import Stores
 from ravenbus.errors import FatalError, RetryableError
+from ravenbus.health import Health
 from ravenbus.messages import Confirmation, Envelope, Reading, Run, decode, decode_reading, encode
 from ravenbus.publisher import Entry
+from ravenbus.ranges import merged
+from ravenbus.resending import PATIENCE_S, TURN_S
 from ravenbus.topics import Topics
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
@@ -36,6 +40,7 @@ from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, 
 from .system import NODE, Client, wait_until
 
 MANY = 10_000
+PATIENCE_TURNS = int(PATIENCE_S / TURN_S)
 
 
 class RelaySystem(SqlSystem):
@@ -335,7 +340,9 @@ def new_outbox(db: Db) -> Iterator[Callable[..., SqlOutbox]]:
 
     def new(**options: Any) -> SqlOutbox:
         url, metrics = MysqlUrl(db.url), RelayMetrics()
-        made.append(SqlOutbox(url, Topics(), metrics, upstream="mqtt://up", node=NODE, **options))
+        made.append(
+            SqlOutbox(url, Topics(), metrics, **{"upstream": "mqtt://up"} | options, node=NODE)
+        )
         return made[-1]
 
     yield new
@@ -357,10 +364,12 @@ class Connection:
     def __init__(self, outbox: SqlOutbox) -> None:
         self.outbox = outbox
         self.after = 0
+        outbox.begin()
 
     def take(self) -> list[Entry]:
         """Return the next entries, those of readings only."""
-        entries = self.outbox.take(self.after, 500)
+        self.outbox.tend()
+        entries = self.outbox.entries(self.after, 500)
         if entries:
             self.after = entries[-1].key
         self.outbox.taken([e.key for e in entries if "/reading/" not in e.topic])
@@ -419,7 +428,7 @@ def test_a_row_is_marked_by_its_puback_alone(db: Db, sink: MysqlSink, outbox: Sq
     sink.store([reading(new_hash(), seq) for seq in range(1, 6)])
     first = Connection(outbox).take_all()
     outbox.taken(keys(first)[:2])
-    outbox.keep(keys(first)[2:3])
+    outbox.kept(keys(first)[2:3])
     connection = Connection(outbox)
     again = connection.take_all()
     assert sorted(seqs(first)) == [1, 2, 3, 4, 5]
@@ -429,7 +438,7 @@ def test_a_row_is_marked_by_its_puback_alone(db: Db, sink: MysqlSink, outbox: Sq
     outbox.taken(keys(again)[1:])
     kept = connection.take_all()
     assert seqs(kept) == seqs(first[2:3])
-    outbox.keep(keys(kept))
+    outbox.kept(keys(kept))
     assert connection.take_all() == []
     marks = db("SELECT relayed, COUNT(*) FROM instantaneous_demand GROUP BY relayed")
     assert dict(marks) == {1: 4, 0: 1}
@@ -504,6 +513,25 @@ def test_two_outboxes_have_no_row_in_common(
     assert set(seqs(first)) | set(seqs(second)) == set(range(1, 4 * SIZE))
 
 
+def test_relays_of_one_database_send_to_one_broker(
+    sink: MysqlSink, new_outbox: Callable[..., SqlOutbox]
+):
+    """A second one with another upstream is refused, for as long as any other relay works."""
+    sink.store([reading(new_hash(), 1)])
+    one, two, other = new_outbox(), new_outbox(), new_outbox(upstream="mqtt://elsewhere")
+    for outbox in (one, two):
+        outbox.entries(0, 1)
+    with pytest.raises(FatalError, match="sends this database's rows to mqtt://up, and each"):
+        other.entries(0, 1)
+    one.close()
+    two._turn_at = 0
+    two.tend()
+    with pytest.raises(FatalError, match="sends this database's rows to mqtt://up, and each"):
+        other.entries(0, 1)
+    two.close()
+    assert other.entries(0, 1)
+
+
 def test_a_connection_that_was_lost_to_the_database_sends_nothing_twice(
     db: Db, sink: MysqlSink, outbox: SqlOutbox
 ):
@@ -551,19 +579,19 @@ def test_what_nobody_takes_is_tried_a_block_at_a_time(db: Db, sink: MysqlSink, o
     sink.store([reading(hash_, seq) for seq in range(1, 3 * SIZE)])
     connection = Connection(outbox)
     while found := connection.take():
-        outbox.keep(keys(found))
+        outbox.kept(keys(found))
     tried: list[int] = []
     for _ in range(5):
         connection, before = Connection(outbox), len(tried)
         while found := connection.take():
             tried += seqs(found)
-            outbox.keep(keys(found))
+            outbox.kept(keys(found))
         assert len(tried) - before <= SIZE
     assert set(tried) == set(range(1, 3 * SIZE))
     connection = Connection(outbox)
     while found := connection.take():
         outbox.taken(keys(found))
-    outbox.take(connection.after, 1)
+    outbox.tend()
     taken = db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1")
     assert taken >= ((SIZE,),), "once somebody takes them the rest follows"
 
@@ -575,10 +603,10 @@ def test_a_run_is_sent_before_its_readings_and_again_when_its_meter_is_known(
     hash_ = new_hash()
     began = Run(node=NODE, run="r", hash=hash_, started=T0)
     sink.store([began, reading(hash_, 1, meter=None)])
-    first = outbox.take(0, 500)
+    first = outbox.entries(0, 500)
     outbox.taken(keys(first))
     sink.store([reading(hash_, 2)])
-    second = outbox.take(first[-1].key, 500)
+    second = outbox.entries(first[-1].key, 500)
     runs = [decode(entries[0].payload, Run) for entries in (first, second)]
     assert [entries[0].topic for entries in (first, second)] == [f"raven/v1/{NODE}/run"] * 2
     assert [r.meter for r in runs] == [None, METER]
@@ -590,10 +618,10 @@ def test_an_older_or_newer_database_is_not_touched(db: Db, outbox: SqlOutbox):
     outbox._database.close()
     db("DELETE FROM schema_version WHERE version > 1")
     with pytest.raises(RetryableError, match="start a raven-sql-writer"):
-        outbox.take(0, 1)
+        outbox.entries(0, 1)
     db("INSERT INTO schema_version (version, name) VALUES (99, 'later')")
     with pytest.raises(FatalError, match="run a newer one"):
-        outbox.take(0, 1)
+        outbox.entries(0, 1)
 
 
 def test_every_kind_comes_back_from_its_row_as_it_was(sink: MysqlSink, outbox: SqlOutbox):
@@ -612,55 +640,176 @@ def test_every_kind_comes_back_from_its_row_as_it_was(sink: MysqlSink, outbox: S
 
 
 def confirm(outbox: SqlOutbox, store: str, hash_: str, *ranges: tuple[int, int]) -> None:
-    outbox.confirm(Confirmation(node=NODE, store=store, runs={hash_: list(ranges)}))
+    outbox.confirmed(Confirmation(node=NODE, store=store, runs={hash_: list(ranges)}))
 
 
 def relayed(db: Db) -> list[int | None]:
     return [mark for (mark,) in db("SELECT relayed FROM instantaneous_demand ORDER BY seq")]
 
 
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
+        monkeypatch.setattr(module, pause, 0)
+
+
 def test_a_row_is_marked_when_every_store_upstream_has_it(
     db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
 ):
-    """What was taken and no store confirmed is sent again, as soon as the store is there."""
-    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
-        monkeypatch.setattr(module, pause, 0)
+    """What was taken, and a store has passed over, is sent again; nothing else is."""
+    at_once(monkeypatch)
     clock, hash_ = Clock(), new_hash()
-    sink.store([reading(hash_, seq) for seq in range(1, 6)])
     outbox = new_outbox(clock=clock)
     connection = Connection(outbox)
+
+    def after(turns: int) -> list[int]:
+        found = []
+        for _ in range(turns):
+            clock.now += TURN_S
+            entries = connection.take_all()
+            outbox.taken(keys(entries))
+            found += seqs(entries)
+        return found
+
+    sink.store([reading(hash_, seq) for seq in range(1, 6)])
     confirm(outbox, "raven-mongo-recorder", hash_)
     outbox.taken(keys(connection.take_all()))
     assert relayed(db) == [None] * 5
     confirm(outbox, "raven-mongo-recorder", hash_, (1, 2), (5, 10**12))
     assert connection.take_all() == []
     assert relayed(db) == [1, 1, None, None, 1]
-    clock.now += RESEND_S + 1
-    again = connection.take_all()
-    assert relayed(db) == [1, 1, 0, 0, 1]
-    confirm(outbox, "raven-mongo-recorder", hash_)
-    again += connection.take_all()
-    assert seqs(again) == [3, 4]
-    outbox.taken(keys(again))
+    after(1)
+    sink.store([reading(hash_, 6)])
+    assert after(1) == [6]
+    confirm(outbox, "raven-mongo-recorder", hash_, (6, 6))
+    again = after(PATIENCE_TURNS + 1)
+    assert sorted(again) == [3, 4], "the store has confirmed what was sent after them"
+    assert outbox._metrics.sent_again._value.get() == 2
     confirm(outbox, "raven-mongo-recorder", hash_, (3, 4))
-    connection.take_all()
-    assert relayed(db) == [1] * 5
+    assert after(10 * PATIENCE_TURNS) == []
+    assert relayed(db) == [1] * 6
 
     another = new_outbox(clock=clock)
-    sink.store([reading(hash_, seq) for seq in range(6, 9)])
+    sink.store([reading(hash_, seq) for seq in range(7, 10)])
     connection = Connection(another)
     found = connection.take_all()
     another.taken(keys(found))
     connection.take_all()
-    assert relayed(db)[5:] == [None] * 3, "another relay knows of the store"
+    assert relayed(db)[6:] == [None] * 3, "another relay knows of the store"
+
+
+class Upstream:
+    """A broker upstream and stores with a queue each, which take so many readings in a turn."""
+
+    def __init__(self, outbox: SqlOutbox, clock: Clock, sink: MysqlSink, *names: str) -> None:
+        self.outbox, self.clock, self.sink = outbox, clock, sink
+        self.hash = new_hash()
+        self.connection = Connection(outbox)
+        self.queues: dict[str, deque[int]] = {name: deque() for name in names}
+        self.stored: dict[str, Counter[int]] = {name: Counter() for name in names}
+        self.inserted = 0
+        for name in names:
+            confirm(outbox, name, self.hash)
+
+    def turn(self, new: int, **capacity: int) -> list[int]:
+        """Let a turn pass in which rows come and stores take; return what is sent."""
+        self.clock.now += TURN_S
+        numbers = range(self.inserted + 1, self.inserted + new + 1)
+        self.sink.store([reading(self.hash, seq) for seq in numbers])
+        self.inserted += new
+        found = self.connection.take_all()
+        self.outbox.taken(keys(found))
+        for name, queue in self.queues.items():
+            queue.extend(seqs(found))
+            taken = [queue.popleft() for _ in range(min(len(queue), capacity.get(name, 0)))]
+            self.stored[name].update(taken)
+            ranges = merged((seq, seq) for seq in taken)
+            if ranges:
+                confirm(self.outbox, name, self.hash, *ranges)
+        return seqs(found)
+
+
+def test_a_store_that_is_gone_costs_the_others_nothing(
+    db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """Rows that lack it alone are parked, and none is sent twice; when it is back it gets all."""
+    at_once(monkeypatch)
+    monkeypatch.setattr(module, "WAITING_MAX", 400)
+    clock = Clock()
+    outbox = new_outbox(clock=clock)
+    those = Upstream(outbox, clock, sink, "here", "gone")
+    sent = [seq for _ in range(60) for seq in those.turn(20, here=100)]
+    assert sorted(sent) == list(range(1, 1201)), "each once, more than may wait in memory"
+    assert set(those.stored["here"].values()) == {1}
+    marks = Counter(relayed(db))
+    assert marks[3] >= 900
+    assert not marks[1]
+
+    those.queues["gone"].clear()  # its session has expired
+    restarted = new_outbox(clock=clock)
+    outbox.close()
+    those.outbox, those.connection = restarted, Connection(restarted)
+    for _ in range(60):
+        those.turn(1, here=400, gone=400)
+    assert set(those.stored["gone"]) == set(range(1, those.inserted + 1))
+    assert max(those.stored["gone"].values()) <= 2
+    assert set(relayed(db)[:1200]) == {1}
+    assert db("SELECT COUNT(*) FROM relay_waiting") == ((0,),)
+
+
+def test_after_an_outage_nothing_is_sent_again_that_waits_in_a_queue(
+    db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """Of two stores one was away: it works off its queue, its confirmations settle what is parked."""
+    at_once(monkeypatch)
+    clock = Clock()
+    outbox = new_outbox(clock=clock)
+    those = Upstream(outbox, clock, sink, "here", "away")
+    for _ in range(60):
+        those.turn(20, here=100)
+    distance = 1200
+    while distance > 20:
+        those.turn(20, here=100, away=50)
+        assert distance - len(those.queues["away"]) >= 0.8 * 30, "it falls as fast as it can"
+        distance = len(those.queues["away"])
+    for _ in range(PATIENCE_TURNS):
+        those.turn(0, here=100, away=50)
+    for stored in those.stored.values():
+        assert stored == Counter(range(1, those.inserted + 1)), "each once"
+    those.turn(0)
+    assert set(relayed(db)) == {1}
+
+
+def test_a_store_that_is_gone_for_good_is_forgotten(
+    db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+):
+    """After a day it is said, after thirty nothing waits for it, not even what was parked."""
+    at_once(monkeypatch)
+    monkeypatch.setattr(resending, "DAY_TURNS", 40)
+    clock, health = Clock(), Health()
+    outbox = new_outbox(clock=clock, health=health)
+    those = Upstream(outbox, clock, sink, "here", "gone")
+    for _ in range(45):
+        those.turn(1, here=9)
+    assert "gone has confirmed nothing for 1 d" in health.problems()["stores"]
+    assert db("SELECT COUNT(*) > 0 FROM relay_waiting") == ((1,),)
+    for _ in range(40 * 30):
+        those.turn(0, here=9)
+    those.turn(1, here=9)
+    those.turn(0)
+    assert "stores" not in health.problems()
+    assert set(relayed(db)) == {1}
+    assert db("SELECT COUNT(*) FROM relay_waiting") == ((0,),)
+    those.turn(1, gone=100)
+    those.turn(1, here=100)
+    those.turn(0)
+    assert relayed(db)[-1] is None, "it is waited for again as soon as it confirms anything"
 
 
 def test_a_store_that_is_named_is_waited_for(
     db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
 ):
     """It need not have said a word, others do not count, and few rows wait in memory."""
-    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
-        monkeypatch.setattr(module, pause, 0)
+    at_once(monkeypatch)
     monkeypatch.setattr(module, "WAITING_MAX", 3)
     hash_ = new_hash()
     sink.store([reading(hash_, seq) for seq in range(1, 6)])
@@ -681,8 +830,7 @@ def test_a_store_that_is_slower_than_the_relay_gets_everything_once(
     sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
 ):
     """Rows that wait in its session are not sent again because others were sent after them."""
-    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
-        monkeypatch.setattr(module, pause, 0)
+    at_once(monkeypatch)
     monkeypatch.setattr(module, "WAITING_MAX", SIZE)
     hash_, count = new_hash(), 6 * SIZE
     for start in range(1, count + 1, SIZE):
@@ -703,8 +851,7 @@ def test_a_row_does_not_wait_for_the_confirmation_of_its_neighbour(
     sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
 ):
     """What is inserted while a store is away goes to the broker at once."""
-    for pause in ("POLL_S", "MARK_AFTER_S", "FROM_START_S"):
-        monkeypatch.setattr(module, pause, 0)
+    at_once(monkeypatch)
     hash_ = new_hash()
     outbox = new_outbox(stores=Stores("away"), clock=Clock())
     connection = Connection(outbox)

@@ -196,4 +196,7 @@ def test_an_account_of_mysql_writes_what_is_its_own(tmp_path: Path, make):
     assert relay[0] == "REVOKE IF EXISTS ALL ON raven.* FROM 'sql-relay'@'%';"
     assert "GRANT SELECT ON raven.* TO 'sql-relay'@'%';" in relay
     written = {line.split(" ON raven.")[1].split()[0] for line in relay if "UPDATE" in line}
-    assert written == {*COLUMNS, "relay", "relay_run", "relay_store", "dead_letter"}
+    assert written == {
+        *COLUMNS,
+        *("relay", "relay_run", "relay_store", "relay_waiting", "dead_letter"),
+    }

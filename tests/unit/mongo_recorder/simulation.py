@@ -28,7 +28,7 @@ from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus import consumer as consumer_module
 from ravenbus import publisher as publisher_module
-from ravenbus.confirming import Listener, Stores
+from ravenbus.confirming import Stores
 from ravenbus.consumer import Consumer, Stored
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
@@ -533,9 +533,9 @@ class PointedOutbox(SpoolOutbox):
         super().taken(keys)
         self.world.point()
 
-    def confirm(self, said: Confirmation) -> None:
+    def confirmed(self, said: Confirmation) -> None:
         self.world.point()
-        super().confirm(said)
+        super().confirmed(said)
         self.world.point()
 
 
@@ -564,8 +564,7 @@ class Home(Process):
             wait=wait_fixed(1),
             clock=lambda: world.now,
         )
-        confirmations = topics.confirmation("home", "+")
-        self.publisher.subscribe(confirmations, Listener(topics, self.outbox.confirm))
+        self.publisher.hear_stores(topics, "home")
         self.publisher.set_state(topics.of_node("home", "run"), encode(run))
         self.begin(self.publisher.run)
 

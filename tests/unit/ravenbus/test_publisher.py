@@ -12,6 +12,7 @@ from ravenbus import publisher as module
 from ravenbus import retrying
 from ravenbus.errors import RetryableError
 from ravenbus.health import Health
+from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.publisher import Entry, Publisher
@@ -21,20 +22,32 @@ from .fakes import Clock, FakeBroker, FakeConnection
 
 class MemoryOutbox:
     def __init__(self, payloads: list[bytes], topic: str = "t") -> None:
-        self.entries = [Entry(key, topic, p) for key, p in enumerate(payloads, 1)]
+        self.waiting = [Entry(key, topic, p) for key, p in enumerate(payloads, 1)]
         self.full_disk = 0
 
-    def take(self, after: int, limit: int) -> list[Entry]:
-        return [entry for entry in self.entries if entry.key > after][:limit]
+    def begin(self) -> None:
+        pass
+
+    def tend(self) -> None:
+        pass
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        return [entry for entry in self.waiting if entry.key > after][:limit]
 
     def taken(self, keys: list[int]) -> None:
         if self.full_disk:
             self.full_disk -= 1
             raise RetryableError("full")
-        self.entries = [entry for entry in self.entries if entry.key not in keys]
+        self.waiting = [entry for entry in self.waiting if entry.key not in keys]
 
     def left(self) -> list[bytes]:
-        return [entry.payload for entry in self.entries]
+        return [entry.payload for entry in self.waiting]
+
+    def kept(self, keys: list[int]) -> None:
+        pass
+
+    def confirmed(self, said: Confirmation) -> None:
+        pass
 
 
 class Run:
@@ -97,7 +110,7 @@ def test_an_entry_without_an_answer_is_published_again_in_the_next_connection_on
         connection.on_turn = lambda: connection.lose() if next(turns) == 5 else None
 
     def second(connection: FakeConnection) -> None:
-        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+        connection.on_turn = lambda: None if run.outbox.waiting else run.stop.set()
 
     broker = run.over(first, second)
     run.go()
@@ -117,7 +130,7 @@ def test_the_window_bounds_what_is_under_way(monkeypatch):
             answered = [0]
 
             def turn() -> None:
-                if not run.outbox.entries:
+                if not run.outbox.waiting:
                     run.stop.set()
                 for mid in range(answered[0] + 1, len(connection.published) + 1):
                     connection.answer(mid, 0)
@@ -145,13 +158,13 @@ def test_kept_entries_are_published_again_soon_after_a_subscriber_came(monkeypat
         def turn() -> None:
             if next(turns) == 3:
                 heard[0] = True
-                run.outbox.entries.append(Entry(4, "t", b"4"))
+                run.outbox.waiting.append(Entry(4, "t", b"4"))
             run.clock.now += 1
 
         connection.on_turn = turn
 
     def second(connection: FakeConnection) -> None:
-        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+        connection.on_turn = lambda: None if run.outbox.waiting else run.stop.set()
 
     broker = run.over(first, second)
     run.go()
@@ -209,7 +222,7 @@ def test_a_full_disk_does_not_lose_the_knowledge_of_what_was_taken(monkeypatch):
     run.outbox.full_disk = 2
 
     def prepare(connection: FakeConnection) -> None:
-        connection.on_turn = lambda: None if run.outbox.entries else run.stop.set()
+        connection.on_turn = lambda: None if run.outbox.waiting else run.stop.set()
 
     broker = run.over(prepare)
     run.go()

@@ -54,7 +54,8 @@ class Home:
 
     def send(self):
         """Have what is due taken; return the numbers of the readings."""
-        entries = self.outbox.take(0, 10_000)
+        self.outbox.tend()
+        entries = self.outbox.entries(0, 10_000)
         self.outbox.taken([entry.key for entry in entries])
         found = [decode_reading(e.payload) for e in entries if "/reading/" in e.topic]
         return [one.envelope.seq for one in found]
@@ -70,7 +71,7 @@ class Home:
     def confirm(self, store, *ranges, letters=()):
         runs = {self.spool.run.hash: list(ranges)} if ranges else {}
         said = Confirmation(node="home", store=store, runs=runs, letters=list(letters))
-        self.outbox.confirm(said)
+        self.outbox.confirmed(said)
 
     def kept(self):
         with sqlite3.connect(self.path) as db:
@@ -132,7 +133,7 @@ def test_what_could_not_be_noted_as_lost_is_lost_still(home, monkeypatch):
         raise RetryableError("the disk fails")
 
     with monkeypatch.context() as failing:
-        failing.setattr(home.outbox, "_look_after_silent", fails)
+        failing.setattr(home.outbox, "_forget_silent", fails)
         with pytest.raises(RetryableError):
             home.after(1)
     assert home.after(1) == [1]

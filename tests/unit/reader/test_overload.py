@@ -61,14 +61,15 @@ class Fleet:
         self.stored: list[set[int]] = [set() for _ in self.homes]
         self.taken = 0
         for home in self.homes:
-            home.outbox.confirm(Confirmation(node="home", store=STORE))
+            home.outbox.confirmed(Confirmation(node="home", store=STORE))
 
     def turn(self, capacity: float, arriving: float = ARRIVING) -> None:
         """Let a turn pass: homes send, the broker drops what its queue has no room for."""
         self.clock.now += TURN_S
         for number, home in enumerate(self.homes):
             home.accept(arriving * TURN_S / len(self.homes))
-            entries = home.outbox.take(0, 10_000)
+            home.outbox.tend()
+            entries = home.outbox.entries(0, 10_000)
             home.outbox.taken([entry.key for entry in entries])
             for entry in entries:
                 if len(self.queue) < self.queue_max:
@@ -84,7 +85,7 @@ class Fleet:
         for number, seqs in told.items():
             runs = {self.homes[number].hash: merged((seq, seq) for seq in seqs)}
             said = Confirmation(node="home", store=STORE, runs=runs)
-            self.homes[number].outbox.confirm(said)
+            self.homes[number].outbox.confirmed(said)
 
     def count(self) -> int:
         """Return how many readings are stored, each once."""

@@ -81,7 +81,7 @@ class Home:
 
     @property
     def entries(self):
-        return self.outbox.take(0, 100_000)
+        return self.outbox.entries(0, 100_000)
 
     @property
     def readings(self):

@@ -85,7 +85,7 @@ def files(tmp_path):
 
 def numbers(outbox):
     """Return the numbers and demands of the readings that wait in an outbox."""
-    readings = [decode_reading(entry.payload) for entry in outbox.take(0, 10_000)]
+    readings = [decode_reading(entry.payload) for entry in outbox.entries(0, 10_000)]
     return [(r.envelope.seq, r.notification.demand) for r in readings]
 
 
@@ -94,7 +94,7 @@ def test_readings_wait_in_order_with_their_numbers(files):
     files.spool().accept([reading(7), reading(8)], [])
     outbox = files.outbox()
     assert numbers(outbox) == [(1, 7), (2, 8)]
-    assert {entry.topic for entry in outbox.take(0, 10)} == {
+    assert {entry.topic for entry in outbox.entries(0, 10)} == {
         "raven/v1/home/reading/instantaneous_demand"
     }
     assert outbox.depth() == (2, reading(7)[1].timestamp())
@@ -118,7 +118,7 @@ def test_numbers_have_no_gaps_across_restarts_and_full_disks(tmp_path_factory, s
             last += len(spool.accept(readings, []))
         if leave:
             seen += numbers(outbox)
-            outbox.taken([entry.key for entry in outbox.take(0, 10_000)])
+            outbox.taken([entry.key for entry in outbox.entries(0, 10_000)])
         if restarts:
             spool.close()
             spool = files.spool()
@@ -131,12 +131,12 @@ def test_the_keys_of_an_outbox_are_never_used_again(files):
     """An entry that comes after everything was taken and removed has a key above them all."""
     spool, outbox = files.spool(), files.outbox()
     spool.accept([reading(1), reading(2)], [])
-    keys = [entry.key for entry in outbox.take(0, 10)]
+    keys = [entry.key for entry in outbox.entries(0, 10)]
     outbox.taken(keys)
     assert outbox.depth() == (0, None)
     spool.close()
     files.spool().accept([reading(3)], [])
-    (entry,) = outbox.take(max(keys), 10)
+    (entry,) = outbox.entries(max(keys), 10)
     assert entry.key > max(keys)
 
 
@@ -144,11 +144,11 @@ def test_an_outbox_gives_what_comes_after_a_key(files):
     """Entries are taken a few at a time, from where the last ones ended."""
     files.spool().accept([reading(number) for number in range(5)], [])
     outbox = files.outbox()
-    first = outbox.take(0, 3)
-    rest = outbox.take(first[-1].key, 3)
+    first = outbox.entries(0, 3)
+    rest = outbox.entries(first[-1].key, 3)
     assert [len(first), len(rest)] == [3, 2]
     outbox.taken([first[1].key])
-    assert outbox.take(0, 10) == [first[0], first[2], *rest]
+    assert outbox.entries(0, 10) == [first[0], first[2], *rest]
 
 
 def test_a_full_disk_keeps_nothing_of_a_call(files):
@@ -183,7 +183,7 @@ def test_a_full_spool_still_lets_entries_go(files):
             spool.accept(hundred, [])
     full, _ = outbox.depth()
     assert 1000 < full < 10_000
-    outbox.taken([entry.key for entry in outbox.take(0, 1000)])
+    outbox.taken([entry.key for entry in outbox.entries(0, 1000)])
     spool.accept(hundred, [])
     assert outbox.depth()[0] == full - 900
 
@@ -204,7 +204,7 @@ def test_a_busy_spool_is_tried_again(files):
 def test_dead_letters_wait_too(files):
     """A dead letter goes out like a reading, takes no number, and keeps its bytes."""
     files.spool().accept([reading(1)], [LETTER])
-    _, entry = files.outbox().take(0, 10)
+    _, entry = files.outbox().entries(0, 10)
     assert entry.topic == "raven/v1/home/dead"
     assert decode(entry.payload, DeadLetter) == LETTER
 
@@ -231,7 +231,7 @@ def test_another_run_counts_from_one(files, how):
     assert new.run.hash != spool.run.hash
     assert (new.run.meter, new.run.run) == (None, how.get("run", "default"))
     assert new.accept([reading(2)], [])[0].envelope.seq == 1
-    hashes = [decode_reading(e.payload).envelope.hash for e in files.outbox().take(0, 10)]
+    hashes = [decode_reading(e.payload).envelope.hash for e in files.outbox().entries(0, 10)]
     assert hashes == [spool.run.hash, new.run.hash]
 
 

@@ -28,9 +28,6 @@ CONFIRM_S: Final = 5.0
 CONFIRM_AT: Final = 1000
 SAID_AT_ONCE: Final = 400
 """Ranges, and ids, in one message: 52 kB at most, which every broker takes."""
-RESEND_S: Final = 60.0
-"""What was taken and is not confirmed after this is sent again."""
-
 STORES_MAX: Final = 32
 """Stores that are waited for: whoever may confirm cannot fill a memory with names."""
 

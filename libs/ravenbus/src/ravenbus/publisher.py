@@ -18,8 +18,10 @@ from typing import NamedTuple, Protocol
 
 from tenacity.wait import wait_base
 
+from ravenbus.confirming import Listener
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
+from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import (
     NETWORK_ENDED,
@@ -38,6 +40,7 @@ from ravenbus.mqtt import (
     puback_name,
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
+from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -62,22 +65,35 @@ class Entry(NamedTuple):
 
 
 class Outbox(Protocol):
-    """Where entries wait until subscribers have them; it survives the process."""
+    """Where entries wait until subscribers have them; it survives the process.
 
-    def take(self, after: int, limit: int) -> list[Entry]:
-        """Return at most ``limit`` entries to send, in order of their keys, all above ``after``.
+    Every call but ``begin`` raises RetryableError if it is not possible now.
+    """
 
-        Raise RetryableError if that is not possible now.
+    def begin(self) -> None:
+        """Begin a connection, in which what nobody took may be tried again."""
+
+    def tend(self) -> None:
+        """Do what is due by now: forget what is done with, and have sent again what was lost.
+
+        Called each time before entries are asked for.
         """
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """Return at most ``limit`` entries to send, in order of their keys, all above ``after``."""
 
     def taken(self, keys: list[int]) -> None:
         """Send entries no more: each was taken by a subscriber.
 
         What stores must confirm is kept until they do, and comes again under another key if they
         do not.
-
-        Raise RetryableError if that is not possible now.
         """
+
+    def kept(self, keys: list[int]) -> None:
+        """Hear that nobody took entries, or that they were refused."""
+
+    def confirmed(self, said: Confirmation) -> None:
+        """Note what a store has; raise PoisonError for a store that cannot be one."""
 
 
 class Publisher:
@@ -86,8 +102,7 @@ class Publisher:
     ``wake``, ``set_state`` and ``send_once`` may be called from any thread; ``run`` is the main
     loop.
     ``window`` bounds the messages without a PUBACK; the broker may ask for less.
-    The outbox is asked each ``tick_s`` seconds even if nobody wakes the loop, and ``on_kept`` is
-    told the keys of entries that were refused or that nobody took.
+    The outbox is asked each ``tick_s`` seconds even if nobody wakes the loop.
     """
 
     def __init__(
@@ -99,7 +114,6 @@ class Publisher:
         *,
         window: int = 100,
         tick_s: float = TICK_S,
-        on_kept: Callable[[list[int]], None] = lambda _: None,
         wait: wait_base = DEFAULT_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,7 +123,6 @@ class Publisher:
         self._metrics = metrics
         self._window = window
         self._tick_s = tick_s
-        self._on_kept = on_kept
         self._subscriptions: dict[str, Callable[[Received], None]] = {}
         self._wait = wait
         self._clock = clock
@@ -129,6 +142,10 @@ class Publisher:
         Retained messages are passed over.
         """
         self._subscriptions[topic_filter] = handle
+
+    def hear_stores(self, topics: Topics, node: str) -> None:
+        """Tell the outbox what stores confirm of a node's, ``+`` for every node's."""
+        self.subscribe(topics.confirmation(node, "+"), Listener(topics, self._outbox.confirmed))
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
@@ -186,6 +203,7 @@ class Publisher:
         if self._subscriptions:
             connection.subscribe(list(self._subscriptions))
         epoch = _Epoch(connection, min(self._window, connection.receive_maximum))
+        self._outbox.begin()
         renew_at = self._clock() + self._retry_s
         soon = self._clock() + SUBSCRIBER_CAME_S
         stop_at: float | None = None
@@ -235,7 +253,8 @@ class Publisher:
 
     def _take_more(self, epoch: _Epoch) -> bool:
         try:
-            epoch.ready.extend(self._outbox.take(epoch.cursor, PREFETCH))
+            self._outbox.tend()
+            epoch.ready.extend(self._outbox.entries(epoch.cursor, PREFETCH))
         except RetryableError as error:
             self._health.failing("outbox", str(error))
             return False
@@ -280,7 +299,7 @@ class Publisher:
                     lost = event
         self._settle_taken()
         if self._kept:
-            self._on_kept(self._kept)
+            self._outbox.kept(self._kept)
             self._kept = []
         if epoch.exhausted and not epoch.in_flight and not epoch.refused:
             self._health.ok("publish")

@@ -37,7 +37,7 @@ LOCK_WAIT_S: Final = 1
 LOCK_TRIES: Final = 5
 LOCK_PAUSE_S: Final = 5.0
 
-UNSENT: Final = "relayed IS NULL OR relayed = 0"
+UNSENT: Final = "relayed IS NULL OR relayed IN (0, 3)"
 PUT: Final = (
     "REPLACE INTO archive (month, of_table, file, readings, sha256, oldest, newest) "
     "VALUES (%s, %s, %s, %s, %s, %s, %s)"

@@ -28,7 +28,6 @@ from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import DeviceSettings, ReaderSettings
 from raven_reader.spool import Spool, locked
 from ravenbus import __version__, service
-from ravenbus.confirming import Listener
 from ravenbus.errors import RavenError
 from ravenbus.health import Health, Watchdog
 from ravenbus.messages import Status, encode, now
@@ -118,7 +117,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
     for name in spool.nodes:
         # What was accepted under an earlier name is confirmed under that.
-        publisher.subscribe(topics.confirmation(name, "+"), Listener(topics, outbox.confirm))
+        publisher.hear_stores(topics, name)
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
     line = Line(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,21 +16,13 @@ from ravenbus.health import Health
 from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.publisher import Entry
-from ravenbus.resending import ASK_FIRST_S, ASK_LAST_S, NOTHING, PATIENCE_S, Asking, Progress
+from ravenbus.resending import FORGOTTEN, TURN_S, Resending, Sent
 
 log = logging.getLogger(__name__)
 
-TURN_S: Final = 5.0
-"""Waiting is counted in turns, which go on over a restart and follow no clock that is set."""
 KEEP_TURNS: Final = int(600 / TURN_S)
 """What was taken stays for so long in any case: a store that is switched on late gets it too."""
 
-
-DAY_TURNS: Final = int(86400 / TURN_S)
-FORGOTTEN_DAYS: Final = 30
-"""As long as a broker keeps a store's session: after that it would get what waits from here alone."""
-FORGOTTEN: Final = -1
-"""What stands for the turn in which a store confirmed last, when nothing is kept for it any longer."""
 SEND_AGAIN: Final = (
     "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "
     "SELECT topic, payload, at, run, seq, letter, confirmed, coalesce(first, sent) "
@@ -59,7 +50,6 @@ class SpoolOutbox:
         self._learns = stores.names is None
         self._metrics = metrics
         self._clock = clock
-        self._health = health or Health()
         (last,) = self._db.execute(
             "SELECT max((SELECT coalesce(max(sent), 0) FROM outbox), "
             "(SELECT coalesce(max(heard), 0) FROM store))"
@@ -81,19 +71,22 @@ class SpoolOutbox:
                     "name": name,
                 },
             )
-        (self._required,) = self._db.execute(REQUIRED).fetchone()
+        self._resending: Resending[int] = Resending(self, health or Health())
+        (self._resending.required,) = self._db.execute(REQUIRED).fetchone()
         self._turn_at = clock() + TURN_S
-        self._progress: dict[int, Progress] = defaultdict(lambda: Progress(PATIENCE_S / TURN_S))
-        self._asking = Asking(ASK_FIRST_S / TURN_S, ASK_LAST_S / TURN_S)
-        self._looked_until: dict[int, float] = {}
-        self._again: list[int] = []
 
-    def take(self, after: int, limit: int) -> list[Entry]:
-        """Return the next entries in order; raise RetryableError when the disk fails."""
+    def begin(self) -> None:
+        """Begin a connection: what nobody took is among the next entries."""
+
+    def tend(self) -> None:
+        """Let a turn pass when it is time; raise RetryableError when the disk fails."""
         if self._clock() >= self._turn_at:
             self._turn += 1
             self._turn_at = self._clock() + TURN_S
             self._tidy()
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """Return the next entries in order; raise RetryableError when the disk fails."""
         query = (
             "SELECT key, topic, payload FROM outbox INDEXED BY unsent "
             "WHERE sent IS NULL AND key > ? ORDER BY key LIMIT ?"
@@ -109,7 +102,10 @@ class SpoolOutbox:
                 [{"turn": self._turn, "key": key} for key in keys],
             )
 
-    def confirm(self, said: Confirmation) -> None:
+    def kept(self, keys: list[int]) -> None:
+        """Keep entries that nobody took, as they are."""
+
+    def confirmed(self, said: Confirmation) -> None:
         """Note what a store has; raise RetryableError, and PoisonError for one store too many."""
         bit = self._bits.get(said.store) or self._learn(said.store)
         self._spoke |= bit
@@ -133,11 +129,14 @@ class SpoolOutbox:
                 ).fetchall()
         for _, first_sent in found:
             if first_sent is not None:
-                self._progress[bit].confirmed(first_sent)
-                self._asking.heard(self._turn)
+                self._resending.confirmed(bit, first_sent, self._turn)
         if bit & self._required:
             everywhere = [1 for confirmed, _ in found if not self._required & ~confirmed]
             self._metrics.confirmed.inc(len(everywhere))
+
+    @property
+    def _required(self) -> int:
+        return self._resending.required
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many entries were not taken yet and since when the oldest waits, Unix time."""
@@ -189,40 +188,8 @@ class SpoolOutbox:
             self._db.execute(
                 "UPDATE store SET required = TRUE, heard = ? WHERE bit = ?", (self._turn, bit)
             )
-        self._required |= bit
+        self._resending.required |= bit
         log.info("readings are kept until this store confirms them", extra={"store": name})
-
-    def _look_after_silent(self) -> None:
-        """Say which stores have said nothing while something waited for a day; forget one after thirty."""
-        silent: list[str] = []
-        for name, bit, heard in self._db.execute(
-            "SELECT name, bit, heard FROM store WHERE required AND heard <= ?",
-            (self._turn - DAY_TURNS,),
-        ).fetchall():
-            oldest = self._db.execute(
-                "SELECT coalesce(first, sent) FROM outbox INDEXED BY sent "
-                "WHERE sent IS NOT NULL AND confirmed & ? = 0 ORDER BY sent LIMIT 1",
-                (bit,),
-            ).fetchone()
-            # Where nothing is sent a store has nothing to confirm.
-            since = max(heard, oldest[0]) if oldest else self._turn
-            days = (self._turn - since) // DAY_TURNS
-            if self._learns and days >= FORGOTTEN_DAYS:
-                self._db.execute(
-                    "UPDATE store SET required = FALSE, heard = ? WHERE bit = ?", (FORGOTTEN, bit)
-                )
-                self._required &= ~bit
-                log.warning(
-                    "nothing is kept any longer for a store that is silent",
-                    extra={"store": name, "days": days},
-                )
-            elif days:
-                silent.append(f"{name} has confirmed nothing for {days} d")
-        if silent:
-            advice = "is it gone for good, RAVEN_STORES names the others"
-            self._health.failing("stores", f"{', '.join(silent)}: {advice}")
-        else:
-            self._health.ok("stores")
 
     def _tidy(self) -> None:
         """Forget what is confirmed and old, and send again what was lost."""
@@ -232,74 +199,62 @@ class SpoolOutbox:
                 "WHERE sent < ? AND confirmed & ? = ?)",
                 (self._turn - KEEP_TURNS, self._required, self._required),
             )
-            looked_until: dict[int, float] = {}
-            lost = [(key,) for key in self._lost(looked_until)]
-            self._again += [int(self._db.execute(SEND_AGAIN, key).lastrowid or 0) for key in lost]
-            self._db.executemany("DELETE FROM outbox WHERE key = ?", lost)
+            lost = self._resending.lost(self._turn)
+            old = [(key,) for key in lost.keys]
+            keys = [int(self._db.execute(SEND_AGAIN, key).lastrowid or 0) for key in old]
+            self._db.executemany("DELETE FROM outbox WHERE key = ?", old)
             spoke, self._spoke = self._spoke, 0
             if spoke:
                 self._db.execute("UPDATE store SET heard = ? WHERE bit & ?", (self._turn, spoke))
-            self._look_after_silent()
+            self._forget_silent()
         # Not before it is committed: what was found would otherwise never be looked for again.
-        self._looked_until |= looked_until
-        self._metrics.sent_again.inc(len(lost))
+        self._resending.sent_again(lost, keys)
+        self._metrics.sent_again.inc(len(keys))
 
-    def _lost(self, looked_until: dict[int, float]) -> set[int]:
-        """Return the keys of what is to be sent again now, and note until when nothing else is lost."""
-        again = self._under_way()
-        lost: set[int] = set()
-        for bit in self._bits.values():
-            if not bit & self._required:
-                continue
-            progress = self._progress[bit]
-            progress.turn(self._turn)
-            owed = [(key, sent) for key, sent, confirmed in again if not confirmed & bit]
-            until = progress.lost_until
-            lost_again = {key for key, sent in owed if sent is not None and sent <= until}
-            self._again = [key for key in self._again if key not in lost_again]
-            room = progress.room(len(owed) - len(lost_again), len(lost_again))
-            found = self._owed(bit, until, room)
-            progress.sends_again(len(found), room)
-            if len(found) < room:
-                # What is sent from now on is sent later.
-                looked_until[bit] = until
-            lost.update(found)
-        return lost or self._asked()
+    def _forget_silent(self) -> None:
+        """Keep nothing any longer for a store that was silent for too long."""
+        heard = self._db.execute("SELECT name, bit, heard FROM store WHERE required").fetchall()
+        for name in self._resending.silent(heard, self._turn, forgets=self._learns):
+            self._db.execute(
+                "UPDATE store SET required = FALSE, heard = ? WHERE name = ?", (FORGOTTEN, name)
+            )
+            self._resending.required &= ~self._bits[name]
 
-    def _asked(self) -> set[int]:
-        """Return the key of the last that was sent, if it is to show what became of all."""
-        last = self._db.execute(
+    # What waits for stores, as Resending asks for it
+
+    def under_way(self, keys: Sequence[int]) -> list[Sent[int]]:
+        """Return those of some entries, sent again or to be so, that still wait."""
+        required = self._required
+        found = self._db.execute(
+            "SELECT key, sent, confirmed FROM outbox "
+            "WHERE key IN (SELECT value FROM json_each(?)) AND confirmed & ? != ?",
+            (json.dumps(keys), required, required),
+        )
+        return [Sent(*one) for one in found]
+
+    def last(self) -> Sent[int] | None:
+        """Return what was sent last."""
+        found = self._db.execute(
             "SELECT key, sent, confirmed FROM outbox INDEXED BY sent "
             "WHERE sent IS NOT NULL AND confirmed & :all != :all ORDER BY sent DESC LIMIT 1",
             {"all": self._required},
         ).fetchone()
-        if not last:
-            return set()
-        key, sent, confirmed = last
-        unknown = any(
-            bit & self._required & ~confirmed and self._progress[bit].passed < sent
-            for bit in self._bits.values()
-        )
-        return {key} if unknown and self._asking.is_due(sent, self._turn) else set()
+        return Sent(*found) if found else None
 
-    def _under_way(self) -> list[tuple[int, int | None, int]]:
-        """Return key, turn and confirmations of what was sent again and is still waited for."""
-        found = self._db.execute(
-            "SELECT key, sent, confirmed FROM outbox "
-            "WHERE key IN (SELECT value FROM json_each(?)) AND confirmed & ? != ?",
-            (json.dumps(self._again), self._required, self._required),
-        ).fetchall()
-        self._again = [key for key, _, _ in found]
-        return found
-
-    def _owed(self, bit: int, until: float, most: int) -> list[int]:
+    def owed(self, bit: int, since: float, until: float, most: int) -> list[int]:
         """Return the oldest of what a store has not confirmed and was sent until a turn."""
-        since = self._looked_until.get(bit, NOTHING)
-        if not most or until <= since:
-            return []
         found = self._db.execute(
             "SELECT key FROM outbox INDEXED BY sent "
             "WHERE sent > ? AND sent <= ? AND confirmed & ? = 0 ORDER BY sent LIMIT ?",
             (since, until, bit, most),
         )
         return [key for (key,) in found]
+
+    def oldest(self, bit: int) -> int | None:
+        """Return when the oldest of what a store has not confirmed was sent first."""
+        found = self._db.execute(
+            "SELECT coalesce(first, sent) FROM outbox INDEXED BY sent "
+            "WHERE sent IS NOT NULL AND confirmed & ? = 0 ORDER BY sent LIMIT 1",
+            (bit,),
+        ).fetchone()
+        return int(found[0]) if found else None

@@ -46,6 +46,7 @@ class Claims:
     def __init__(self, database: str) -> None:
         self._prefix = "raven-" + hashlib.sha256(database.encode()).hexdigest()[:16]
         self._held: set[Block] = set()
+        self._leads = False
 
     def __contains__(self, block: Block) -> bool:
         return block in self._held
@@ -56,12 +57,17 @@ class Claims:
     def connected(self, cursor: Cursor) -> None:
         """Begin on a new connection, which holds nothing."""
         self._held.clear()
+        self._leads = False
         cursor.execute("SET SESSION wait_timeout = %s", (DEAD_AFTER_S,))
+
+    def leads(self, cursor: Cursor) -> bool:
+        """Return whether this relay is the first of those of the database, from now on."""
+        self._leads = self._leads or self._locked(cursor, f"{self._prefix}-first")
+        return self._leads
 
     def claim(self, cursor: Cursor, block: Block) -> bool:
         """Say whether the block is ours from now on; another relay may have it."""
-        cursor.execute("SELECT GET_LOCK(%s, 0)", (self._name(block),))
-        if cursor.fetchall() != ((1,),):
+        if not self._locked(cursor, self._name(block)):
             return False
         self._held.add(block)
         return True
@@ -71,6 +77,10 @@ class Claims:
         names = [self._name(block) for block in blocks]
         cursor.execute(f"DO {', '.join(['RELEASE_LOCK(%s)'] * len(names))}", names)
         self._held.difference_update(blocks)
+
+    def _locked(self, cursor: Cursor, name: str) -> bool:
+        cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))
+        return cursor.fetchall() == ((1,),)
 
     def _name(self, block: Block) -> str:
         return f"{self._prefix}-{block.table}-{block.number}"

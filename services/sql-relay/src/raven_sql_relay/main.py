@@ -10,7 +10,6 @@ from raven_sql_relay.outbox import POLL_S, SqlOutbox
 from raven_sql_relay.settings import RelaySettings
 from raven_sql_relay.source import RelayMetrics
 from ravenbus import __version__, service
-from ravenbus.confirming import Listener
 from ravenbus.health import Health, Watchdog
 from ravenbus.mqtt import Broker
 from ravenbus.publisher import Publisher
@@ -67,6 +66,7 @@ def relay(
         upstream=str(upstream),
         node=settings.raven_node,
         stores=settings.raven_stores,
+        health=health,
     )
     # Nothing waits in a session of a relay, so each may have a name of its own.
     client_id = f"raven-sql-relay-{uuid.uuid4().hex[:12]}"
@@ -78,9 +78,8 @@ def relay(
         metrics,
         window=settings.raven_window,
         tick_s=POLL_S,
-        on_kept=outbox.keep,
     )
-    publisher.subscribe(topics.confirmation("+", "+"), Listener(topics, outbox.confirm))
+    publisher.hear_stores(topics, "+")
     Watchdog(health, STALL_S).start()
     try:
         publisher.run(stop)

@@ -11,11 +11,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
-from itertools import takewhile
 from typing import Final
 
-from raven_sql_relay.claims import Block, Claims
+from raven_sql_relay.claims import SIZE, Block, Claims
 from raven_sql_relay.source import (
     KEPT,
     NEW,
@@ -28,10 +26,13 @@ from raven_sql_relay.source import (
     Source,
     mark,
 )
-from ravenbus.confirming import AUTO, RESEND_S, STORES_MAX, Stores
-from ravenbus.errors import RetryableError
+from raven_sql_relay.waiting import Waiting
+from ravenbus.confirming import AUTO, STORES_MAX, Stores
+from ravenbus.errors import PoisonError, RetryableError
+from ravenbus.health import Health
 from ravenbus.messages import Confirmation
 from ravenbus.publisher import Entry
+from ravenbus.resending import FORGOTTEN, TURN_S, Resending
 from ravenbus.topics import Topics
 from ravensql import rows, schema
 from ravensql.database import Cursor, Database
@@ -49,7 +50,11 @@ MARK_AFTER_S: Final = 0.2
 REOPEN_S: Final = 900.0
 """How often what nobody took is tried at least; another relay that tried it may be gone."""
 WAITING_MAX: Final = 20_000
-"""Rows that were taken and not confirmed; while there are more, no others are read."""
+"""Rows that wait in memory for a confirmation; while there are more, no others are read."""
+ABSENT_TURNS: Final = int(60 / TURN_S)
+"""A store that confirmed nothing for so long, while rows wait for it, is away."""
+SAVE_TURNS: Final = int(60 / TURN_S)
+"""How often the database learns that a store goes on confirming."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 
@@ -78,53 +83,6 @@ class _Lane:
             self.block, self.some_taken = None, False
 
 
-class _Waiting:
-    """The rows that were taken, with the stores that confirmed them, in the order they went."""
-
-    def __init__(self) -> None:
-        self._since: dict[int, float] = {}
-        self._keys: dict[str, dict[int, set[int]]] = defaultdict(dict)
-        self._confirmed: dict[int, set[str]] = {}
-        self._identities: dict[int, Identity] = {}
-
-    def __len__(self) -> int:
-        return len(self._since)
-
-    def add(self, key: int, identity: Identity, since: float) -> None:
-        """Wait for a row's confirmations."""
-        hash_, seq = identity
-        self._since[key] = since
-        self._identities[key] = identity
-        self._keys[hash_].setdefault(seq, set()).add(key)
-        self._confirmed[key] = set()
-
-    def confirm(self, said: Confirmation, required: AbstractSet[str]) -> list[int]:
-        """Note what a store has; return the keys that every required store has confirmed."""
-        found: set[int] = set()
-        for hash_, ranges in said.runs.items():
-            keys = self._keys.get(hash_, {})
-            for first, last in ranges:
-                # A range may be longer than what waits.
-                near = range(first, last + 1) if last - first < len(keys) else list(keys)
-                found.update(*(keys[n] for n in near if n in keys and first <= n <= last))
-        for key in found:
-            self._confirmed[key].add(said.store)
-        return self._remove([key for key in sorted(found) if required <= self._confirmed[key]])
-
-    def late(self, before: float) -> list[int]:
-        """Return the keys that were taken before a time."""
-        return self._remove([*takewhile(lambda key: self._since[key] < before, self._since)])
-
-    def _remove(self, keys: list[int]) -> list[int]:
-        for key in keys:
-            hash_, seq = self._identities.pop(key)
-            del self._since[key], self._confirmed[key]
-            self._keys[hash_][seq].discard(key)
-            if not self._keys[hash_][seq]:
-                del self._keys[hash_][seq]
-        return keys
-
-
 class SqlOutbox:
     """The rows of a database as an outbox; used by one thread.
 
@@ -141,6 +99,7 @@ class SqlOutbox:
         upstream: str,
         node: str | None = None,
         stores: Stores = AUTO,
+        health: Health | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = Database(url, on_connect=self._connected)
@@ -151,33 +110,43 @@ class SqlOutbox:
         self._entries: dict[int, Entry] = {}
         self._refs: dict[int, Ref] = {}
         self._identities: dict[int, Identity] = {}
-        self._stores = stores
-        self._required = set(stores.names or ())
-        self._waiting = _Waiting()
-        self._left = False
+        self._learns = stores.names is None
+        self._named = stores.names or frozenset()
+        self._bits: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._heard: dict[int, int] = {}
+        self._saved: dict[int, int] = {}
+        self._turn = 1
+        self._turn_at = clock() + TURN_S
+        self._waiting = Waiting(self._database, self._names)
+        self._resending: Resending[Ref] = Resending(self._waiting, health or Health())
         self._in_hand: dict[Block, set[int]] = defaultdict(set)
-        self._marks: dict[tuple[str, int], list[Ref]] = defaultdict(list)
+        self._marks: dict[tuple[str, int | None], list[Ref]] = defaultdict(list)
         self._handed = 0
         self._look_at = self._from_start_at = self._mark_at = self._reopen_at = 0.0
         self._start: dict[str, int] = {}
         self._lanes = {table: _Lane() for table in rows.COLUMNS}
 
-    def take(self, after: int, limit: int) -> list[Entry]:
-        """Return the next entries: of each table the newest rows, then the oldest.
+    def begin(self) -> None:
+        """Begin a connection, in which what nobody took is tried again."""
+        self._source.announced.clear()
+        self._reopen()
 
-        ``after`` 0 is a new connection, in which what nobody took may be tried again.
-        """
-        if after == 0:
-            self._source.announced.clear()
-        if after == 0 or self._clock() >= self._reopen_at:
-            self._reopen_at = self._clock() + REOPEN_S
-            for lane in self._lanes.values():
-                lane.reopen()
-        if late := self._waiting.late(self._clock() - RESEND_S):
-            self._left = True
-            self._metrics.sent_again.inc(len(late))
-            self._settle(late, NOBODY)
+    def tend(self) -> None:
+        """Mark what is due, and let a turn pass when it is time."""
+        if self._clock() >= self._reopen_at:
+            self._reopen()
+        if self._clock() >= self._turn_at:
+            self._turn_at = self._clock() + TURN_S
+            self._turn += 1
+            with self._database.transaction() as cursor:
+                self._claims.leads(cursor)
+            if self._waiting.required:
+                self._look_after_stores()
         self._mark_when_due()
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """Return the next entries: of each table the newest rows, then the oldest."""
         found = self._ready(after, limit)
         if not found and self._clock() >= self._look_at and len(self._waiting) < WAITING_MAX:
             self._look()
@@ -188,34 +157,40 @@ class SqlOutbox:
 
     def taken(self, keys: list[int]) -> None:
         """Mark rows as taken upstream, or have them wait for the stores there."""
-        for key in keys if self._required else ():
+        for key in keys if self._waiting.required else ():
             if identity := self._identities.pop(key, None):
                 self._entries.pop(key, None)
-                self._waiting.add(key, identity, self._clock())
+                self._waiting.add(self._refs.pop(key), identity, self._turn)
         self._settle((key for key in keys if key in self._entries), TAKEN)
         self._mark_when_due()
 
-    def confirm(self, said: Confirmation) -> None:
-        """Mark the rows as taken that every required store has; raise RetryableError."""
-        learns = self._stores.names is None and len(self._required) < STORES_MAX
-        if learns and said.store not in self._required:
-            with self._database.transaction() as cursor:
-                cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (said.store,))
-            self._required.add(said.store)
-            log.info("rows wait until this store confirms them", extra={"store": said.store})
-        if said.store not in self._required:
-            return
-        done = self._waiting.confirm(said, self._required)
-        self._metrics.confirmed.inc(len(done))
-        self._settle(done, TAKEN)
-        if self._left:
-            # The store is there, so what it did not confirm it never got.
-            self._left = False
-            self._reopen_at = self._clock()
-
-    def keep(self, keys: list[int]) -> None:
+    def kept(self, keys: list[int]) -> None:
         """Mark rows that nobody took, or that were refused."""
+        self._waiting.leave(self._refs[key] for key in keys if key in self._refs)
         self._settle(keys, NOBODY)
+
+    def confirmed(self, said: Confirmation) -> None:
+        """Mark the rows as taken that every required store has.
+
+        Raise RetryableError, and PoisonError for one store too many.
+        """
+        bit = self._bits.get(said.store, 0)
+        if self._learns and not bit & self._waiting.required:
+            bit = self._require(said.store)
+        if not bit & self._waiting.required:
+            return
+        self._heard[bit] = self._turn
+        refs = self._waiting.confirm(said, bit)
+        turns = [self._waiting.first_sent(refs)]
+        done = self._waiting.complete(refs)
+        self._metrics.confirmed.inc(len(done))
+        self._settle_refs(done, TAKEN)
+        if self._waiting.parked_for(said.store):
+            with self._database.transaction() as cursor:
+                turns += self._waiting.confirm_parked(cursor, said)
+        for turn in turns:
+            if turn is not None:
+                self._resending.confirmed(bit, turn, self._turn)
 
     def close(self) -> None:
         """Mark what is known and close the connection."""
@@ -229,11 +204,10 @@ class SqlOutbox:
     def _connected(self, cursor: Cursor) -> None:
         """Begin on a new connection: what was not handed out yet may be another relay's by now."""
         schema.require_current(cursor)
-        self._source.connected(cursor, self._database.payload_max)
-        if self._stores.names is None:
-            cursor.execute("SELECT name FROM relay_store")
-            self._required = {name for (name,) in cursor.fetchall()}
         self._claims.connected(cursor)
+        first = self._claims.leads(cursor)
+        self._source.connected(cursor, self._database.payload_max, first=first)
+        self._learn_stores(cursor)
         for lane in self._lanes.values():
             lane.block = None
         for key in [key for key in self._entries if key > self._handed]:
@@ -241,6 +215,109 @@ class SqlOutbox:
             self._identities.pop(key, None)
             if ref := self._refs.pop(key, None):
                 self._in_hand[ref.block].discard(ref.id)
+
+    def _reopen(self) -> None:
+        """Try again what nobody took."""
+        self._reopen_at = self._clock() + REOPEN_S
+        for lane in self._lanes.values():
+            lane.reopen()
+
+    # The stores
+
+    def _learn_stores(self, cursor: Cursor) -> None:
+        """Learn from the database which stores confirmed anything, and when."""
+        for name in sorted(self._named):
+            cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (name,))
+        cursor.execute(
+            "SELECT GREATEST((SELECT COALESCE(MAX(sent), 0) FROM relay_waiting), "
+            "(SELECT COALESCE(MAX(heard), 0) FROM relay_store))"
+        )
+        ((last,),) = cursor.fetchall()
+        self._turn = max(self._turn, int(last) + 1)
+        cursor.execute("SELECT name, heard FROM relay_store ORDER BY since, name")
+        required = 0
+        for name, heard in cursor.fetchall():
+            if name not in self._bits and len(self._bits) == STORES_MAX:
+                continue
+            bit = self._bit(name)
+            if name in self._named or (self._learns and heard != FORGOTTEN):
+                required |= bit
+                known = self._turn if heard in (None, FORGOTTEN) else int(heard)
+                self._heard[bit] = max(known, self._heard.get(bit, known))
+        self._resending.required = self._waiting.required = required
+
+    def _bit(self, name: str) -> int:
+        """Return what stands for a store in this process; raise PoisonError for one too many."""
+        if name not in self._bits and len(self._bits) == STORES_MAX:
+            raise PoisonError("too-many-stores", f"{name!r} is one more than {STORES_MAX} stores")
+        bit = self._bits.setdefault(name, 1 << len(self._bits))
+        self._names[bit] = name
+        return bit
+
+    def _require(self, name: str) -> int:
+        """Have rows wait until a store has confirmed them."""
+        bit = self._bit(name)
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO relay_store (name, heard) VALUES (%s, %s) "
+                "ON DUPLICATE KEY UPDATE heard = VALUES(heard)",
+                (name, self._turn),
+            )
+        self._resending.required = self._waiting.required = self._waiting.required | bit
+        log.info("rows wait until this store confirms them", extra={"store": name})
+        return bit
+
+    def _look_after_stores(self) -> None:
+        """Send again what was lost, and park what waits only for stores that are away."""
+        heard = {b: t for b, t in self._heard.items() if t >= self._saved.get(b, 0) + SAVE_TURNS}
+        with self._database.transaction() as cursor:
+            self._waiting.look(cursor)
+            for bit, turn in heard.items():
+                cursor.execute(
+                    "UPDATE relay_store SET heard = %s WHERE name = %s", (turn, self._names[bit])
+                )
+        self._saved |= heard
+        self._send_again()
+        self._park()
+        self._forget_silent()
+
+    def _send_again(self) -> None:
+        lost = self._resending.lost(self._turn)
+        firsts: dict[Ref, int] = {}
+        if lost.keys:
+            with self._database.transaction() as cursor:
+                firsts = self._waiting.unpark(cursor, list(lost.keys))
+            self._waiting.unparked(firsts)
+            self._let_go(firsts)
+            self._metrics.sent_again.inc(len(firsts))
+        self._resending.sent_again(lost, list(firsts))
+
+    def _park(self) -> None:
+        """Have what lacks only stores that are away wait in the database, unless all are away."""
+        before = self._turn - ABSENT_TURNS
+        required = self._waiting.required
+        absent = sum(bit for bit, heard in self._heard.items() if bit & required and heard < before)
+        if not absent or absent == required:
+            return
+        if refs := self._waiting.to_park(absent, before):
+            with self._database.transaction() as cursor:
+                self._waiting.park(cursor, refs)
+            self._waiting.parked(refs)
+            for ref in refs:
+                self._took(ref)
+            self._let_go(refs)
+
+    def _forget_silent(self) -> None:
+        """Let nothing wait any longer for a store that was silent for too long."""
+        heard = [(self._names[bit], bit, turn) for bit, turn in self._heard.items()]
+        for name in self._resending.silent(heard, self._turn, forgets=self._learns):
+            with self._database.transaction() as cursor:
+                cursor.execute(
+                    "UPDATE relay_store SET heard = %s WHERE name = %s", (FORGOTTEN, name)
+                )
+            self._waiting.required &= ~self._bits[name]
+            self._resending.required = self._waiting.required
+            self._settle_refs(self._waiting.complete(), TAKEN)
 
     def _ready(self, after: int, limit: int) -> list[Entry]:
         found = [entry for key, entry in self._entries.items() if key > after]
@@ -250,13 +327,14 @@ class SqlOutbox:
 
     def _look(self) -> None:
         """Read what nobody else is sending; when there is nothing, let some time pass."""
-        if self._clock() >= self._from_start_at:
+        from_start = self._clock() >= self._from_start_at
+        if from_start:
             self._from_start_at = self._clock() + FROM_START_S
             self._start.clear()
         found: list[Found] = []
         with self._database.transaction() as cursor:
             for table in rows.COLUMNS:
-                for block, condition in self._claimed(cursor, table):
+                for block, condition in self._claimed(cursor, table, own=from_start):
                     in_hand = self._in_hand.get(block, ())
                     entries = self._source.entries(cursor, block, condition, in_hand)
                     if condition == KEPT and not entries:
@@ -273,15 +351,22 @@ class SqlOutbox:
             self._look_at = self._clock() + POLL_S
             self._metrics.oldest.set(0)
 
-    def _claimed(self, cursor: Cursor, table: str) -> Iterator[tuple[Block, str]]:
-        """Claim blocks of a table and yield each with the condition of the rows wanted of it."""
+    def _claimed(self, cursor: Cursor, table: str, *, own: bool) -> Iterator[tuple[Block, str]]:
+        """Claim blocks of a table and yield each with the condition of the rows wanted of it.
+
+        With ``own`` those too that are ours already, because of rows that wait for their stores.
+        """
         # While there is a long way to go, what is new comes first.
         newest = self._source.newest(cursor, table)
         block = Block.of(table, newest)
         unread = newest and newest not in self._in_hand.get(block, ())
-        # The block may be ours because of rows that wait for their stores.
         if unread and (block in self._claims or self._claims.claim(cursor, block)):
             yield block, NEW
+        ours = [one for one in self._claims if one.table == table and one != block] if own else ()
+        for one in ours:
+            in_hand = self._in_hand.get(one, ())
+            if len(in_hand) < SIZE and self._source.unread(cursor, one, in_hand):
+                yield one, NEW
         oldest = self._claim(cursor, table, NEW, self._start.get(table, 0))
         if not oldest and self._start.pop(table, 0):
             oldest = self._claim(cursor, table, NEW, 0)
@@ -317,15 +402,24 @@ class SqlOutbox:
     # From answers to marks
 
     def _settle(self, keys: Iterable[int], state: int) -> None:
-        if not self._marks:
-            self._mark_at = self._clock() + MARK_AFTER_S
         for key in keys:
             self._entries.pop(key, None)
             self._identities.pop(key, None)
             if ref := self._refs.pop(key, None):
-                self._marks[ref.table, state].append(ref)
-                lane = self._lanes[ref.table]
-                lane.some_taken |= state == TAKEN and ref.block == lane.block
+                self._settle_refs([ref], state)
+
+    def _settle_refs(self, refs: Iterable[Ref], state: int) -> None:
+        if not self._marks:
+            self._mark_at = self._clock() + MARK_AFTER_S
+        for ref in refs:
+            self._marks[ref.table, state].append(ref)
+            if state == TAKEN:
+                self._took(ref)
+
+    def _took(self, ref: Ref) -> None:
+        """Note that somebody took a row, which may be of the block that is tried."""
+        lane = self._lanes[ref.table]
+        lane.some_taken |= ref.block == lane.block
 
     def _mark_when_due(self) -> None:
         count = sum(map(len, self._marks.values()))
@@ -336,10 +430,14 @@ class SqlOutbox:
         with self._database.transaction() as cursor:
             for (table, state), refs in self._marks.items():
                 mark(cursor, table, state, refs)
-        for refs in self._marks.values():
-            for ref in refs:
-                self._in_hand[ref.block].discard(ref.id)
+        marked = [ref for refs in self._marks.values() for ref in refs]
         self._marks.clear()
+        self._let_go(marked)
+
+    def _let_go(self, refs: Iterable[Ref]) -> None:
+        """Have rows that are marked in hand no longer."""
+        for ref in refs:
+            self._in_hand[ref.block].discard(ref.id)
         self._release()
 
     def _release(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from prometheus_client import Counter, Gauge
 
 from raven_sql_relay.claims import Block
-from ravenbus.errors import ContractError
+from ravenbus.errors import ContractError, FatalError
 from ravenbus.logs import Sparse
 from ravenbus.messages import DeadLetter, Reading, Run, encode, now
 from ravenbus.metrics import PublisherMetrics
@@ -30,8 +30,8 @@ SERVICE: Final = "sql-relay"
 
 NEW: Final = "relayed IS NULL"
 KEPT: Final = "relayed = 0"
-NOBODY, TAKEN, LEFT_OUT = 0, 1, 2
-"""What is marked on a row, as the migration says."""
+NOBODY, TAKEN, LEFT_OUT, PARKED = 0, 1, 2, 3
+"""What is marked on a row; what is marked PARKED is in the table ``relay_waiting``."""
 
 DEMAND: Final = "instantaneous_demand"
 """The table in which python-raven's scripts insert rows without an identity."""
@@ -74,6 +74,11 @@ class Ref(NamedTuple):
         """Return where the row is that a record was read from."""
         return cls(table, record["id"], record["time"])
 
+    @classmethod
+    def at(cls, table: str, id_: int, time: datetime | None) -> Ref:
+        """Return the row that a table of the database names."""
+        return cls(table, id_, time and time.replace(tzinfo=UTC))
+
     @property
     def block(self) -> Block:
         """The block that it is in."""
@@ -109,8 +114,18 @@ class Source:
         self._last_key = 0
         self._sparse = Sparse(log)
 
-    def connected(self, cursor: Cursor, payload_max: int) -> None:
-        """Enter the relay in the database, and learn what it is called there."""
+    def connected(self, cursor: Cursor, payload_max: int, *, first: bool) -> None:
+        """Enter the relay in the database, and learn what it is called there.
+
+        Raise FatalError if another relay, the ``first``, sends the rows elsewhere.
+        """
+        cursor.execute("SELECT upstream FROM relay")
+        for (other,) in cursor.fetchall():
+            if not first and other != self._upstream:
+                raise FatalError(
+                    f"another relay sends this database's rows to {other}, and each row goes to "
+                    f"one broker: stop that relay, or set UPSTREAM_MQTT_URL of both to the same"
+                )
         self.announced.clear()
         self._payload_max = payload_max
         made = f"raven-{uuid.uuid4().hex[:8]}"
@@ -136,6 +151,14 @@ class Source:
         cursor.execute(f"SELECT id FROM {table} WHERE {NEW} ORDER BY id DESC LIMIT 1")  # noqa: S608 - our names
         found = cursor.fetchall()
         return found[0][0] if found else 0
+
+    def unread(self, cursor: Cursor, block: Block, in_hand: Collection[int]) -> bool:
+        """Return whether rows of a block were never sent and are not in hand."""
+        cursor.execute(
+            f"SELECT id FROM {block.table} WHERE {NEW} AND id BETWEEN %s AND %s",  # noqa: S608 - our names
+            (block.first, block.last),
+        )
+        return any(id_ not in in_hand for (id_,) in cursor.fetchall())
 
     def entries(
         self, cursor: Cursor, block: Block, condition: str, in_hand: Collection[int]
@@ -255,8 +278,8 @@ class Source:
         self._sparse.warning("row left out", error.reason, detail=letter.detail)
 
 
-def mark(cursor: Cursor, table: str, state: int, refs: Sequence[Ref]) -> None:
-    """Mark rows with what became of them."""
+def mark(cursor: Cursor, table: str, state: int | None, refs: Sequence[Ref]) -> None:
+    """Mark rows with what became of them; None is what was never sent."""
     update = f"UPDATE {table} {BY_ID} SET relayed = %s WHERE"  # noqa: S608 - our names
     if timed := [ref for ref in refs if ref.time]:
         cursor.execute(f"{update} {_THESE}", (state, *_these(timed)))
