@@ -106,17 +106,17 @@ class _Timed(SpoolOutbox):
         super().__init__(path, metrics=PublisherMetrics())
         self.left, _ = self.depth()
         self.count = 0
-        self.first = self.last = 0.0
+        self.first_at = self.last_at = 0.0
         self._ended = ended
 
     def entries(self, after: int, limit: int) -> list[Entry]:
-        self.first = self.first or time.perf_counter()
+        self.first_at = self.first_at or time.perf_counter()
         return super().entries(after, limit)
 
     def taken(self, keys: list[int]) -> None:
         super().taken(keys)
         self.count += len(keys)
-        self.last = time.perf_counter()
+        self.last_at = time.perf_counter()
         if self.count == self.left:
             self._ended()
 
@@ -127,7 +127,7 @@ def publisher(url: str, spool: str, window: str) -> None:
     outbox = _Timed(Path(spool), stop.set)
     broker = Broker(MqttUrl(url), "bench-publisher")
     Publisher(broker, outbox, Health(), PublisherMetrics(), window=int(window)).run(stop)
-    print(json.dumps({"seconds": outbox.last - outbox.first, "taken": outbox.count}))
+    print(json.dumps({"seconds": outbox.last_at - outbox.first_at, "taken": outbox.count}))
 
 
 def send(url: str, spool: str) -> None:

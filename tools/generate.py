@@ -26,6 +26,7 @@ from ravenbus.messages import (
     Confirmation,
     DeadLetter,
     Envelope,
+    Gone,
     Message,
     Raw,
     Reading,
@@ -211,6 +212,7 @@ def examples() -> dict[str, bytes]:
             runs={"5f0c4b1e-8a4d-4c1b-9d3e-2b7a60c3f1d9": [(1, 4711), (4713, 4713)]},
             letters=["9b2d6c0f4e8a4b0d8f3c5a7e1d2b4c6f"],
         ),
+        topics.gone("raven-sql-writer"): Gone(store="raven-sql-writer"),
     }
     return {topic: encode(message) for topic, message in sent.items()}
 

@@ -314,8 +314,10 @@ def password_line(account: str, password: str) -> str:
 
 
 def _checked(name: str) -> str:
-    if not NAME.fullmatch(name) or name == "dead":
-        raise ValueError(f"{name!r}: allowed is 1 to 64 letters, digits, _ or -, but not dead")
+    if not NAME.fullmatch(name) or name in ("dead", "gone"):
+        raise ValueError(
+            f"{name!r}: allowed is 1 to 64 letters, digits, _ or -, but not dead or gone"
+        )
     return name
 
 

@@ -20,7 +20,7 @@ from raven_reader.commands import write
 from raven_reader.framing import FRAGMENT_MAX, ROOTS
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
-from ravenbus.confirming import Listener
+from ravenbus.confirming import STORES_MAX, Listener
 from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import (
@@ -28,6 +28,7 @@ from ravenbus.messages import (
     Confirmation,
     DeadLetter,
     Envelope,
+    Gone,
     Item,
     Reading,
     Run,
@@ -49,9 +50,20 @@ HEAD: Final = 4
 """Bytes before the line's own: how often it is repeated, and three sizes of pieces."""
 RUN: Final = "00000000-0000-4000-8000-000000000001"
 NODE: Final = "home"
-MESSAGES: Final = (Envelope, Run, DeadLetter, Confirmation, Command)
+MESSAGES: Final = (Envelope, Run, DeadLetter, Confirmation, Gone, Command)
 
-_listener: Final = Listener(Topics(), encode)
+
+class _Waiter:
+    """Believes whatever it hears."""
+
+    def confirmed(self, said: Confirmation) -> None:
+        assert encode(said)
+
+    def gone(self, stores: frozenset[str]) -> None:
+        assert len(stores) <= STORES_MAX
+
+
+_listener: Final = Listener(Topics(), _Waiter())
 
 
 def framing(data: bytes) -> None:
@@ -81,7 +93,10 @@ def consumer(data: bytes) -> None:
     # A broker lets nothing through that is not UTF-8.
     message = Received(1, topic.decode(errors="replace"), payload)
     if matches(Topics().confirmation("+", "+"), message.topic):
-        _listener(message)
+        _listener.confirmed(message)
+        return
+    if matches(Topics().gone("+"), message.topic):
+        _listener.gone(message)
         return
     try:
         if topic.endswith(b"/command"):

@@ -41,6 +41,7 @@ OF_NODES = {topic for account in ACCOUNTS for topic in said_by(account)}
 CONFIRMED = {
     store: {f"raven/v1/{account}/stored/raven-{store}" for account in ACCOUNTS} for store in STORES
 }
+GONE = {f"raven/v1/gone/raven-{store}" for store in STORES}
 COMMANDS = {f"raven/v1/{account}/command" for account in ACCOUNTS}
 HOMEASSISTANT = {START, "homeassistant/sensor/x/config"}
 HOMEASSISTANT |= {topic for topic in OF_NODES if topic.startswith("homeassistant/")}
@@ -52,6 +53,7 @@ ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
 TOPICS = (
     OF_NODES.union(*CONFIRMED.values())
     | COMMANDS
+    | GONE
     | HOMEASSISTANT
     | DEAD
     | ELSEWHERE
@@ -63,17 +65,19 @@ MAY_READ = {
     account: {START}
     | {topic for topic in TOPICS if topic.startswith(f"raven/v1/{account}/stored/")}
     | {f"raven/v1/{account}/command"}
+    | GONE
     for account in ACCOUNTS
 }
 for store in STORES:
     MAY_WRITE[store] = MAY_WRITE[store] | CONFIRMED[store] | {f"raven/v1/dead/{store}"}
+    MAY_WRITE[store] = MAY_WRITE[store] | {f"raven/v1/gone/raven-{store}"}
     consumed = {
         topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
     }
     MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
 NOBODYS = {"raven/v1//status"}
 """The status of no node: a wildcard stands for a level without a name too."""
-MAY_WRITE["verify"] = MAY_WRITE["verify"] | OF_NODES | NOBODYS
+MAY_WRITE["verify"] = MAY_WRITE["verify"] | OF_NODES | NOBODYS | GONE
 MAY_READ["verify"] = MAY_READ["verify"] | NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
 MAY_READ["verify"] |= {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT

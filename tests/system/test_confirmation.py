@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from contextlib import closing
 from datetime import UTC, datetime
 
+import pytest
+import stack
+
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus import notifications as n
+from ravenbus import resending
 from ravenbus.health import Health
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Broker
@@ -87,3 +92,42 @@ def test_a_broker_whose_data_is_deleted_loses_nothing(system: System):
         wait_until(lambda: stored() == numbers, "everything is stored")
         wait_until(lambda: home.waiting() == (0, 0), "everything is confirmed")
         assert home.metrics.sent_again._value.get() >= 200
+
+
+def test_a_store_that_is_said_to_be_gone_is_forgotten_until_it_starts(
+    system: System, monkeypatch: pytest.MonkeyPatch
+):
+    """One command for all homes; whoever starts again is waited for again."""
+    monkeypatch.setattr(resending, "DAY_TURNS", 4)
+    store = "raven-mongo-recorder"
+    system.start(reader=False)
+    system.wait_for_log(system.recorder, "connected to the broker")
+    with closing(Home(system)) as home:
+        home.accept(1)
+        wait_until(lambda: home.outbox._required, "the store speaks")
+        wait_until(lambda: home.waiting() == (0, 0), "it has confirmed")
+        assert system.recorder.stop() == 0
+        home.accept(1)
+        wait_until(lambda: home.waiting() == (0, 1), "the second reading waits for the store")
+        command = [stack.BIN / "raven-verify", "--gone", store]
+        env = {"MQTT_URL": system.broker.url("verify"), "MONGO_URL": system.mongo_url}
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert f"said that {store} is gone" in said.stdout
+        wait_until(lambda: home.waiting() == (0, 0), "nothing waits for it any longer")
+
+        looker = system.watch("raven/v1/gone/+")
+        found: list[bytes] = []
+
+        def heard() -> list[bytes]:
+            found.extend(message.payload for message in looker.messages())
+            return found
+
+        wait_until(lambda: len(heard()) == 1, "it is retained for other homes")
+        system.recorder.start()
+        wait_until(lambda: heard()[1:] == [b""], "the store takes it back")
+        wait_until(lambda: home.outbox._required, "and is waited for again")
+        late = system.watch("raven/v1/gone/+")
+        late.connection.settle()
+        late.connection.subscribe(["raven/v1/gone"])
+        late.connection.settle()  # what was retained came before this answer
+        assert list(late.messages()) == []

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from ravenbus.confirming import Confirmations
-from ravenbus.messages import Confirmation, Envelope, Reading, dead_letter, decode
+from ravenbus.confirming import STORES_MAX, Confirmations, Listener
+from ravenbus.messages import Confirmation, Envelope, Gone, Reading, dead_letter, decode, encode
+from ravenbus.mqtt import Received
 from ravenbus.notifications import Warning as Said
 from ravenbus.topics import Topics
 
@@ -35,3 +36,33 @@ def test_much_is_said_in_messages_that_every_broker_takes():
     )
     assert {letter for one in found for letter in one.letters} == letters
     assert not said
+
+
+def test_a_store_is_gone_until_that_is_taken_back():
+    """The topic and the message name the same store; names without end fill no memory."""
+
+    class Waiter:
+        stores: frozenset[str] = frozenset()
+
+        def confirmed(self, _said):
+            raise AssertionError
+
+        def gone(self, stores):
+            self.stores = stores
+
+    waiter = Waiter()
+    listener = Listener(Topics(), waiter)
+
+    def hear(store, payload):
+        listener.gone(Received(1, f"raven/v1/gone/{store}", payload))
+
+    hear("one", encode(Gone(store="one")))
+    hear("two", encode(Gone(store="two")))
+    hear("three", encode(Gone(store="two")))
+    hear("four", b"gone")
+    assert waiter.stores == {"one", "two"}
+    hear("one", b"")
+    assert waiter.stores == {"two"}
+    for number in range(2 * STORES_MAX):
+        hear(f"s{number}", encode(Gone(store=f"s{number}")))
+    assert len(waiter.stores) == STORES_MAX

@@ -28,6 +28,7 @@ BY_NAME = {
     "status": m.Status,
     "dead-letter": m.DeadLetter,
     "confirmation": m.Confirmation,
+    "gone": m.Gone,
     "command": m.Command,
     "reply": m.Reply,
     "raw": m.Raw,
@@ -280,6 +281,7 @@ def test_every_topic_is_an_asyncapi_channel():
         *(topics.of_node(node, leaf) for leaf in leaves),
         topics.dead("{service}"),
         topics.confirmation(node, "{store}"),
+        topics.gone("{store}"),
         topics.discovery(node),
         HOMEASSISTANT_STATUS,
     }

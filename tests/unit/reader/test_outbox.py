@@ -10,6 +10,7 @@ import pytest
 from raven_reader import outbox as module
 from raven_reader.outbox import KEEP_TURNS, TURN_S, SpoolOutbox
 from raven_reader.spool import Spool, disk_errors
+from ravenbus import resending
 from ravenbus.confirming import Stores
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.health import Health
@@ -371,7 +372,7 @@ def test_what_is_confirmed_while_the_disk_fails_is_confirmed_later(home):
 
 def test_a_store_that_is_gone_is_said_after_a_day_and_forgotten_after_thirty(home, monkeypatch):
     """Its readings would fill the spool of every home; it counts again when it speaks again."""
-    monkeypatch.setattr(module, "DAY_TURNS", 40)
+    monkeypatch.setattr(resending, "DAY_TURNS", 40)
     home.confirm(SQL)
     home.confirm(MONGO)
     home.accept(1)
@@ -382,7 +383,7 @@ def test_a_store_that_is_gone_is_said_after_a_day_and_forgotten_after_thirty(hom
         home.after(40)
         assert home.health.problems() == {
             "stores": f"{MONGO} has confirmed nothing for {day} d: "
-            "is it gone for good, RAVEN_STORES names the others"
+            "is it gone for good, say so with raven-verify --gone"
         }
     home.after(80)
     assert home.health.problems() == {}
@@ -395,9 +396,32 @@ def test_a_store_that_is_gone_is_said_after_a_day_and_forgotten_after_thirty(hom
     assert home.outbox.unconfirmed() >= 1
 
 
+def test_a_store_that_is_said_to_be_gone_is_forgotten_after_a_day(home, monkeypatch):
+    """Not sooner, for it may be said by mistake; and no longer once it is said to be back."""
+    monkeypatch.setattr(resending, "DAY_TURNS", 20)
+    home.confirm(SQL)
+    home.confirm(MONGO)
+    home.accept(1)
+    home.send()
+    home.confirm(SQL, (1, 1))
+    home.outbox.gone(frozenset({SQL, MONGO}))
+    home.after(15)
+    assert home.outbox.unconfirmed() == 1
+    home.after(10)
+    assert home.outbox.unconfirmed() == 0
+    assert not home.health.problems()
+    home.confirm(MONGO)
+    home.outbox.gone(frozenset())
+    home.accept(2)
+    home.send()
+    home.confirm(SQL, (2, 2))
+    home.after(30)
+    assert home.outbox.unconfirmed() == 2
+
+
 def test_a_store_that_nothing_was_sent_to_is_not_forgotten(home, monkeypatch):
     """A stick that was away for forty days is no silence of the stores, nor is the day after."""
-    monkeypatch.setattr(module, "DAY_TURNS", 40)
+    monkeypatch.setattr(resending, "DAY_TURNS", 40)
     home.confirm(SQL)
     home.accept(1)
     home.send()
@@ -415,7 +439,7 @@ def test_a_store_that_nothing_was_sent_to_is_not_forgotten(home, monkeypatch):
 
 def test_a_store_that_is_named_is_never_forgotten(tmp_path, monkeypatch):
     """Its owner has said that it counts."""
-    monkeypatch.setattr(module, "DAY_TURNS", 4)
+    monkeypatch.setattr(resending, "DAY_TURNS", 4)
     home = Home(tmp_path, stores=MONGO)
     home.accept(1)
     home.send()

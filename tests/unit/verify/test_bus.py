@@ -26,7 +26,8 @@ class Connection:
         self.reasons = list(reasons)
         self.sent: list[str] = []
 
-    def publish(self, topic: str, _payload: bytes) -> int:
+    def publish(self, topic: str, _payload: bytes, *, retain: bool = False) -> int:
+        assert not retain
         self.sent.append(topic)
         if self.reasons:
             self.events.put(Published(len(self.sent), self.reasons.pop(0)))

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from msgspec import Meta
 
 from ravenbus.errors import ContractError, PoisonError, RetryableError
 from ravenbus.logs import Sparse
-from ravenbus.messages import Confirmation, DeadLetter, Reading, Run, decode, encode
+from ravenbus.messages import Confirmation, DeadLetter, Gone, Reading, Run, decode, encode
 from ravenbus.mqtt import Received
 from ravenbus.ranges import merged
 from ravenbus.topics import Topics
@@ -110,15 +109,26 @@ class Confirmations:
         return [(self._topics.confirmation(one.node, self._store), encode(one)) for one in found]
 
 
-class Listener:
-    """Hands confirmations that can be believed to an outbox; called on the publisher's thread."""
+class Waiter(Protocol):
+    """Who waits for stores."""
 
-    def __init__(self, topics: Topics, confirm: Callable[[Confirmation], None]) -> None:
+    def confirmed(self, said: Confirmation) -> None:
+        """Note what a store has; raise PoisonError or RetryableError."""
+
+    def gone(self, stores: frozenset[str]) -> None:
+        """Hear which stores are gone for good."""
+
+
+class Listener:
+    """Hands what can be believed of stores to who waits; called on the publisher's thread."""
+
+    def __init__(self, topics: Topics, waiter: Waiter) -> None:
         self._topics = topics
-        self._confirm = confirm
+        self._waiter = waiter
+        self._gone: frozenset[str] = frozenset()
         self._sparse = Sparse(log)
 
-    def __call__(self, message: Received) -> None:
+    def confirmed(self, message: Received) -> None:
         """Take a confirmation; what is lost here makes the store be asked again."""
         try:
             node, _, store = self._topics.parse(message.topic)
@@ -126,8 +136,21 @@ class Listener:
             if (said.node, said.store) != (node, store):
                 detail = f"{said.store!r} of {said.node!r} on {message.topic!r}"
                 raise ContractError("not-contract", detail)
-            self._confirm(said)
+            self._waiter.confirmed(said)
         except PoisonError as error:
             self._sparse.warning("confirmation passed over", error.reason, detail=error.detail)
         except RetryableError as error:
             self._sparse.warning("confirmation not noted", "retryable", detail=str(error))
+
+    def gone(self, message: Received) -> None:
+        """Take the message that a store is gone, or, without a payload, that it is not."""
+        try:
+            _, store, _ = self._topics.parse(message.topic)
+            if message.payload and decode(message.payload, Gone).store != store:
+                raise ContractError("not-contract", f"another store on {message.topic!r}")
+        except PoisonError as error:
+            self._sparse.warning("message passed over", error.reason, detail=error.detail)
+            return
+        others = self._gone - {store}
+        self._gone = others | {store} if message.payload and len(others) < STORES_MAX else others
+        self._waiter.gone(self._gone)

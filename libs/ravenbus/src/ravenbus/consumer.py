@@ -189,6 +189,7 @@ class Consumer:
         utc: Callable[[], datetime] = now,
     ) -> None:
         self._service = service
+        self._name = name
         self._confirmations = Confirmations(name, topics)
         self._confirm_at = 0.0
         self._slots = slots
@@ -300,6 +301,7 @@ class Consumer:
         if intake.slot.group and not intake.connection.can_share:
             log.warning("the broker shares no subscriptions: every replica takes every reading")
         self._share(intake, shared=intake.shares())
+        intake.connection.publish(self._topics.gone(self._name), b"", retain=True)
         self._retry("slot", intake.slot.joined)
 
     def _share(self, intake: _Intake, *, shared: bool) -> None:

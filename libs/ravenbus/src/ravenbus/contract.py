@@ -24,6 +24,7 @@ from ravenbus.messages import (
     Confirmation,
     DeadLetter,
     Envelope,
+    Gone,
     Raw,
     Reply,
     Run,
@@ -37,6 +38,7 @@ Json = dict[str, Any]
 READER: Final = "reader"
 STORE: Final = "store"
 RELAY: Final = "sql-relay"
+VERIFY: Final = "raven-verify"
 
 READINGS: Final = tuple(f"reading.{kind}" for kind in KINDS)
 """The names of the readings' schemas."""
@@ -139,6 +141,15 @@ CHANNELS: Final = (
         qos=0,
     ),
     Channel(
+        "gone",
+        _topics.gone("{store}"),
+        "That a store is gone for good, until it starts again.",
+        ("gone",),
+        senders=(VERIFY, STORE),
+        receivers=(READER, RELAY),
+        retained=True,
+    ),
+    Channel(
         "homeassistantDiscovery",
         _topics.discovery(_node),
         "Home Assistant's device discovery; in Home Assistant's format.",
@@ -167,6 +178,8 @@ def schema_for(topic: str, topics: Topics) -> Json | None:
     except ValueError:
         return None
     match parts:
+        case "gone", store, "":
+            return schemas()["gone"] if store else None
         case "dead", _, kind:
             return None if kind else schemas()["dead-letter"]
         case _, "stored", store:
@@ -192,6 +205,7 @@ def schemas() -> dict[str, Json]:
         "status": _schema(Status),
         "dead-letter": _schema(DeadLetter),
         "confirmation": _schema(Confirmation),
+        "gone": _schema(Gone),
         "command": _schema(Command),
         "reply": _schema(Reply),
         "raw": _schema(Raw),

@@ -158,6 +158,16 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     letters: list[LetterId] = []
 
 
+class Gone(msgspec.Struct, frozen=True, kw_only=True):
+    """A store is gone for good: whoever waits for it need not, once it was silent for a day.
+
+    Retained; a store that starts removes it.
+    """
+
+    v: Version = CONTRACT_VERSION
+    store: StoreName
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request to the device; ``id`` comes back in the reply."""
 
@@ -192,7 +202,7 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True):
     fragment: str
 
 
-Message = Envelope | Run | Status | DeadLetter | Confirmation | Command | Reply | Raw
+Message = Envelope | Run | Status | DeadLetter | Confirmation | Gone | Command | Reply | Raw
 
 _encoder = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(Envelope)

@@ -95,6 +95,9 @@ class Outbox(Protocol):
     def confirmed(self, said: Confirmation) -> None:
         """Note what a store has; raise PoisonError for a store that cannot be one."""
 
+    def gone(self, stores: frozenset[str]) -> None:
+        """Hear which stores are gone for good, as far as somebody said so."""
+
 
 class Publisher:
     """Publishes an outbox, and retained state beside it, over one connection after another.
@@ -123,7 +126,7 @@ class Publisher:
         self._metrics = metrics
         self._window = window
         self._tick_s = tick_s
-        self._subscriptions: dict[str, Callable[[Received], None]] = {}
+        self._subscriptions: dict[str, tuple[Callable[[Received], None], bool]] = {}
         self._wait = wait
         self._clock = clock
         self._lock = threading.Lock()
@@ -136,16 +139,20 @@ class Publisher:
         self._taken: list[int] = []
         self._kept: list[int] = []
 
-    def subscribe(self, topic_filter: str, handle: Callable[[Received], None]) -> None:
+    def subscribe(
+        self, topic_filter: str, handle: Callable[[Received], None], *, retained: bool = False
+    ) -> None:
         """Have what is sent to topics handled on the main loop; called before ``run``.
 
-        Retained messages are passed over.
+        Retained messages are passed over unless they are asked for.
         """
-        self._subscriptions[topic_filter] = handle
+        self._subscriptions[topic_filter] = handle, retained
 
     def hear_stores(self, topics: Topics, node: str) -> None:
-        """Tell the outbox what stores confirm of a node's, ``+`` for every node's."""
-        self.subscribe(topics.confirmation(node, "+"), Listener(topics, self._outbox.confirmed))
+        """Tell the outbox what stores confirm of a node's, ``+`` for every node's, and who is gone."""
+        listener = Listener(topics, self._outbox)
+        self.subscribe(topics.confirmation(node, "+"), listener.confirmed)
+        self.subscribe(topics.gone("+"), listener.gone, retained=True)
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
@@ -287,8 +294,8 @@ class Publisher:
                     # It may be the confirmation of what was taken just before.
                     self._settle_taken()
                     # A retained message would be obeyed again at each connection.
-                    for topic_filter, handle in self._subscriptions.items():
-                        if matches(topic_filter, event.topic) and not event.retained:
+                    for topic_filter, (handle, retained) in self._subscriptions.items():
+                        if matches(topic_filter, event.topic) and retained >= event.retained:
                             handle(event)
                     epoch.connection.acknowledge(event)
                 case Denied(detail):

@@ -145,6 +145,8 @@ class Resending(Generic[Key]):
         self._health = health
         self._progress: dict[int, Progress] = defaultdict(lambda: Progress(PATIENCE_S / TURN_S))
         self._asking = Asking(ASK_FIRST_S / TURN_S, ASK_LAST_S / TURN_S)
+        self.gone: frozenset[str] = frozenset()
+        """The stores that somebody said are gone for good."""
         self._looked_until: dict[int, float] = {}
         self._again: list[Key] = []
 
@@ -189,7 +191,8 @@ class Resending(Generic[Key]):
         """Say which required stores confirmed nothing for a day while something waited for them.
 
         ``heard`` has of each its name, its bit and the turn in which it confirmed last.
-        Return the names of those to be forgotten, after thirty days, if it ``forgets``.
+        Return the names of those to be forgotten, if it ``forgets``: after thirty days, or after
+        one if the store is said to be gone.
         """
         said: list[str] = []
         gone: list[str] = []
@@ -200,7 +203,7 @@ class Resending(Generic[Key]):
             # Where nothing is sent a store has nothing to confirm.
             since = turn if oldest is None else max(at, oldest)
             days = (turn - since) // DAY_TURNS
-            if forgets and days >= FORGOTTEN_DAYS:
+            if forgets and days >= (1 if name in self.gone else FORGOTTEN_DAYS):
                 log.warning(
                     "nothing is kept any longer for a store that is silent",
                     extra={"store": name, "days": days},
@@ -209,7 +212,7 @@ class Resending(Generic[Key]):
             elif days:
                 said.append(f"{name} has confirmed nothing for {days} d")
         if said:
-            advice = "is it gone for good, RAVEN_STORES names the others"
+            advice = "is it gone for good, say so with raven-verify --gone"
             self._health.failing("stores", f"{', '.join(said)}: {advice}")
         else:
             self._health.ok("stores")

@@ -186,9 +186,9 @@ SERVICE_ACCOUNTS: Final = (
 NodeName = Annotated[
     str,
     Meta(
-        pattern=rf"^(?!({'|'.join(('dead', *SERVICE_ACCOUNTS))})$)[A-Za-z0-9_-]{{1,64}}\Z",
+        pattern=rf"^(?!({'|'.join(('dead', 'gone', *SERVICE_ACCOUNTS))})$)[A-Za-z0-9_-]{{1,64}}\Z",
         extra={
-            "allowed": "1 to 64 letters, digits, _ or -, but not dead or the account of a service "
+            "allowed": "1 to 64 letters, digits, _ or -, but not dead, gone or the account of a service "
             f"({', '.join(SERVICE_ACCOUNTS)})"
         },
     ),

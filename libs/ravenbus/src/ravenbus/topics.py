@@ -34,6 +34,10 @@ class Topics:
         """Return where a store says what it has of a node; ``+`` for either is every one."""
         return f"{self.prefix}/v1/{node}/stored/{store}"
 
+    def gone(self, store: str) -> str:
+        """Return where it is retained that a store is gone for good; ``+`` is every one."""
+        return f"{self.prefix}/v1/gone/{store}"
+
     def discovery(self, node: str) -> str:
         """Return the topic of Home Assistant's device discovery."""
         return f"homeassistant/device/{node}/config"

@@ -134,6 +134,10 @@ class SpoolOutbox:
             everywhere = [1 for confirmed, _ in found if not self._required & ~confirmed]
             self._metrics.confirmed.inc(len(everywhere))
 
+    def gone(self, stores: frozenset[str]) -> None:
+        """Wait no more for these stores, once they were silent for a day."""
+        self._resending.gone = stores
+
     @property
     def _required(self) -> int:
         return self._resending.required

@@ -192,6 +192,10 @@ class SqlOutbox:
             if turn is not None:
                 self._resending.confirmed(bit, turn, self._turn)
 
+    def gone(self, stores: frozenset[str]) -> None:
+        """Wait no more for these stores, once they were silent for a day."""
+        self._resending.gone = stores
+
     def close(self) -> None:
         """Mark what is known and close the connection."""
         try:

@@ -34,6 +34,7 @@ class Message(NamedTuple):
 
     topic: str
     payload: bytes
+    retain: bool = False
 
 
 class Buried(NamedTuple):
@@ -59,14 +60,15 @@ class Bus:
         self._waiting: dict[int, Message] = {}
 
     def send(self, messages: Iterable[Message]) -> None:
-        """Send messages and return when a subscriber has taken each.
+        """Send messages and return when a subscriber has taken each, or the broker retains it.
 
         Raises BrokerAwayError with the reason if one was not.
         """
         for message in messages:
             while len(self._waiting) >= min(WINDOW, self._connection.receive_maximum):
                 self._take(ANSWER_S)
-            mid = self._connection.publish(message.topic, message.payload)
+            topic, payload, retain = message
+            mid = self._connection.publish(topic, payload, retain=retain)
             self._waiting[mid] = message
         while self._waiting:
             self._take(ANSWER_S)
@@ -90,7 +92,7 @@ class Bus:
         match event:
             case Published(mid, reason):
                 message = self._waiting.pop(mid, None)
-                if message and reason == NO_SUBSCRIBERS:
+                if message and reason == NO_SUBSCRIBERS and not message.retain:
                     raise BrokerAwayError(
                         f"nobody subscribes to {message.topic}: is the store's service running?"
                     )

@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from raven_verify import bus, words
-from raven_verify.bus import Bus
+from raven_verify.bus import Bus, Message
 from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
 from raven_verify.repair import Repair
@@ -21,7 +23,7 @@ from raven_verify.settings import VerifySettings
 from raven_verify.spool import FILE
 from ravenbus import service
 from ravenbus.errors import RavenError
-from ravenbus.messages import encode
+from ravenbus.messages import Gone, StoreName, encode
 from ravenbus.mqtt import Broker
 from ravenbus.readback import Choice, Store
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS, EXIT_UNAVAILABLE
@@ -104,6 +106,15 @@ def _connected(settings: VerifySettings, stores: Iterable[Store]) -> AbstractCon
 def _verify(
     settings: VerifySettings, stores: Sequence[Store], arguments: argparse.Namespace
 ) -> int:
+    if arguments.gone:
+        topics = Topics(settings.raven_topic_prefix)
+        payload = encode(Gone(store=arguments.gone))
+        with _connected(settings, stores) as connected:
+            connected.send([Message(topics.gone(arguments.gone), payload, retain=True)])
+        print(
+            f"said that {arguments.gone} is gone; who waits for it forgets it after a day's silence"
+        )
+        return 0
     state = settings.raven_state
     if state and not (state / FILE).exists():
         print(f"{NAME}: RAVEN_STATE: there is no spool in {state}", file=sys.stderr)
@@ -140,6 +151,12 @@ def _verify_parser() -> argparse.ArgumentParser:
         "--repair",
         action="store_true",
         help="send again over MQTT what a store lacks while another has it, and wait until it is there",
+    )
+    parser.add_argument(
+        "--gone",
+        metavar="STORE",
+        type=_store,
+        help="say to every reader and relay that a store, by its client id, is gone for good",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
     parser.add_argument(
@@ -300,6 +317,15 @@ def _letters_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("ids", nargs="+", type=_id, metavar="ID", help="its id, or how it begins")
     return parser
+
+
+def _store(text: str) -> str:
+    try:
+        return msgspec.convert(text, StoreName)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no store: allowed is its client id, as raven-mongo-recorder"
+        ) from None
 
 
 def _id(text: str) -> str:
