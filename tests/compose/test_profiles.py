@@ -132,7 +132,7 @@ def test_what_two_stores_lost_is_seen_and_sent_again(
     home.python("mongo-recorder", DELETE_IN_MONGO)
     home.python("sql-writer", COUNT_MYSQL.partition("seqs =")[0] + DELETE_IN_MYSQL)
     status, said = verify()
-    assert (status, said.count("LACKS 1: ")) == (1, 2), said
+    assert (status, said.count("missing 1: ")) == (1, 2), said
     status, said = verify("raven-verify", "--repair")
     assert status == 0, said
     status, said = verify()

@@ -162,8 +162,8 @@ def test_what_a_store_lacks_is_said_and_comes_back_as_it_was(system: VerifySyste
     system.delete_documents(hash_, [*range(50, 61), 99])
     done = system.verify()
     assert done.status == 1
-    assert "LACKS 26: 1, 17-40, 120" in done.out
-    assert "LACKS 12: 50-60, 99" in done.out
+    assert "missing 26: 1, 17-40, 120" in done.out
+    assert "missing 12: 50-60, 99" in done.out
     status, run = system.run_report(hash_)
     assert status == 1
     assert run["stores"]["MySQL"]["lacking"] == [[1, 1], [17, 40], [120, 120]]
@@ -196,7 +196,7 @@ def test_a_store_that_knows_nothing_of_a_run_gets_all_of_it(system: VerifySystem
     done = system.verify("--repair", "--run", hash_)
     assert done.status == 1
     assert "1 in no other store (3)" in done.err
-    assert done.out.count("LACKS 1: 3") == 2
+    assert done.out.count("missing 1: 3") == 2
 
 
 def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySystem):
@@ -224,7 +224,7 @@ def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySy
     )  # fmt: skip
     done = system.verify()
     assert done.status == 1
-    assert f"DOUBLED 1: {seq}" in done.out
+    assert f"duplicate 1: {seq}" in done.out
 
 
 def test_a_reading_that_differs_between_stores_is_named(system: VerifySystem):

@@ -52,7 +52,7 @@ def test_what_is_there_twice_is_not_complete():
     holding = Holding([(1, 3)], [], [(2, 2)])
     run = report(HASH, KNOWN, None, {"MySQL": holding}, {})
     assert (run.accepted, run.by_spool, run.complete) == (3, False, False)
-    assert "DOUBLED 1: 2" in words.of_report(Report([run], {"MySQL": {}}))
+    assert "duplicate 1: 2" in words.of_report(Report([run], {"MySQL": {}}))
 
 
 @given(st.sets(st.integers(1, 3000)))
@@ -97,7 +97,7 @@ def test_people_read_ranges_and_scripts_all_of_them():
     run = report(HASH, KNOWN, None, {"MySQL": holding, "MongoDB": Holding([(1, 59)], [], [])}, {})
     found = Report([run], {"MySQL": {}, "MongoDB": {"not-json": 2}})
     text = words.of_report(found)
-    assert "LACKS 29: 2, 4" in text
+    assert "missing 29: 2, 4" in text
     assert "--repair" in text
     assert "2 not-json" in text
     said = json.loads(words.as_json(found))
@@ -109,7 +109,7 @@ def test_nothing_to_send_again_is_not_offered():
     """What no other store has --repair cannot bring back."""
     both = {"MySQL": Holding([(2, 3)], [], []), "MongoDB": Holding([(2, 3)], [], [])}
     text = words.of_report(Report([report(HASH, KNOWN, None, both, {})], {"MySQL": {}}))
-    assert "LACKS 1: 1" in text
+    assert "missing 1: 1" in text
     assert "--repair" not in text
 
 

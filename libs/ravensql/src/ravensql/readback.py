@@ -41,7 +41,7 @@ _HELD: Final = (
     f"seq - DENSE_RANK() OVER (ORDER BY seq) AS distance FROM ({_NUMBERS}) AS every) AS measured "
     "GROUP BY distance"
 )
-_DOUBLED: Final = f"SELECT seq FROM ({_NUMBERS}) AS every GROUP BY seq HAVING COUNT(*) > 1"  # noqa: S608 - our names
+_DUPLICATE: Final = f"SELECT seq FROM ({_NUMBERS}) AS every GROUP BY seq HAVING COUNT(*) > 1"  # noqa: S608 - our names
 _NEXT: Final = " UNION ALL ".join(
     f"SELECT MIN(seq) FROM {table} WHERE hash = %s AND seq >= %s"  # noqa: S608 - our names
     for table in rows.COLUMNS
@@ -163,7 +163,7 @@ class MysqlStore:
                 held.append((first_of, last_of))
                 if count > last_of - first_of + 1:
                     where = (hash_, first_of, last_of) * len(rows.COLUMNS)
-                    doubled += [(seq, seq) for (seq,) in self._rows(_DOUBLED, where)]
+                    doubled += [(seq, seq) for (seq,) in self._rows(_DUPLICATE, where)]
             held = merged(held)
         return held, merged(doubled)
 

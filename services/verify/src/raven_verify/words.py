@@ -137,9 +137,9 @@ def _run(run: RunReport) -> Iterator[str]:
 
 def _said(store: StoreReport) -> Iterator[str]:
     if store.lacking:
-        yield _numbers("LACKS", store.lacking)
+        yield _numbers("missing", store.lacking)
     if store.doubled:
-        yield _numbers("DOUBLED", store.doubled)
+        yield _numbers("duplicate", store.doubled)
     if store.complete:
         yield "complete" if not store.under_way else "complete but for what is under way"
     if store.under_way:
