@@ -240,6 +240,7 @@ class SimulatedBroker:
         self.sessions: dict[str, Session] = {}
         self.connections: list[SimulatedConnection] = []
         self.says_takeover = False
+        self.can_share = True
         self.away = False
         self.stalled = False
         self.retained: dict[str, bytes] = {}
@@ -307,7 +308,7 @@ class SimulatedConnection:
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
         self.receive_maximum = WINDOW
         self.packet_max = DEFAULT_PACKET_MAX
-        self.can_share = True
+        self.can_share = world.broker.can_share
         self.taken_over = False
         self.session_present = session_present
         self.outbox: deque[Callable[[Session], None]] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from hypothesis import strategies as st
@@ -84,3 +85,28 @@ def test_a_session_that_the_broker_has_back_is_drained(monkeypatch):
     assert list(world.broker.sessions) == [GROUP]
     for process in (one, two):
         process.kill()
+
+
+def test_where_the_broker_shares_nothing_one_works_and_the_others_stand_by(monkeypatch):
+    """The next one goes on with its session when it dies, however many wait."""
+    world = World()
+    world.broker.can_share = False
+    patch(monkeypatch, world)
+    choose = random.Random(1)
+    recorders = [Recorder(world) for _ in range(3)]
+    numbers = itertools.count(1)
+    for _ in range(3):
+        world.run_for(20 * LEASE_S, choose)
+        assert len(world.broker.connections) == 1
+        assert len(world.broker.sessions) == 1
+        (working,) = [one for one in recorders if one.slots._held]
+        for _ in range(20):
+            assert world.broker.publish(next(numbers))
+        working.kill()
+        recorders.remove(working)
+        for _ in range(20):
+            assert world.broker.publish(next(numbers))
+    last = Recorder(world)
+    world.run_for(20 * LEASE_S, choose)
+    assert world.stored == set(range(1, 121))
+    last.kill()

@@ -164,6 +164,10 @@ class GroupSlot:
         self.on_confirm: Callable[[], None] = lambda: None
         self.before: Connect | None = None
 
+    def stand_by(self, stop: threading.Event) -> None:
+        self.calls.append("stand by")
+        stop.set()
+
     def take(self, stop: threading.Event) -> Slot | None:
         self.lost = False
         return None if stop.is_set() else self
@@ -590,8 +594,8 @@ def test_a_member_shares_readings_and_has_every_run(monkeypatch):
     assert slot.calls == ["confirm", "joined", "release"]
 
 
-def test_a_member_takes_everything_where_the_broker_shares_nothing(monkeypatch, caplog):
-    """Some brokers grant a shared subscription and send nothing: what is stored twice is known."""
+def test_one_member_takes_everything_where_the_broker_shares_nothing(monkeypatch):
+    """Some brokers grant a shared subscription and send nothing."""
     holder: list[Bench] = []
 
     def prepare(connection: FakeConnection) -> None:
@@ -604,8 +608,28 @@ def test_a_member_takes_everything_where_the_broker_shares_nothing(monkeypatch, 
     bench.sink.on_store = lambda: seen.extend(bench.broker.connections[0].subscribed)
     bench.go()
     assert seen == Topics().stored()
-    assert "every replica takes every reading" in caplog.text
     assert slot.calls == ["confirm", "joined", "release"]
+
+
+def test_a_second_member_stands_by_where_the_broker_shares_nothing(monkeypatch, caplog):
+    """What came to it meanwhile is stored; its session is ended, for nobody would look into it."""
+    holder: list[Bench] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.can_share = False
+        bringing(holder, message(1), message(2))(connection)
+        connection.on_turn = lambda: None
+
+    bench, slot = grouped(monkeypatch, prepare)
+    holder.append(bench)
+    monkeypatch.setattr(consumer, "QUIET_S", 0.01)
+    slot.leaves = True
+    bench.go()
+    assert bench.sink.numbers == [1, 2]
+    (connection,) = bench.broker.connections
+    assert (connection.subscribed, connection.session_ended) == ([], True)
+    assert "standing by" in caplog.text
+    assert slot.calls == ["confirm", "joined", "closed", "release", "stand by"]
 
 
 def test_a_session_changes_its_way_without_a_moment_of_silence(monkeypatch):

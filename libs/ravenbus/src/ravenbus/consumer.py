@@ -204,6 +204,7 @@ class Consumer:
         self._utc = utc
         self._sparse = Sparse(log)
         self._stop = threading.Event()
+        self._spare = False
 
     def run(self, stop: threading.Event) -> None:
         """Store until ``stop`` is set, then drain; raise FatalError if the session is taken over."""
@@ -211,12 +212,15 @@ class Consumer:
         try:
             self._retry("store", self._sink.prepare)
             while slot := self._slots.take(stop):
+                self._spare = False
                 try:
                     self._hold(slot)
                 except SlotLostError as error:
                     log.warning("slot given up", extra={"reason": str(error)})
                 finally:
                     slot.release()
+                if self._spare:
+                    self._slots.stand_by(stop)
         except RetryableError:
             return
 
@@ -253,6 +257,13 @@ class Consumer:
             self._subscribe(intake)
             if former := slot.former():
                 self._adopt(former)
+            if slot.group and not intake.connection.can_share and self._may_leave(slot):
+                log.warning(
+                    "standing by: the broker has no shared subscriptions for a second replica"
+                )
+                self._drain(intake, QUIET_S, self._stop.is_set)
+                self._spare = True
+                return
             while not self._stop.is_set():
                 if intake.shares() != intake.shared:
                     self._share(intake, shared=not intake.shared)
@@ -298,8 +309,6 @@ class Consumer:
     def _subscribe(self, intake: _Intake) -> None:
         """Subscribe on a new connection as the group needs it."""
         self._retry("slot", intake.slot.confirm)
-        if intake.slot.group and not intake.connection.can_share:
-            log.warning("the broker shares no subscriptions: every replica takes every reading")
         self._share(intake, shared=intake.shares())
         intake.connection.publish(self._topics.gone(self._name), b"", retain=True)
         self._retry("slot", intake.slot.joined)

@@ -66,6 +66,9 @@ class Slots(Protocol):
     def take(self, stop: threading.Event) -> Slot | None:
         """Return a slot, however long that takes; None if ``stop`` is set first."""
 
+    def stand_by(self, stop: threading.Event) -> None:
+        """Return when no other member is known to be at work, or ``stop`` is set."""
+
     def close(self) -> None:
         """Give back what is needed to take slots."""
 
@@ -120,6 +123,9 @@ class Alone:
 
     def release(self) -> None:
         """Keep the session for the next start."""
+
+    def stand_by(self, stop: threading.Event) -> None:
+        """Know of no other."""
 
     def close(self) -> None:
         """Give back nothing."""

@@ -137,6 +137,14 @@ def left(group: Group, number: int, me: str, watch: Watch) -> Group:
     return _with(group, number, State.LEAVING, me) if stays and _holds(group, number, me) else group
 
 
+def served(group: Group, watch: Watch) -> bool:
+    """Say whether a session is subscribed and its holder is not known to be dead."""
+    return any(
+        slot.state is State.MEMBER and slot.holder is not None and not watch.dead(number)
+        for number, slot in group.items()
+    )
+
+
 def closed(group: Group, number: int, me: str) -> Group:
     """Note that the slot's session was drained and ended."""
     return _with(group, number, State.CLOSED, None) if _holds(group, number, me) else group

@@ -64,6 +64,7 @@ class LeasedSlots:
         self._ledger = ledger
         self._lease_s = lease_s
         self._renew_every_s = lease_s / RENEWALS_PER_LEASE
+        self._look_again_s = min(LOOK_AGAIN_S, self._renew_every_s / 2)
         self._health = health
         self._clock = clock
         self._me = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -81,7 +82,7 @@ class LeasedSlots:
         """Return the lowest slot that nobody alive holds, once that is clear; None after a stop."""
         pause_s = 0.0
         while not stop.wait(pause_s):
-            pause_s = min(LOOK_AGAIN_S, self._renew_every_s / 2)
+            pause_s = self._look_again_s
             self._health.beat()
             began = self._clock()
             try:
@@ -100,6 +101,19 @@ class LeasedSlots:
                 log.info("slot taken", extra={"slot": slot.number, "client_id": slot.client_id})
                 return slot
         return None
+
+    def stand_by(self, stop: threading.Event) -> None:
+        """Return when no other member is known to be at work, or ``stop`` is set."""
+        while not stop.wait(self._look_again_s):
+            self._health.beat()
+            try:
+                self._change(lambda group: group)
+            except RetryableError as error:
+                self._health.failing("slot", str(error))
+                continue
+            self._health.ok("slot")
+            if not rules.served(self._group, self._watch):
+                return
 
     def close(self) -> None:
         """Give back what the ledger holds."""
