@@ -27,6 +27,11 @@ test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, 
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
 	@tests/compose/run
 
+.PHONY: brokers
+brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on RabbitMQ too, as root, in a Debian of its own
+	@tests/brokers/fetch.sh
+	$(BIN)/pytest tests/brokers
+
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
 	@tools/crash/fetch.sh
@@ -76,7 +81,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .brokers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system
