@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from ravenbus.consumer import Stored
 from ravenbus.messages import DeadLetter, Item, Reading, Run
@@ -39,6 +40,12 @@ class Memory:
                     new += item.id not in self._letters
                     self._letters.setdefault(item.id, item)
         return Stored(new, len(items) - new)
+
+    def forget_letters(self, before: datetime) -> int:
+        old = [id_ for id_, letter in self._letters.items() if letter.at < before]
+        for id_ in old:
+            del self._letters[id_]
+        return len(old)
 
     def runs(self) -> dict[str, Known]:
         found = {}

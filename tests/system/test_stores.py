@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from raven_verify.look import Look, Wanted
-from ravenbus.consumer import Sink
 from ravenbus.errors import PoisonError
+from ravenbus.forgetting import LetterSink
 from ravenbus.messages import DeadLetter, Reading, Run, dead_letter
 from ravenbus.readback import Choice, Known, Store, has
 from ravenmongo.readback import MongoStore
@@ -34,7 +34,7 @@ FINE = timedelta(microseconds=123456)
 class Both(NamedTuple):
     """The two sides of a store."""
 
-    sink: Sink
+    sink: LetterSink
     store: Store
 
 
@@ -141,6 +141,9 @@ def test_a_run_and_dead_letters_come_back(opened, name: str):
     store.remove(letters[1].id)
     assert not has(store, letters[1])
     assert list(store.letters(Choice())) == [letters[0], *letters[2:]]
+    assert sink.forget_letters(letters[3].at) == 2
+    assert sink.forget_letters(letters[3].at) == 0
+    assert list(store.letters(Choice())) == [letters[3]]
 
 
 def _letter(number: int) -> DeadLetter:

@@ -215,6 +215,10 @@ class ConsumerSettings(MqttSettings, frozen=True, kw_only=True):
         float,
         Meta(gt=0, le=60, description="longest time that a message waits for a batch, seconds"),
     ] = 0.5
+    raven_dead_letters_keep_days: Annotated[
+        Annotated[int, Meta(ge=1, le=36_500)] | None,
+        Meta(description="days after which dead letters are removed; not set: they are kept"),
+    ] = None
 
 
 @dataclass(frozen=True)

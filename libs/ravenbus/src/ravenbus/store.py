@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 from ravenbus import __version__
 from ravenbus.consumer import SESSION_EXPIRY_S, Consumer, Sink
+from ravenbus.forgetting import Forgetting, LetterSink
 from ravenbus.health import Health, Watchdog
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker
@@ -24,7 +26,7 @@ STALL_S = 120.0
 def run(
     service: str,
     settings: ConsumerSettings,
-    open_sink: Callable[[Health], Sink],
+    open_sink: Callable[[Health], LetterSink],
     stop: threading.Event,
     open_slots: Callable[[Broker, Health], Slots] = lambda broker, _: Alone.at(broker),
 ) -> None:
@@ -49,7 +51,9 @@ def run(
             "broker": settings.mqtt_url,
         },
     )
-    sink = open_sink(health)
+    sink: Sink = (opened := open_sink(health))
+    if days := settings.raven_dead_letters_keep_days:
+        sink = Forgetting(opened, timedelta(days=days))
     slots = open_slots(broker, health)
     consumer = Consumer(
         service,

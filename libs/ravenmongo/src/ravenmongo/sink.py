@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -71,6 +72,11 @@ class MongoSink:
         new = sum(self._insert(name, found) for name, found in documents.items())
         new += self._put_runs(runs)
         return Stored(new, len(items) - new)
+
+    def forget_letters(self, before: datetime) -> int:
+        """Remove the dead letters from before a time; return how many there were."""
+        with sorted_errors():
+            return int(self._db[DEAD_LETTER].delete_many({"at": {"$lt": before}}).deleted_count)
 
     def close(self) -> None:
         """Close the connections, if there are any."""

@@ -18,6 +18,8 @@ from ravensql.settings import MysqlUrl
 LOOKED_UP_AT_ONCE: Final = 500
 """Beyond some thousand pairs the optimizer gives the index up."""
 
+FORGET_LETTERS: Final = "DELETE FROM dead_letter WHERE at < %s ORDER BY at LIMIT %s"
+FORGOTTEN_AT_ONCE: Final = 1000
 RUNS: Final = "SELECT hash, last_seq FROM run_info WHERE node IS NOT NULL AND hash IN %s "
 PUT_RUN: Final = (
     "INSERT INTO run_info (name, hash, meter_id, time, node, last_seq) "
@@ -104,6 +106,16 @@ class MysqlSink:
             _put_runs(cursor, readings, runs)
             new += self._bury(cursor, letters)
         return Stored(new, len(items) - new)
+
+    def forget_letters(self, before: datetime) -> int:
+        """Remove the dead letters from before a time; return how many there were."""
+        count = 0
+        while True:
+            with self._database.transaction() as cursor:
+                cursor.execute(FORGET_LETTERS, (rows.millis(before), FORGOTTEN_AT_ONCE))
+                count += cursor.rowcount
+                if cursor.rowcount < FORGOTTEN_AT_ONCE:
+                    return count
 
     def close(self) -> None:
         """Close the connection."""
