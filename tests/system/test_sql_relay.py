@@ -17,11 +17,12 @@ import pytest
 import stack
 
 from raven_sql_relay import outbox as module
+from raven_sql_relay import waiting
 from raven_sql_relay.claims import SIZE
 from raven_sql_relay.outbox import SqlOutbox
 from raven_sql_relay.source import RelayMetrics
 from ravenbus import resending
-from ravenbus.confirming import Stores
+from ravenbus.confirming import STORES_MAX, Stores
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Confirmation, Envelope, Reading, Run, decode, decode_reading, encode
@@ -701,9 +702,9 @@ class Upstream:
     """A broker upstream and stores with a queue each, which take so many readings in a turn."""
 
     def __init__(self, outbox: SqlOutbox, clock: Clock, sink: MysqlSink, *names: str) -> None:
-        self.outbox, self.clock, self.sink = outbox, clock, sink
+        self.clock, self.sink = clock, sink
         self.hash = new_hash()
-        self.connection = Connection(outbox)
+        self.connections = [Connection(outbox)]
         self.queues: dict[str, deque[int]] = {name: deque() for name in names}
         self.stored: dict[str, Counter[int]] = {name: Counter() for name in names}
         self.inserted = 0
@@ -713,19 +714,160 @@ class Upstream:
     def turn(self, new: int, **capacity: int) -> list[int]:
         """Let a turn pass in which rows come and stores take; return what is sent."""
         self.clock.now += TURN_S
-        numbers = range(self.inserted + 1, self.inserted + new + 1)
-        self.sink.store([reading(self.hash, seq) for seq in numbers])
+        for start in range(self.inserted + 1, self.inserted + new + 1, 500):
+            numbers = range(start, min(start + 500, self.inserted + new + 1))
+            self.sink.store([reading(self.hash, seq) for seq in numbers])
         self.inserted += new
-        found = self.connection.take_all()
-        self.outbox.taken(keys(found))
+        found: list[Entry] = []
+        for connection in self.connections:
+            while entries := connection.take():
+                connection.outbox.taken(keys(entries))
+                found += entries
         for name, queue in self.queues.items():
             queue.extend(seqs(found))
             taken = [queue.popleft() for _ in range(min(len(queue), capacity.get(name, 0)))]
             self.stored[name].update(taken)
             ranges = merged((seq, seq) for seq in taken)
-            if ranges:
-                confirm(self.outbox, name, self.hash, *ranges)
+            for connection in self.connections if ranges else ():
+                confirm(connection.outbox, name, self.hash, *ranges)
         return seqs(found)
+
+    def instead(self, *outboxes: SqlOutbox) -> None:
+        """Let other relays take the place of those that work."""
+        for connection in self.connections:
+            connection.outbox.close()
+        self.connections = [Connection(outbox) for outbox in outboxes]
+
+
+@pytest.fixture
+def upstream(
+    sink: MysqlSink, new_outbox: Callable[..., SqlOutbox], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Upstream]:
+    at_once(monkeypatch)
+    clock = Clock()
+
+    def new(*names: str, **options: Any) -> Upstream:
+        return Upstream(new_outbox(clock=clock, **options), clock, sink, *names)
+
+    return new
+
+
+def test_what_is_lost_is_sent_again_however_much_waits(
+    db: Db, upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch
+):
+    """More wait than are read at once, and the broker has lost all of them."""
+    monkeypatch.setattr(module, "WAITING_MAX", 800)
+    those = upstream("store")
+    those.turn(2600)
+    those.queues["store"].clear()
+    for _ in range(200):
+        those.turn(0, store=300)
+    assert set(those.stored["store"]) == set(range(1, 2601))
+    assert max(those.stored["store"].values()) <= 2
+    assert set(relayed(db)) == {1}
+
+
+def test_a_row_that_nothing_follows_is_not_sent_without_end(
+    db: Db, upstream: Callable[..., Upstream]
+):
+    """A store is gone, and no more rows come: the last one asks it, more and more rarely."""
+    those = upstream("here", "gone")
+    for _ in range(30):
+        those.turn(1, here=9)
+    sent = [those.turn(0, here=9) for _ in range(720)]
+    assert sum(map(len, sent)) <= 16, "in an hour"
+    those.queues["gone"].clear()
+    for _ in range(200):
+        those.turn(0, here=99, gone=99)
+    assert set(those.stored["gone"]) == set(range(1, 31)), "it is back without its session"
+    assert set(relayed(db)) == {1}
+
+
+def test_relays_share_what_is_parked(
+    db: Db, upstream: Callable[..., Upstream], new_outbox: Callable[..., SqlOutbox]
+):
+    """Rows that went meanwhile, by another relay or by hand, keep nothing else from being sent."""
+    those = upstream("here", "gone")
+    for _ in range(40):
+        those.turn(20, here=100)
+    those.queues["gone"].clear()
+    those.instead(new_outbox(clock=those.clock), new_outbox(clock=those.clock))
+    db("DELETE FROM instantaneous_demand WHERE seq BETWEEN 101 AND 200")
+    for _ in range(150):
+        those.turn(1, here=400, gone=400)
+    left = set(range(1, those.inserted + 1)) - set(range(101, 201))
+    assert set(those.stored["gone"]) >= left
+    for _ in range(PATIENCE_TURNS):
+        those.turn(0, here=400, gone=400)
+    assert set(relayed(db)) == {1}
+    assert db("SELECT COUNT(*) FROM relay_waiting") == ((0,),)
+
+
+def test_a_relay_settles_nothing_for_a_store_that_another_learned(
+    db: Db, upstream: Callable[..., Upstream], new_outbox: Callable[..., SqlOutbox]
+):
+    """It has not heard of it itself, as its confirmations have QoS 0."""
+    those = upstream("here")
+    other = new_outbox(clock=those.clock)
+    other.entries(0, 1)
+    confirm(those.connections[0].outbox, "late", those.hash)
+    for _ in range(30):
+        those.turn(5, here=99)
+        other.tend()
+    marks = Counter(relayed(db))
+    assert marks[3] > 50
+    assert not marks[1]
+    db("UPDATE relay_store SET heard = -1 WHERE name = 'late'")
+    for _ in range(3):
+        those.turn(0, here=99)
+    assert set(relayed(db)) == {1}, "and forgets it when another one has"
+
+
+def test_a_store_is_forgotten_a_part_at_a_time(
+    db: Db, upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch
+):
+    """A million rows would hold the relay up for longer than it may hang."""
+    monkeypatch.setattr(waiting, "AT_ONCE", 10)
+    those = upstream("here", "gone")
+    for _ in range(30):
+        those.turn(20, here=99)
+    parked = Counter(relayed(db))[3]
+    db("UPDATE relay_store SET heard = -1 WHERE name = 'gone'")
+    those.turn(0, here=99)
+    assert Counter(relayed(db))[3] == parked - 10 * module.FORGET_BATCHES
+    for _ in range(parked // 10):
+        those.turn(0, here=99)
+    assert set(relayed(db)) == {1}
+
+
+def test_turns_go_on_over_restarts(
+    upstream: Callable[..., Upstream],
+    new_outbox: Callable[..., SqlOutbox],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A store that is gone is said and forgotten, however often the relay starts meanwhile."""
+    monkeypatch.setattr(resending, "DAY_TURNS", 60)
+    those = upstream("gone")
+    healths = []
+    for _ in range(10):
+        those.turn(1)
+        for _ in range(30):
+            those.turn(0)
+        healths.append(Health())
+        those.instead(new_outbox(clock=those.clock, health=healths[-1]))
+    assert "gone has confirmed nothing for" in healths[-2].problems()["stores"]
+
+
+def test_a_store_that_is_named_counts_however_many_there_were(
+    db: Db, upstream: Callable[..., Upstream]
+):
+    """Names that were forgotten use nothing up."""
+    for number in range(STORES_MAX):
+        db("INSERT INTO relay_store (name, heard) VALUES (%s, -1)", f"old-{number}")
+    those = upstream("mine", stores=Stores("mine"))
+    those.turn(3)
+    those.turn(0)
+    assert relayed(db) == [None] * 3
 
 
 def test_a_store_that_is_gone_costs_the_others_nothing(
@@ -745,9 +887,7 @@ def test_a_store_that_is_gone_costs_the_others_nothing(
     assert not marks[1]
 
     those.queues["gone"].clear()  # its session has expired
-    restarted = new_outbox(clock=clock)
-    outbox.close()
-    those.outbox, those.connection = restarted, Connection(restarted)
+    those.instead(new_outbox(clock=clock))
     for _ in range(60):
         those.turn(1, here=400, gone=400)
     assert set(those.stored["gone"]) == set(range(1, those.inserted + 1))

@@ -250,7 +250,7 @@ def test_a_batch_to_which_nothing_more_can_come_does_not_wait(monkeypatch):
     bench.broker._prepare = [sending]
     bench.go()
     assert bench.sink.batches == [10] * 10
-    assert waits == 1, "only until it is known"
+    assert waits == 2, "until it is known, and once more after eight batches"
 
 
 def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
@@ -273,6 +273,31 @@ def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
     bench.broker._prepare = [streaming]
     bench.go()
     assert min(bench.sink.batches[:-1]) >= 10
+
+
+def test_a_stream_that_begins_after_a_pause_is_taken_for_a_window_for_a_while_alone(monkeypatch):
+    """Two lone messages, then one every 20 ms: after eight commits for one message each it is known."""
+    bench = started(monkeypatch)
+    seqs = iter(range(1, 201))
+
+    def streaming(connection: FakeConnection) -> None:
+        def turn() -> None:
+            if connection.events.empty():
+                bench.clock.now += 0.02
+                if bench.counts()["received"] < 2 and bench.clock.now % 1 > 0.03:
+                    return
+                seq = next(seqs, None)
+                if seq:
+                    connection.events.put(message(seq))
+                elif len(connection.acknowledged) == 200:
+                    bench.stop.set()
+
+        connection.on_turn = turn
+
+    bench.broker._prepare = [streaming]
+    bench.go()
+    assert bench.sink.batches.count(1) <= 12
+    assert max(bench.sink.batches) >= 20
 
 
 def test_nothing_is_acknowledged_before_the_store_has_committed(monkeypatch):

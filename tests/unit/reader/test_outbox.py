@@ -466,6 +466,23 @@ def test_names_without_end_are_no_stores(home, monkeypatch):
         home.confirm("c")
 
 
+def test_a_store_that_is_named_takes_the_place_of_one_that_counts_no_more(home, monkeypatch):
+    """Whoever is named is waited for, however many stores there were, and has nothing yet."""
+    monkeypatch.setattr(module, "STORES_MAX", 2)
+    home.confirm("a")
+    home.confirm("b")
+    home.accept(1)
+    home.send()
+    home.confirm("a", (1, 1))
+    home.confirm("b", (1, 1))
+    assert home.outbox.unconfirmed() == 0
+    home.stores = Stores("b,c")
+    home.restart()
+    assert home.outbox.unconfirmed() == 1
+    home.confirm("c", (1, 1))
+    assert home.outbox.unconfirmed() == 0
+
+
 def of_the_version_before(path):
     """Make a spool what the first version left."""
     with sqlite3.connect(path) as db:

@@ -75,6 +75,9 @@ DRAIN_S = 10.0
 """How long messages are still taken after a stop; Docker's grace period has to be longer."""
 LEAVE_S = 20.0
 """How long after a stop a session may take to drain; what it holds longer is left to the group."""
+BURST_TRUSTED = 8
+BURST_TRUSTED_MAX = 1024
+"""Batches that do not wait once it was shown that nothing more comes to one, at first and at most."""
 QUIET_S = 1.0
 """A session that brings nothing for so long is asked whether it is empty."""
 
@@ -120,26 +123,38 @@ class _Burst:
     """How many messages a broker has under way at most, where that is less than a batch.
 
     It shows when nothing came to a batch for a while, and the next message comes as soon as that
-    batch is acknowledged.
+    batch is acknowledged.  A stream that begins after a pause looks the same, so some batches wait
+    all the same to show it again: the more often it was shown, the fewer.
     """
 
     def __init__(self, while_s: float) -> None:
-        self.size: int | None = None
-        """Nothing more comes to a batch of so many; None if that is not known."""
         self._while_s = while_s
+        self._size: int | None = None
         self._ended: int | None = None
+        self._trusted = BURST_TRUSTED
+        self._left = 0
         self._last_at = self._stored_at = float("-inf")
 
     def came(self, now: float, *, first: bool) -> None:
         """Hear of a message, which may be the first of a batch."""
         if first:
-            self.size = self._ended if now - self._stored_at <= self._while_s else None
+            self._size = self._ended if now - self._stored_at <= self._while_s else None
         self._last_at = now
+
+    def is_all(self, count: int) -> bool:
+        """Return whether nothing more comes to a batch of so many, as far as is known."""
+        return count == self._size and self._left > 0
 
     def ends(self, now: float, count: int) -> None:
         """Hear that a batch is stored that has room for more."""
-        is_all = count == self.size or now - self._last_at >= self._while_s
-        self._ended = count if is_all else None
+        if now - self._last_at >= self._while_s:
+            again = count == self._size
+            self._trusted = min(2 * self._trusted, BURST_TRUSTED_MAX) if again else BURST_TRUSTED
+            self._ended, self._left = count, self._trusted
+        elif self.is_all(count):
+            self._left -= 1
+        else:
+            self._ended = None
 
     def stored(self, now: float) -> None:
         """Hear that the batch is acknowledged."""
@@ -400,7 +415,7 @@ class Consumer:
                 raise _LostError(event)
         count = len(intake.pending)
         full = count >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
-        is_all = count == intake.burst.size and intake.events.empty()
+        is_all = intake.burst.is_all(count) and intake.events.empty()
         if full or is_all or self._clock() >= intake.flush_at:
             intake.burst.ends(self._clock(), count)
             self._flush(intake)

@@ -57,8 +57,6 @@ class SpoolOutbox:
         self._turn: int = last + 1
         self._spoke = 0
         self._bits: dict[str, int] = dict(self._db.execute("SELECT name, bit FROM store"))
-        for name in (stores.names or frozenset()) - self._bits.keys():
-            self._learn(name)
         self._db.execute("UPDATE store SET heard = ? WHERE heard IS NULL", (self._turn,))
         for name in self._bits:
             self._db.execute(
@@ -71,6 +69,9 @@ class SpoolOutbox:
                     "name": name,
                 },
             )
+        for name in sorted((stores.names or frozenset()) - self._bits.keys()):
+            bit = self._learn(name)
+            self._db.execute("UPDATE store SET required = TRUE WHERE bit = ?", (bit,))
         self._resending: Resending[int] = Resending(self, health or Health())
         (self._resending.required,) = self._db.execute(REQUIRED).fetchone()
         self._turn_at = clock() + TURN_S
@@ -175,16 +176,33 @@ class SpoolOutbox:
 
     def _learn(self, name: str) -> int:
         """Enter a store, required if whoever confirms is, and return its bit."""
-        if len(self._bits) == STORES_MAX:
-            raise PoisonError("too-many-stores", f"{name!r} is one more than {STORES_MAX} stores")
         bit = 1 << len(self._bits)
         with transaction(self._db):
+            if len(self._bits) == STORES_MAX:
+                bit = self._replaced(name)
             self._db.execute(
                 "INSERT INTO store (name, bit, required, heard) VALUES (?, ?, FALSE, ?)",
                 (name, bit, self._turn),
             )
         self._bits[name] = bit
         return bit
+
+    def _replaced(self, name: str) -> int:
+        """Take the bit of a store that nothing is kept for; raise PoisonError if there is none."""
+        found = self._db.execute(
+            "SELECT name, bit FROM store WHERE heard = :forgotten OR (:named AND NOT required) "
+            "ORDER BY bit LIMIT 1",
+            {"forgotten": FORGOTTEN, "named": not self._learns},
+        ).fetchone()
+        if not found:
+            raise PoisonError("too-many-stores", f"{name!r} is one more than {STORES_MAX} stores")
+        other, bit = found
+        self._db.execute(
+            "UPDATE outbox SET confirmed = confirmed & ~? WHERE confirmed & ?", (bit, bit)
+        )
+        self._db.execute("DELETE FROM store WHERE name = ?", (other,))
+        del self._bits[other]
+        return int(bit)
 
     def _require(self, name: str, bit: int) -> None:
         """Keep entries until a store has confirmed them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from raven_sql_relay.claims import SIZE, Block, Claims
@@ -53,8 +53,10 @@ WAITING_MAX: Final = 20_000
 """Rows that wait in memory for a confirmation; while there are more, no others are read."""
 ABSENT_TURNS: Final = int(60 / TURN_S)
 """A store that confirmed nothing for so long, while rows wait for it, is away."""
+FORGET_BATCHES: Final = 5
+"""Transactions of a turn that settle what is parked for a store that is forgotten."""
 SAVE_TURNS: Final = int(60 / TURN_S)
-"""How often the database learns that a store goes on confirming."""
+"""How often the database learns which turn it is, and that a store goes on confirming."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 
@@ -116,6 +118,8 @@ class SqlOutbox:
         self._names: dict[int, str] = {}
         self._heard: dict[int, int] = {}
         self._saved: dict[int, int] = {}
+        self._known: set[str] = set()
+        self._has_fewer = False
         self._turn = 1
         self._turn_at = clock() + TURN_S
         self._waiting = Waiting(self._database, self._names)
@@ -138,11 +142,7 @@ class SqlOutbox:
             self._reopen()
         if self._clock() >= self._turn_at:
             self._turn_at = self._clock() + TURN_S
-            self._turn += 1
-            with self._database.transaction() as cursor:
-                self._claims.leads(cursor)
-            if self._waiting.required:
-                self._look_after_stores()
+            self._pass_turn()
         self._mark_when_due()
 
     def entries(self, after: int, limit: int) -> list[Entry]:
@@ -159,8 +159,8 @@ class SqlOutbox:
         """Mark rows as taken upstream, or have them wait for the stores there."""
         for key in keys if self._waiting.required else ():
             if identity := self._identities.pop(key, None):
-                self._entries.pop(key, None)
-                self._waiting.add(self._refs.pop(key), identity, self._turn)
+                entry = self._entries.pop(key)
+                self._waiting.add(self._refs.pop(key), identity, entry, self._turn)
         self._settle((key for key in keys if key in self._entries), TAKEN)
         self._mark_when_due()
 
@@ -180,6 +180,7 @@ class SqlOutbox:
         if not bit & self._waiting.required:
             return
         self._heard[bit] = self._turn
+        self._waiting.since.pop(bit, None)
         refs = self._waiting.confirm(said, bit)
         turns = [self._waiting.first_sent(refs)]
         done = self._waiting.complete(refs)
@@ -211,7 +212,13 @@ class SqlOutbox:
         self._claims.connected(cursor)
         first = self._claims.leads(cursor)
         self._source.connected(cursor, self._database.payload_max, first=first)
+        for name in sorted(self._named):
+            cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (name,))
+        cursor.execute("SELECT turn FROM relay")
+        ((turn,),) = cursor.fetchall()
+        self._turn = max(self._turn, int(turn) + 1)
         self._learn_stores(cursor)
+        self._waiting.look(cursor)
         for lane in self._lanes.values():
             lane.block = None
         for key in [key for key in self._entries if key > self._handed]:
@@ -219,6 +226,7 @@ class SqlOutbox:
             self._identities.pop(key, None)
             if ref := self._refs.pop(key, None):
                 self._in_hand[ref.block].discard(ref.id)
+                self._waiting.leave([ref])
 
     def _reopen(self) -> None:
         """Try again what nobody took."""
@@ -229,26 +237,30 @@ class SqlOutbox:
     # The stores
 
     def _learn_stores(self, cursor: Cursor) -> None:
-        """Learn from the database which stores confirmed anything, and when."""
-        for name in sorted(self._named):
-            cursor.execute("INSERT IGNORE INTO relay_store (name) VALUES (%s)", (name,))
-        cursor.execute(
-            "SELECT GREATEST((SELECT COALESCE(MAX(sent), 0) FROM relay_waiting), "
-            "(SELECT COALESCE(MAX(heard), 0) FROM relay_store))"
-        )
-        ((last,),) = cursor.fetchall()
-        self._turn = max(self._turn, int(last) + 1)
-        cursor.execute("SELECT name, heard FROM relay_store ORDER BY since, name")
+        """Learn from the database whom this relay waits for: others learn and forget too."""
+        cursor.execute("SELECT name, heard, waits FROM relay_store ORDER BY since, name")
+        found = {
+            name: (heard, waits)
+            for name, heard, waits in cursor.fetchall()
+            if name in self._named or (self._learns and heard != FORGOTTEN)
+        }
+        self._known = set(found)
         required = 0
-        for name, heard in cursor.fetchall():
+        for name, (heard, waits) in found.items():
             if name not in self._bits and len(self._bits) == STORES_MAX:
                 continue
             bit = self._bit(name)
-            if name in self._named or (self._learns and heard != FORGOTTEN):
-                required |= bit
-                known = self._turn if heard in (None, FORGOTTEN) else int(heard)
-                self._heard[bit] = max(known, self._heard.get(bit, known))
-        self._resending.required = self._waiting.required = required
+            required |= bit
+            said = self._turn if heard in (None, FORGOTTEN) else int(heard)
+            if bit not in self._heard and waits is not None:
+                self._waiting.since[bit] = int(waits)
+            if bit not in self._heard or heard not in (None, FORGOTTEN):
+                self._heard[bit] = max(said, self._heard.get(bit, said))
+        self._require_these(required)
+
+    def _require_these(self, stores: int) -> None:
+        self._has_fewer |= bool(self._waiting.required & ~stores)
+        self._resending.required = self._waiting.required = stores
 
     def _bit(self, name: str) -> int:
         """Return what stands for a store in this process; raise PoisonError for one too many."""
@@ -267,34 +279,88 @@ class SqlOutbox:
                 "ON DUPLICATE KEY UPDATE heard = VALUES(heard)",
                 (name, self._turn),
             )
-        self._resending.required = self._waiting.required = self._waiting.required | bit
+        self._require_these(self._waiting.required | bit)
         log.info("rows wait until this store confirms them", extra={"store": name})
         return bit
 
-    def _look_after_stores(self) -> None:
+    def _pass_turn(self) -> None:
         """Send again what was lost, and park what waits only for stores that are away."""
+        self._turn += 1
         heard = {b: t for b, t in self._heard.items() if t >= self._saved.get(b, 0) + SAVE_TURNS}
+        waits = {
+            bit: since
+            for bit in self._heard
+            if bit & self._waiting.required
+            and bit not in self._waiting.since
+            and (since := self._waiting.oldest(bit)) is not None
+            and since <= self._turn - SAVE_TURNS
+        }
         with self._database.transaction() as cursor:
-            self._waiting.look(cursor)
+            self._claims.leads(cursor)
+            if self._turn % SAVE_TURNS == 0 or waits:
+                cursor.execute("UPDATE relay SET turn = GREATEST(turn, %s)", (self._turn,))
+            cursor.execute("SELECT turn FROM relay")
+            self._turn = max([self._turn, *(int(turn) for (turn,) in cursor.fetchall())])
             for bit, turn in heard.items():
                 cursor.execute(
-                    "UPDATE relay_store SET heard = %s WHERE name = %s", (turn, self._names[bit])
+                    "UPDATE relay_store SET heard = %s, waits = NULL "
+                    "WHERE name = %s AND NOT heard <=> %s",
+                    (turn, self._names[bit], FORGOTTEN),
                 )
+            for bit, since in waits.items():
+                cursor.execute(
+                    "UPDATE relay_store SET waits = %s WHERE name = %s", (since, self._names[bit])
+                )
+            self._learn_stores(cursor)
+            self._waiting.look(cursor)
         self._saved |= heard
-        self._send_again()
-        self._park()
-        self._forget_silent()
+        self._waiting.since |= waits
+        if self._has_fewer:
+            self._has_fewer = False
+            self._settle_refs(self._waiting.complete(), TAKEN)
+        self._forget_parked()
+        if self._waiting.required:
+            self._send_again()
+            self._park()
+            self._forget_silent()
+
+    def _forget_parked(self) -> None:
+        """Settle some of what is parked for stores that nobody waits for any longer."""
+        for store in self._waiting.parked_stores - self._known:
+            for _ in range(FORGET_BATCHES):
+                with self._database.transaction() as cursor:
+                    if not self._waiting.forget_some(cursor, store):
+                        break
 
     def _send_again(self) -> None:
         lost = self._resending.lost(self._turn)
-        firsts: dict[Ref, int] = {}
-        if lost.keys:
-            with self._database.transaction() as cursor:
-                firsts = self._waiting.unpark(cursor, list(lost.keys))
-            self._waiting.unparked(firsts)
-            self._let_go(firsts)
-            self._metrics.sent_again.inc(len(firsts))
-        self._resending.sent_again(lost, list(firsts))
+        here = [ref for ref in lost.keys if ref in self._waiting]
+        read = self._read_again(lost.keys.difference(here))
+        for ref, identity, entry in self._waiting.send_again(here):
+            self._take_in([Found(self._source.renewed(entry), ref, identity)])
+        self._metrics.sent_again.inc(len(here) + len(read))
+        self._resending.sent_again(lost, [*here, *read])
+
+    def _read_again(self, parked: Collection[Ref]) -> list[Ref]:
+        """Read parked rows that are to be sent again, but for those in another relay's blocks."""
+        if not parked:
+            return []
+        found: list[Found] = []
+        with self._database.transaction() as cursor:
+            blocks = {ref.block for ref in parked}
+            ours = {
+                block
+                for block in blocks
+                if block in self._claims or self._claims.claim(cursor, block)
+            }
+            known = self._waiting.unpark(cursor, [ref for ref in parked if ref.block in ours])
+            for block in {ref.block for ref in known}:
+                found += self._source.entries(cursor, block, NEW, self._in_hand.get(block, ()))
+        self._take_in(found)
+        self._release()
+        known = {ref: one for ref, one in known.items() if ref.id in self._in_hand[ref.block]}
+        self._waiting.unparked(known)
+        return list(known)
 
     def _park(self) -> None:
         """Have what lacks only stores that are away wait in the database, unless all are away."""
@@ -319,9 +385,7 @@ class SqlOutbox:
                 cursor.execute(
                     "UPDATE relay_store SET heard = %s WHERE name = %s", (FORGOTTEN, name)
                 )
-            self._waiting.required &= ~self._bits[name]
-            self._resending.required = self._waiting.required
-            self._settle_refs(self._waiting.complete(), TAKEN)
+            self._require_these(self._waiting.required & ~self._bits[name])
 
     def _ready(self, after: int, limit: int) -> list[Entry]:
         found = [entry for key, entry in self._entries.items() if key > after]
@@ -344,16 +408,20 @@ class SqlOutbox:
                     if condition == KEPT and not entries:
                         self._lanes[table].block = None  # another relay was faster
                     found += entries
+        self._take_in(found)
+        self._release()
+        if not found:
+            self._look_at = self._clock() + POLL_S
+            self._metrics.oldest.set(0)
+
+    def _take_in(self, found: Iterable[Found]) -> None:
+        """Have entries to send, and their rows in hand."""
         for entry, ref, identity in found:
             self._entries[entry.key] = entry
             if ref and identity:
                 self._identities[entry.key] = identity
                 self._refs[entry.key] = ref
                 self._in_hand[ref.block].add(ref.id)
-        self._release()
-        if not found:
-            self._look_at = self._clock() + POLL_S
-            self._metrics.oldest.set(0)
 
     def _claimed(self, cursor: Cursor, table: str, *, own: bool) -> Iterator[tuple[Block, str]]:
         """Claim blocks of a table and yield each with the condition of the rows wanted of it.

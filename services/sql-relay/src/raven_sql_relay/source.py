@@ -204,6 +204,10 @@ class Source:
         self._last_key += 1
         return Entry(self._last_key, topic, payload)
 
+    def renewed(self, entry: Entry) -> Entry:
+        """Return an entry with a key of its own, to be sent another time."""
+        return self._entry(entry.topic, entry.payload)
+
     def _run(self, cursor: Cursor, reading: Reading, hash_: str) -> Entry:
         """Return what the database knows of a reading's run."""
         e = reading.envelope

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from raven_sql_relay.source import PARKED, TAKEN, Identity, Ref, mark
 from ravenbus.messages import Confirmation
+from ravenbus.publisher import Entry
 from ravenbus.resending import Sent
 from ravensql.database import Cursor, Database
 
@@ -19,16 +20,23 @@ AT_ONCE: Final = 2000
 """Parked rows that are settled in one transaction."""
 
 
+class Before(NamedTuple):
+    """What is known of a row that is sent another time: its first turn, and the stores that have it."""
+
+    first: int
+    confirmed: int
+
+
 class _Row:
     """A row that waits: when it was sent, first and for this time, and the stores that have it."""
 
-    __slots__ = ("at", "confirmed", "first", "identity")
+    __slots__ = ("at", "confirmed", "entry", "first", "identity")
 
-    def __init__(self, identity: Identity, first: int, at: int) -> None:
+    def __init__(self, identity: Identity, entry: Entry, before: Before, at: int) -> None:
         self.identity = identity
-        self.first = first
+        self.entry = entry
+        self.first, self.confirmed = before
         self.at = at
-        self.confirmed = 0
 
 
 class Waiting:
@@ -40,20 +48,26 @@ class Waiting:
     def __init__(self, database: Database, names: dict[int, str]) -> None:
         self.required = 0
         """The stores that have to confirm, as bits."""
+        self.since: dict[int, int] = {}
+        """The turn from which on rows wait for a store that says nothing."""
         self._database = database
         self._names = names
         self._rows: dict[Ref, _Row] = {}
         self._refs: dict[str, dict[int, list[Ref]]] = defaultdict(dict)
-        self._again: dict[Ref, int] = {}
+        self._again: dict[Ref, Before] = {}
         self._parked: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, ref: Ref, identity: Identity, turn: int) -> None:
-        """Wait for a row's confirmations."""
+    def __contains__(self, ref: Ref) -> bool:
+        return ref in self._rows
+
+    def add(self, ref: Ref, identity: Identity, entry: Entry, turn: int) -> None:
+        """Wait for the confirmations of a row that was sent as an entry."""
         hash_, seq = identity
-        self._rows[ref] = _Row(identity, self._again.get(ref, turn), turn)
+        before = self._again.pop(ref, Before(turn, 0))
+        self._rows[ref] = _Row(identity, entry, before, turn)
         self._refs[hash_].setdefault(seq, []).append(ref)
 
     def confirm(self, said: Confirmation, bit: int) -> list[Ref]:
@@ -78,13 +92,10 @@ class Waiting:
         """Take out, of some rows or all, what every store that has to confirm has confirmed."""
         refs = self._rows if refs is None else refs
         done = [ref for ref in refs if not self.required & ~self._rows[ref].confirmed]
-        self.take(done)
-        for ref in done:
-            self._again.pop(ref, None)
+        self._take(done)
         return done
 
-    def take(self, refs: Iterable[Ref]) -> None:
-        """Take rows out of what waits in memory."""
+    def _take(self, refs: Iterable[Ref]) -> None:
         for ref in refs:
             hash_, seq = self._rows.pop(ref).identity
             self._refs[hash_][seq].remove(ref)
@@ -94,21 +105,32 @@ class Waiting:
                 del self._refs[hash_]
 
     def leave(self, refs: Iterable[Ref]) -> None:
-        """Hear that rows are not sent another time any more, because nobody took them."""
+        """Hear that rows are not sent another time now: nobody took them, or they are to be read anew."""
         for ref in refs:
             self._again.pop(ref, None)
 
     # Parking
 
     def look(self, cursor: Cursor) -> None:
-        """Learn for which stores rows are parked, by any relay; settle those of a store that is none."""
-        cursor.execute("SELECT DISTINCT store FROM relay_waiting")
-        parked = {store for (store,) in cursor.fetchall()}
-        for store in parked - {name for bit, name in self._names.items() if bit & self.required}:
-            while self._settle(cursor, "store = %s", (store,)):
-                pass
-            parked.discard(store)
+        """Learn for which stores rows are parked, by any relay."""
+        parked: set[str] = set()
+        store: str | None = ""
+        while store is not None:
+            # A DISTINCT would read every row.
+            cursor.execute("SELECT MIN(store) FROM relay_waiting WHERE store > %s", (store,))
+            ((store,),) = cursor.fetchall()
+            if store is not None:
+                parked.add(store)
         self._parked = parked
+
+    @property
+    def parked_stores(self) -> set[str]:
+        """The stores for which rows are parked."""
+        return self._parked
+
+    def forget_some(self, cursor: Cursor, store: str) -> bool:
+        """Wait no more for a store with some of what is parked; return whether there was any."""
+        return bool(self._settle(cursor, "store = %s", (store,)))
 
     def parked_for(self, store: str) -> bool:
         """Return whether rows are parked for a store."""
@@ -120,7 +142,8 @@ class Waiting:
         for ref, row in self._rows.items():
             if row.at >= before:
                 break
-            if not self.required & ~row.confirmed & ~absent:
+            lacking = self.required & ~row.confirmed
+            if lacking and not lacking & ~absent:
                 found.append(ref)
         return found
 
@@ -149,8 +172,7 @@ class Waiting:
             for bit, name in self._names.items()
             if any(bit & self.required & ~self._rows[ref].confirmed for ref in refs)
         }
-        self.take(refs)
-        self.leave(refs)
+        self._take(refs)
 
     def confirm_parked(self, cursor: Cursor, said: Confirmation) -> list[int]:
         """Settle what a store has of what is parked; return the turns in which that was sent first."""
@@ -164,26 +186,37 @@ class Waiting:
                     found += turns
         return found
 
-    def unpark(self, cursor: Cursor, refs: Sequence[Ref]) -> dict[Ref, int]:
-        """Mark rows as never sent, wherever they wait; return when those were sent first."""
-        found = {ref: self._rows[ref].first for ref in refs if ref in self._rows}
+    def unpark(self, cursor: Cursor, refs: Iterable[Ref]) -> dict[Ref, Before]:
+        """Mark parked rows as never sent; return what is known of those that were there."""
+        found: dict[Ref, Before] = {}
         for table, of_table in _by_table(refs):
             ids = {ref.id: ref for ref in of_table}
             which = (table, list(ids))
             cursor.execute(
-                "SELECT id, MIN(sent) FROM relay_waiting WHERE of_table = %s AND id IN %s GROUP BY id",
-                which,
+                "SELECT id, store, sent FROM relay_waiting WHERE of_table = %s AND id IN %s", which
             )
-            found |= {ids[id_]: int(sent) for id_, sent in cursor.fetchall()}
-            cursor.execute("DELETE FROM relay_waiting WHERE of_table = %s AND id IN %s", which)
-        for table, of_table in _by_table(found):
-            mark(cursor, table, None, of_table)
+            parked: dict[Ref, Before] = {}
+            for id_, store, sent in cursor.fetchall():
+                first, confirmed = parked.get(ids[id_], Before(int(sent), self.required))
+                lacks = sum(bit for bit, name in self._names.items() if name == store)
+                parked[ids[id_]] = Before(min(first, int(sent)), confirmed & ~lacks)
+            if parked:
+                cursor.execute("DELETE FROM relay_waiting WHERE of_table = %s AND id IN %s", which)
+                mark(cursor, table, None, list(parked))
+            found |= parked
         return found
 
-    def unparked(self, firsts: dict[Ref, int]) -> None:
-        """Hear that rows are to be sent another time."""
-        self.take(ref for ref in firsts if ref in self._rows)
-        self._again |= firsts
+    def unparked(self, known: dict[Ref, Before]) -> None:
+        """Hear that rows are read again, to be sent another time."""
+        self._again |= known
+
+    def send_again(self, refs: Iterable[Ref]) -> list[tuple[Ref, Identity, Entry]]:
+        """Take rows out of memory that are to be sent another time."""
+        found = [(ref, self._rows[ref].identity, self._rows[ref].entry) for ref in refs]
+        for ref, _, _ in found:
+            self._again[ref] = Before(self._rows[ref].first, self._rows[ref].confirmed)
+        self._take(ref for ref, _, _ in found)
+        return found
 
     def _settle(self, cursor: Cursor, condition: str, arguments: Sequence[Any]) -> list[int]:
         """Take some of what is parked from a store's, and mark what no other store lacks."""
@@ -218,15 +251,26 @@ class Waiting:
         for ref in keys:
             if row := self._rows.get(ref):
                 found.append(Sent(ref, row.at, row.confirmed))
-            elif ref in self._again:
-                found.append(Sent(ref, None, 0))
+            elif before := self._again.get(ref):
+                found.append(Sent(ref, None, before.confirmed))
         return found
 
     def last(self) -> Sent[Ref] | None:
-        """Return what was sent last."""
+        """Return what was sent last, of what is parked if nothing waits in memory."""
         for ref in reversed(self._rows):
             row = self._rows[ref]
             return Sent(ref, row.at, row.confirmed)
+        for bit, name in self._names.items():
+            if not (bit & self.required and self.parked_for(name)):
+                continue
+            with self._database.transaction() as cursor:
+                cursor.execute(
+                    "SELECT of_table, id, time, sent FROM relay_waiting "
+                    "WHERE store = %s ORDER BY sent DESC LIMIT 1",
+                    (name,),
+                )
+                for *place, sent in cursor.fetchall():
+                    return Sent(Ref.at(*place), int(sent), self.required & ~bit)
         return None
 
     def owed(self, bit: int, since: float, until: float, most: int) -> list[Ref]:
@@ -248,7 +292,7 @@ class Waiting:
         return found
 
     def oldest(self, bit: int) -> int | None:
-        """Return when the oldest of what a store has not confirmed was sent first."""
+        """Return since when rows wait for a store, over restarts, if any do now."""
         turns = [row.first for row in self._rows.values() if not row.confirmed & bit]
         if self.parked_for(self._names[bit]):
             with self._database.transaction() as cursor:
@@ -256,7 +300,7 @@ class Waiting:
                     "SELECT MIN(sent) FROM relay_waiting WHERE store = %s", (self._names[bit],)
                 )
                 turns += [turn for (turn,) in cursor.fetchall() if turn is not None]
-        return min(turns, default=None)
+        return min(*turns, self.since.get(bit, min(turns))) if turns else None
 
 
 def _by_table(refs: Iterable[Ref]) -> Iterator[tuple[str, list[Ref]]]:

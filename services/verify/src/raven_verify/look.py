@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
@@ -110,21 +110,14 @@ class Look:
         several = merged(part for a, b in combinations(held, 2) for part in common(a, b))
         found: list[Range] = []
         for chunk in chunks(several):
-            said: dict[int, list[Reading | None]] = defaultdict(list)
+            said: dict[int, dict[Store, Reading | None]] = defaultdict(dict)
             for store, ranges in zip(one.stores, held, strict=True):
                 its = list(numbers(common(ranges, merged((seq, seq) for seq in chunk))))
                 readings = dict(store.readings(one.hash, its))
                 for seq in its:
-                    said[seq].append(self._kept(readings.get(seq)))
+                    said[seq][store] = readings.get(seq)
             found += [(seq, seq) for seq, copies in said.items() if not _same(copies)]
         return merged(found)
-
-    def _kept(self, reading: Reading | None) -> Reading | None:
-        """Return of a reading what every store keeps, None if one of them cannot hold it."""
-        try:
-            return reading and reduce(lambda kept, store: store.kept(kept), self._stores, reading)
-        except PoisonError:
-            return None
 
     def _accepted(self) -> dict[str, Accepted]:
         return (spool.accepted(self._state) if self._state else None) or {}
@@ -190,6 +183,14 @@ class _Compared:
         return report(self.hash, self._known, self._accepted, self.holdings, self._dead)
 
 
-def _same(copies: Sequence[Reading | None]) -> bool:
-    """Say whether all are readings, and say the same."""
-    return None not in copies and all(copy == copies[0] for copy in copies)
+def _same(copies: Mapping[Store, Reading | None]) -> bool:
+    """Say whether all are readings, and the same in what every store that has one keeps."""
+    try:
+        kept = [
+            reduce(lambda reading, store: store.kept(reading), copies, copy)
+            for copy in copies.values()
+            if copy
+        ]
+    except PoisonError:
+        return False
+    return len(kept) == len(copies) and all(one == kept[0] for one in kept)

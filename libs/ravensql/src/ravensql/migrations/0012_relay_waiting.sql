@@ -13,7 +13,14 @@ CREATE TABLE IF NOT EXISTS relay_waiting (
   KEY by_row (of_table, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
+-- unless column relay.turn
+ALTER TABLE relay
+  ADD COLUMN turn BIGINT UNSIGNED NOT NULL DEFAULT 0
+    COMMENT 'turns of five seconds that relays have worked, while rows waited for stores';
+
 -- unless column relay_store.heard
 ALTER TABLE relay_store
   ADD COLUMN heard BIGINT NULL
-    COMMENT 'turn in which it confirmed something last; -1: nothing waits for it any longer';
+    COMMENT 'turn in which it confirmed something last; -1: nothing waits for it any longer',
+  ADD COLUMN waits BIGINT NULL
+    COMMENT 'first turn after that in which rows waited for it';
