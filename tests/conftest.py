@@ -8,6 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 import stack
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, and no time limit: another machine, or a busy one, finds the same.
+settings.register_profile(
+    "raven",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("raven")
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
 PEERS_LOCK = ROOT / "bench" / "peers.txt"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+_given_out: set[int] = set()
 
 
 def free_port() -> int:
@@ -38,8 +39,11 @@ def free_port() -> int:
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     while True:
         port = random.randrange(int(first) // 2, int(first))  # noqa: S311 - a port is no secret
+        if port in _given_out:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given_out.add(port)
             return port
 
 

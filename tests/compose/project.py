@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-WAIT_S = 90.0
+WAIT_S = 300.0
 
 COUNT_MONGO = """
 from pymongo import MongoClient

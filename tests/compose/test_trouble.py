@@ -11,11 +11,14 @@ from tests.compose.project import Project, Stick, docker, say, wait_until
 
 
 def calm(home: Project, *services: str) -> None:
-    """Assert that no container, or none of some services, is busy with its trouble."""
+    """Wait until no container, or none of some services, is busy: one that spins always is."""
     ids = home.all("ps", "--quiet", *services).split()
-    table = docker("stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}}", *ids)
-    busy = {name: float(cpu.rstrip("%")) for name, cpu in map(str.split, table.splitlines())}
-    assert all(cpu < 25 for cpu in busy.values()), busy
+
+    def idle() -> bool:
+        table = docker("stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}}", *ids)
+        return all(float(line.split()[1].rstrip("%")) < 25 for line in table.splitlines())
+
+    wait_until(idle, "nothing spins")
 
 
 def test_a_home_without_a_stick_waits_for_it(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stack
 
+from ravenbus.messages import Run, encode
 from ravenbus.mqtt import NO_SUBSCRIBERS, PACKET_RESERVE, TOO_LARGE, puback_name
 from ravenbus.notifications import KINDS
 from tests.system.system import NODE, wait_until
@@ -41,7 +43,7 @@ class Node:
         self.client.publish(f"raven/v1/{NODE}/reading/{kind}", body)
 
     def fence(self) -> None:
-        """Return when both stores have stored all that was sent before."""
+        """Return when both stores have stored and buried all that was sent before."""
         last = self.reading()
         self.send(last)
         wait_until(
@@ -53,6 +55,12 @@ class Node:
             lambda: self.site.sql(query, self.hash, last["seq"]),
             f"MySQL has the last one\n{self.site.writer.text()[-1500:]}",
         )
+        # Its batch is stored; what was buried of that batch is when the next one is.
+        run = Run(node=NODE, run="fence", hash=str(uuid.uuid4()), started=datetime.now(UTC))
+        self.client.publish(f"raven/v1/{NODE}/run", encode(run))
+        wait_until(lambda: self.site.db["runs"].find_one({"_id": run.hash}), "MongoDB has a run")
+        query = "SELECT 1 FROM run_info WHERE hash = %s"
+        wait_until(lambda: self.site.sql(query, run.hash), "MySQL has a run")
 
     def id(self, reading: dict[str, Any]) -> str:
         return f"{self.hash}/{reading['seq']}"

@@ -253,7 +253,7 @@ def test_a_database_that_cannot_prove_who_it_is_hears_nothing(
         migrate = start("migrate", database.port)
         assert migrate.wait() == 1
     assert case.says in migrate.text()
-    assert database.refused
+    wait_until(lambda: database.refused, "the database is refused")
     assert USER.encode() not in database.heard
     assert PASSWORD.encode() not in database.heard
 

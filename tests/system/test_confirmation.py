@@ -81,7 +81,7 @@ def test_a_broker_whose_data_is_deleted_loses_nothing(system: System):
         home.accept(200)
         wait_until(lambda: home.waiting() == (0, 200), "the broker has taken all")
         system.broker.kill()
-        for file in (system.folder / "broker").glob("*.db*"):
+        for file in (system.folder / "broker").rglob("*.db*"):
             file.unlink()
         system.broker.start()
         system.recorder.start()

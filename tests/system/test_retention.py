@@ -625,7 +625,7 @@ def test_a_reader_of_the_tables_delays_the_archive_and_nobody_else(filled: Fille
         thread.join()
     (error,) = failed
     assert "MySQL is locked" in str(error)
-    assert longest < retention.LOCK_WAIT_S + 1
+    assert longest < 5 * retention.LOCK_WAIT_S
     assert filled.retention().archive(MARCH) == 22
 
 
@@ -697,7 +697,7 @@ def test_a_writer_stores_while_months_are_archived(filled: Filled):
     finally:
         done.set()
         thread.join()
-    assert longest < 3
+    assert longest < 20
     assert months(filled.db)[0] == "2026-06"
     assert filled.sink.store(stored) == (0, len(stored))
     query = "SELECT SUM(last_seq - first_seq + 1) FROM archived_run WHERE hash = %s"

@@ -261,31 +261,33 @@ def test_a_wrong_password_is_said_clearly_and_waited_for(sql: SqlSystem):
 
 def test_a_read_only_database_is_waited_for(sql: SqlSystem):
     """As after a failover to a replica: nothing is lost, nothing becomes a dead letter."""
-    sql.start_writing("--rate", "100", "--count", "400")
+    sql.start_writing("--rate", "100")
     sql.wait_until_stored(50)
     sql.sql.admin("SET GLOBAL read_only = 1")
     try:
         sql.wait_for_log(sql.writer, "MySQL is read-only")
     finally:
         sql.sql.admin("SET GLOBAL read_only = 0")
+    sql.simulator.stop()
     sql.assert_complete()
     assert sql.sql("SELECT COUNT(*) FROM dead_letter") == ((0,),)
 
 
 def test_a_lock_that_another_holds_is_outlived(sql: SqlSystem):
     """A transaction that nobody ends blocks the writer, which says so and goes on afterwards."""
-    sql.start_writing("--rate", "100", "--count", "400")
+    sql.start_writing("--rate", "100")
     sql.wait_until_stored(50)
     with closing(sql.sql.connect(autocommit=False)) as other:
         run(other, "SELECT * FROM run_info FOR UPDATE")
         sql.wait_for_log(sql.writer, "MySQL is locked")
+    sql.simulator.stop()
     sql.assert_complete()
     assert sql.sql("SELECT COUNT(*) FROM dead_letter") == ((0,),)
 
 
 def test_a_newer_database_ends_the_writer_and_so_does_a_migration_beneath_it(sql: SqlSystem):
     """An old container that starts again after an upgrade must not write into newer tables."""
-    sql.start_writing("--rate", "100", "--count", "400")
+    sql.start_writing("--rate", "100")
     sql.wait_until_stored(50)
     sql.sql("INSERT INTO schema_version (version, name) VALUES (99, 'later')")
     # A running writer looks when it connects again.
@@ -294,6 +296,7 @@ def test_a_newer_database_ends_the_writer_and_so_does_a_migration_beneath_it(sql
         with suppress(pymysql.err.OperationalError):  # it was this very session
             sql.sql.admin(f"KILL {one}")
     assert sql.writer.wait() == 1
+    sql.simulator.stop()
     assert "the database is at version 99 and this program knows" in sql.writer.text()
     sql.writer.start()
     assert sql.writer.wait() == 1

@@ -250,6 +250,8 @@ def test_a_live_system_is_complete_and_what_waits_is_under_way(system: VerifySys
     for _ in range(3):
         assert system.verify(**state).status == 0
     system.simulator.wait(60)
+    gone = "problem check=device"  # said when all that came before is kept
+    system.wait_for_log(system.reader, gone)
     hash_, accepted = system.accepted()
     system.wait_for(hash_, accepted)
     status, run = system.run_report(hash_, **state)
@@ -260,7 +262,10 @@ def test_a_live_system_is_complete_and_what_waits_is_under_way(system: VerifySys
     system.broker.kill()
     system.plug_in("--rate", "50", "--count", "60")
     wait_until(lambda: system.accepted()[1] > accepted + 20, "more are accepted")
-    for stop in (system.simulator.kill, system.reader.stop):  # with its journal, and without
+    said = system.reader.text().count(gone)
+    system.simulator.kill()
+    wait_until(lambda: system.reader.text().count(gone) > said, "the stick's end is noticed")
+    for stop in (lambda: None, system.reader.stop):  # with its journal, and without
         stop()
         total = system.accepted()[1]
         status, run = system.run_report(hash_, **state)

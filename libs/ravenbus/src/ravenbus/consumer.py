@@ -244,7 +244,6 @@ class Consumer:
         reconnecting = Reconnecting()
         while not self._stop.is_set():
             intake = self._retry("broker", lambda: self._open(slot))
-            log.info("connected to the broker")
             self._metrics.connected.set(1)
             opened_at = self._clock()
             try:
@@ -270,6 +269,7 @@ class Consumer:
         slot = intake.slot
         with self._closing(intake):
             self._subscribe(intake)
+            log.info("connected to the broker")
             if former := slot.former():
                 self._adopt(former)
             if slot.group and not intake.connection.can_share and self._may_leave(slot):
