@@ -47,7 +47,7 @@ SPEED = "8"
 """A RAVEn reports its demand every 8 s: so one comes every second."""
 SETTLE_S = 30.0
 KILLED_MARGIN = timedelta(seconds=1.5)
-"""What a stick says this long around the reader's end may be in no one's hands."""
+"""Time around the reader's end in which what a stick says may be in no one's hands."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Demo:
 
     @property
     def supervised(self) -> list[stack.Process]:
-        """What is started again when it ends."""
+        """Processes that are started again when they end."""
         servers = [s for s in (self.broker, self.upstream, self.mongo, self.mariadb) if s]
         stores = [self.recorder, self.writer, self.upstream_recorder, self.relay]
         return [*servers, *stores, self.reader]

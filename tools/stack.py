@@ -92,7 +92,7 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """True if it runs now."""
         return self._process is not None and self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:

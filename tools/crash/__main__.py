@@ -33,14 +33,14 @@ SETTLE_LIMIT_S: Final = 900.0
 STUCK_S: Final = 420.0
 """Longer than a reader waits before it asks a store that says nothing (five minutes)."""
 QUIET_S: Final = 3.0
-"""What stays equal for so long has settled."""
+"""Time without a change after which the system has settled."""
 STORED: Final = ("stored_total", "duplicate_total", "dead_total", "given_back_total", "in_flight")
 SENT: Final = ("taken_total", "kept_total", "unanswered_total", "in_flight")
 BALANCES: Final = {
     **dict.fromkeys((*RECORDERS, "sql-writer", "upstream-recorder"), ("received_total", STORED)),
     **dict.fromkeys(("reader", "sql-relay"), ("published_total", SENT)),
 }
-"""What comes in at a service, and as what it leaves."""
+"""Counter of what comes in at a service, and counters of what it leaves as."""
 
 
 class Run:

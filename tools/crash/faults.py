@@ -1,4 +1,4 @@
-"""What can be done to the system: each kind a function that does it and makes it good again."""
+"""Faults that can be done to the system: each kind a function that does and undoes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POISON: Final = (
     "<DigitsLeft>0x06</DigitsLeft>\\r\\n<SuppressLeadingZero>Y</SuppressLeadingZero>\\r\\n"
     "</InstantaneousDemand>\\r\\n"
 )
-"""What no house draws, as an order to the stick to say it."""
+"""A demand that no house draws, as an order to the stick to say it."""
 
 Wait = Callable[[float], object]
 """Waits so many seconds, less when the run is ended."""

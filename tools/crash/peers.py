@@ -45,7 +45,7 @@ COUNTED: Final = {
     "current_summation_delivered": "CurrentSummationDelivered",
     "price_cluster": "PriceCluster",
 }
-"""What every such program is there for, as we call it and as the stick does."""
+"""Kinds of readings that every such program is there for, by our name and by the stick's."""
 PROGRAM, BROKER, LINK = "program", "broker", "program-broker"
 BOTH: Final = (PROGRAM, BROKER)
 KINDS: Final[Mapping[str, Kind]] = {
@@ -105,7 +105,7 @@ class Side(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """How much of what a stick said, and of that to an open port, a subscriber has."""
+    """Counts of what a stick said, of that to an open port, and of what a subscriber has of it."""
 
     said: int
     heard: int

@@ -1,4 +1,4 @@
-"""What came of a run: for a terminal, as JSON, and as the table in docs/reliability.md."""
+"""Result of a run: for a terminal, as JSON, and as the table in docs/reliability.md."""
 
 from __future__ import annotations
 

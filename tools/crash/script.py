@@ -48,7 +48,7 @@ class Fault(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How often a fault of a kind comes, to whom it may be done, how long and in which ways."""
+    """A kind of fault: its frequency, possible targets, duration and variants."""
 
     weight: int
     targets: Sequence[str]

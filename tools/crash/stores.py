@@ -1,4 +1,4 @@
-"""What each store has: while the system runs, which readings; at the end, every field of them."""
+"""Contents of each store: while the system runs, which readings; at the end, all their fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ravensql import readings, rows
 from ravensql.settings import MysqlUrl
 
 AWAY: Final = (PyMongoError, pymysql.err.Error, OSError)
-"""What a store raises that cannot be asked now."""
+"""Exceptions that a store raises when it cannot be asked now."""
 TIMEOUT_S: Final = 20
 COMPARE_S: Final = 120
 ASKED: Final = 2000
@@ -56,7 +56,7 @@ class Store(Protocol):
 
 
 class Sql:
-    """What the writer stores."""
+    """The store that the writer fills."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class Sql:
 
 
 class Mongo:
-    """What recorders store."""
+    """A store that recorders fill."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -167,7 +167,7 @@ def _hostile(topic: str | None) -> bool:
 
 
 class Behind:
-    """Which readings a store is not known to have."""
+    """Readings that a store is not known to have."""
 
     def __init__(self) -> None:
         self._missing: list[int] = []

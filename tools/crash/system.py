@@ -46,11 +46,11 @@ class Part:
         self.process = process
         self.name = process.name
         self.gaps: list[tuple[float, float]] = []
-        """When it was away, in Unix time."""
+        """Periods when it was away, in Unix time."""
         self.frail: list[tuple[float, float]] = []
-        """When it was paused."""
+        """Periods when it was paused."""
         self.ends: list[int | None] = []
-        """How it ended when nobody had ended it."""
+        """Exit statuses of the ends that nobody had caused."""
         self.kills = 0
         self._say = say
         self._lock = threading.Lock()
@@ -110,7 +110,7 @@ class Part:
 
     @property
     def up(self) -> bool:
-        """Whether it runs, and listens if it is a server."""
+        """True if it runs, and listens if it is a server."""
         return self.process.running and not self._asked
 
     def close(self) -> None:
@@ -262,7 +262,7 @@ class Clock:
 
 
 class Breakable:
-    """What faults are done to: every part and link by its name, and the stick."""
+    """Targets of faults: every part and link by its name, and the stick."""
 
     def __init__(self, folder: Path, stick: Stick, links: dict[str, Link]) -> None:
         self.folder = folder
@@ -296,7 +296,7 @@ class Breakable:
 
 
 class Servers(NamedTuple):
-    """What the services use."""
+    """Servers that the services use."""
 
     broker: Broker
     upstream: Broker

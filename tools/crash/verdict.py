@@ -14,7 +14,7 @@ Spans = Sequence[tuple[float, float]]
 """Times from and to, Unix time."""
 
 BEFORE_S: Final = 2.0
-"""What a stick said this long before its reader was killed may be in no one's hands."""
+"""Time before the reader was killed in which what a stick said may be in no one's hands."""
 AFTER_S: Final = 10.0
 """A reader that starts on a busy machine throws away what the port held before it was set up."""
 READER: Final = "reader"
@@ -48,7 +48,7 @@ class Sent(NamedTuple):
 
 @dataclass
 class Found:
-    """What a store has, and the numbers of the readings that it should not have so."""
+    """Contents of a store, and the numbers of the readings that it should not have so."""
 
     stored: int = 0
     lost: list[int] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Found:
 
 @dataclass
 class Verdict:
-    """What came of a run."""
+    """Result of a run."""
 
     accepted: int
     stores: dict[str, Found]
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether every accepted reading is in each store once as it was sent."""
+        """True if every accepted reading is in each store once as it was sent."""
         return (
             self.accepted > 0
             and self.missed == 0

@@ -23,7 +23,7 @@ from ravenbus.topics import Topics
 log = logging.getLogger(__name__)
 
 CONFIRM_S: Final = 5.0
-"""How often a store confirms, and how much it notes before it does so earlier."""
+"""Interval of a store's confirmations, and the number of noted items that brings one forward."""
 CONFIRM_AT: Final = 1000
 SAID_AT_ONCE: Final = 400
 """Ranges, and ids, in one message: 52 kB at most, which every broker takes."""
@@ -34,7 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Stores:
-    """Which stores must confirm: those named, or (``names`` None) each that ever confirmed."""
+    """The stores that must confirm: those named, or (``names`` None) each that ever confirmed."""
 
     ALLOWED = (
         "auto (each that has ever confirmed anything to this service), or client ids of at most 32 "
@@ -66,7 +66,7 @@ RequiredStores = Annotated[
 
 
 class Confirmations:
-    """What a store has and did not say yet; used by one thread."""
+    """Items that a store has and has not confirmed yet; used by one thread."""
 
     def __init__(self, store: str, topics: Topics) -> None:
         self._store = store
@@ -110,7 +110,7 @@ class Confirmations:
 
 
 class Waiter(Protocol):
-    """Who waits for stores."""
+    """Receiver of confirmations, which waits for the stores."""
 
     def confirmed(self, said: Confirmation) -> None:
         """Note what a store has; raise PoisonError or RetryableError."""

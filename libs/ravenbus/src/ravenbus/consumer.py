@@ -65,16 +65,16 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 SESSION_EXPIRY_S = 30 * 24 * 3600
-"""How long the broker keeps what a consumer that is away has not had."""
+"""Time that the broker keeps undelivered messages for a consumer that is away."""
 
 TAKEN_OVER = (
     "another client took over this one's session: "
     "two services with the same RAVEN_CLIENT_ID must not run at once"
 )
 DRAIN_S = 10.0
-"""How long messages are still taken after a stop; Docker's grace period has to be longer."""
+"""Longest time that messages are taken after a stop; Docker's grace period has to be longer."""
 LEAVE_S = 20.0
-"""How long after a stop a session may take to drain; what it holds longer is left to the group."""
+"""Longest time for a session to drain after a stop; what it still holds is left to the group."""
 BURST_TRUSTED = 8
 BURST_TRUSTED_MAX = 1024
 """Batches that do not wait once it was shown that nothing more comes to one, at first and at most."""
@@ -88,7 +88,7 @@ T = TypeVar("T")
 
 
 class Stored(NamedTuple):
-    """How many items a commit added, and how many were there before."""
+    """Counts of the items that a commit added and of those that were there before."""
 
     new: int
     duplicate: int
@@ -120,7 +120,7 @@ class _LostError(Exception):
 
 
 class _Burst:
-    """How many messages a broker has under way at most, where that is less than a batch.
+    """The most messages that a broker has under way at once, where that is less than a batch.
 
     It shows when nothing came to a batch for a while, and the next message comes as soon as that
     batch is acknowledged.  A stream that begins after a pause looks the same, so some batches wait
@@ -175,7 +175,7 @@ class _Intake:
     flush_at: float = float("inf")
 
     def shares(self) -> bool:
-        """Whether the topics are to be shared with others."""
+        """Return True if the topics are to be shared with others."""
         return self.slot.shared() and self.connection.can_share
 
 

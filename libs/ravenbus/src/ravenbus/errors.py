@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what to do about it."""
+"""The errors, sorted by how they are to be handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a service is, by the age of its progress: named checks, logged as they change, in one file.
+"""Health of a service by the age of its progress: named checks, logged as they change, in one file.
 
 ``python -m ravenbus.health [FILE]`` reads the file (or the one that RAVEN_HEALTH_FILE names),
 prints what is wrong and exits with 0 for healthy, 1 for not.  It imports nothing heavy, so that

@@ -37,7 +37,7 @@ TOO_LARGE = 0x95
 REFUSED = 0x80
 """Reasons from here on are errors."""
 DEFAULT_RECEIVE_MAXIMUM = 65535
-"""What a CONNACK without the property means (MQTT 5.0, 3.2.2.3.3)."""
+"""Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
 """The largest packet that there is (MQTT 5.0, 2.1.4)."""
 PACKET_RESERVE = 256
@@ -91,16 +91,16 @@ Events = SimpleQueue[Event]
 
 
 class Connection(Protocol):
-    """What the two halves need of a connection; a test brings its own."""
+    """The part of a connection that publisher and consumer need; a test brings its own."""
 
     receive_maximum: int
     packet_max: int
     """Bytes of the largest packet that the broker takes."""
     can_share: bool
-    """Whether the broker has shared subscriptions; one that has not may grant them all the same."""
+    """True if the broker has shared subscriptions; one without them may grant them all the same."""
     taken_over: bool
     session_present: bool
-    """Whether the broker still had the session; what it holds comes by itself."""
+    """True if the broker still had the session; what it holds comes by itself."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with QoS 1 and return the message's id; its PUBACK comes as ``Published``.
@@ -156,7 +156,7 @@ def puback_name(reason: int) -> str:
 
 
 class Will(NamedTuple):
-    """What the broker says, retained, when the connection ends without a DISCONNECT."""
+    """Retained message that the broker publishes when the connection ends without a DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -164,7 +164,7 @@ class Will(NamedTuple):
 
 @dataclass(frozen=True)
 class Broker:
-    """How one client connects: a ``Connect`` for a publisher or a consumer.
+    """Connection settings of one client: a ``Connect`` for a publisher or a consumer.
 
     A broker gives a session to whoever asks for its client id, so with a password the id that it
     is told has a part that follows from that; ``client_id`` is the part that people see.

@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 
 class Outbox(Protocol):
-    """Where entries wait until subscribers have them; it survives the process.
+    """Queue of entries that wait until subscribers have them; it survives the process.
 
     Every call but ``begin`` raises RetryableError if it is not possible now.
     """
@@ -347,7 +347,7 @@ class Publisher:
 
 
 class _Epoch:
-    """What one connection knows, gone with it: entries below ``cursor`` were published in it."""
+    """State of one connection, gone with it: entries below ``cursor`` were published in it."""
 
     def __init__(self, connection: Connection, window: int) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""What is read back of a store, whichever it is.
+"""Interface for reading back what a store holds, whichever store it is.
 
 The package of a store has a Sink, which writes, and a Store, which reads.
 """
@@ -19,7 +19,7 @@ AT_ONCE: Final = 500
 
 
 class Known(NamedTuple):
-    """What a store says of a run: its name and node."""
+    """A run's name and node, as a store has them."""
 
     name: str
     node: str
@@ -34,7 +34,7 @@ class Holding(NamedTuple):
 
     @property
     def present(self) -> list[Range]:
-        """What the store has, wherever."""
+        """The numbers that the store has, in its tables or its archive."""
         return merged([*self.held, *self.archived])
 
     @property
@@ -44,7 +44,7 @@ class Holding(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which dead letters are meant; what is None chooses all."""
+    """Filter for dead letters; a field that is None chooses all."""
 
     reason: str | None = None
     service: str | None = None

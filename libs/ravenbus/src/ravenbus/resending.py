@@ -1,4 +1,4 @@
-"""When what a store has not confirmed counts as lost, and how much of it is sent again.
+"""Rules for when unconfirmed messages count as lost, and for how many of them are sent again.
 
 A broker hands a store what it was sent in order.  So the store itself says how far it has come:
 once it has confirmed something, what was sent before that is stored, on its way through another
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 NOTHING: Final = float("-inf")
 TURN_S: Final = 5.0
 PATIENCE_S: Final = 30.0
-"""How long the other members of a group may take for what one of them has passed."""
+"""Longest time that the other members of a group may take for what one of them has passed."""
 ASK_FIRST_S: Final = 15.0
 ASK_LAST_S: Final = 300.0
-"""How long the last of what was sent waits to be sent again alone, when nothing follows it."""
+"""First and longest wait before the last message sent is sent again alone, if none follows it."""
 AT_ONCE_FIRST: Final = 64
 AT_ONCE_MAX: Final = 4096
 
@@ -33,17 +33,17 @@ FORGOTTEN_DAYS: Final = 30
 """As long as a broker keeps a store's session: after that it would get what waits from here alone."""
 
 FORGOTTEN: Final = -1
-"""What stands for the turn in which a store confirmed last, when nothing is kept for it any longer."""
+"""Stands for the turn of a store's last confirmation, when nothing is kept for it any longer."""
 
 Key = TypeVar("Key")
 
 
 class Progress:
-    """How far one store has come, and how much may be on its way to it for another time."""
+    """The progress of one store, and the limit on what may be on its way to it for another time."""
 
     def __init__(self, patience: float) -> None:
         self.lost_until = NOTHING
-        """What was sent until this moment, and is not confirmed now, is lost."""
+        """Moment up to which what was sent, and is not confirmed now, is lost."""
         self.passed = NOTHING
         """The store has confirmed what was sent first at this moment, and nothing later."""
         self._patience = patience
@@ -80,7 +80,7 @@ class Progress:
 
 
 class Asking:
-    """When the last of what was sent is sent again alone: nothing that follows shows its fate."""
+    """Schedule for sending the last message again alone: none that follows shows its fate."""
 
     def __init__(self, first: float, last: float) -> None:
         self._first = self._every = first
@@ -102,7 +102,7 @@ class Asking:
 
 
 class Sent(NamedTuple, Generic[Key]):
-    """What was sent, at a turn (None: not yet for another time), and the stores that confirmed it."""
+    """A sent message, its turn (None: not yet sent again), and the stores that confirmed it."""
 
     key: Key
     at: int | None
@@ -110,7 +110,7 @@ class Sent(NamedTuple, Generic[Key]):
 
 
 class Waiting(Protocol[Key]):
-    """What an outbox keeps of what was sent, until the stores have confirmed it.
+    """The sent messages that an outbox keeps until the stores have confirmed them.
 
     Stores are bits.  Nothing is asked for unless it waits for one of the stores that are required.
     """
@@ -129,14 +129,14 @@ class Waiting(Protocol[Key]):
 
 
 class Lost(NamedTuple, Generic[Key]):
-    """What is to be sent again, and until which turn nothing else is lost, by the store."""
+    """Messages to send again, and for each store the turn until which no others are lost."""
 
     keys: set[Key]
     looked_until: dict[int, float]
 
 
 class Resending(Generic[Key]):
-    """Which stores an outbox waits for, and what it sends again; used by one thread."""
+    """The stores an outbox waits for, and the choice of what it sends again; used by one thread."""
 
     def __init__(self, waiting: Waiting[Key], health: Health) -> None:
         self.required = 0

@@ -1,4 +1,4 @@
-"""How both halves wait before they try again: for ever, longer each time, with jitter."""
+"""Retries of publisher and consumer: for ever, with a longer pause each time, with jitter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LONGEST_PAUSE_S = 30.0
 
 
 class Reconnecting:
-    """How long to pause after a connection was lost, and what to suspect.
+    """The pause after a lost connection, and a hint at the suspected cause.
 
     A connection that is lost again soon after it was made doubles the pause.  Brokers before
     Mosquitto 2.1 take a session over without a word, so two clients with one client id look just

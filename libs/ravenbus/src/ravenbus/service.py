@@ -1,4 +1,4 @@
-"""What every service's ``main`` has in common: arguments, settings, signals, exit statuses."""
+"""The common parts of every service's ``main``: arguments, settings, signals, exit statuses."""
 
 from __future__ import annotations
 

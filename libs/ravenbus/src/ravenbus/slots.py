@@ -36,7 +36,7 @@ class Slot(Protocol):
         """Return the slot with the session that it had before version 1.1, to be drained and ended."""
 
     def shared(self) -> bool:
-        """Whether others are subscribed too, as far as is known."""
+        """Return True if others are subscribed too, as far as is known."""
 
     def require(self) -> None:
         """Raise SlotLostError if the slot is lost, as far as is known."""
@@ -61,7 +61,7 @@ class Slot(Protocol):
 
 
 class Slots(Protocol):
-    """Where a consumer's slot comes from."""
+    """Source of a consumer's slot."""
 
     def take(self, stop: threading.Event) -> Slot | None:
         """Return a slot, however long that takes; None if ``stop`` is set first."""

@@ -1,4 +1,4 @@
-"""What every store's ``main`` has in common: from the settings to a running consumer."""
+"""The common parts of every store's ``main``: from the settings to a running consumer."""
 
 from __future__ import annotations
 

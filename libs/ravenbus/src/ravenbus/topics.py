@@ -1,4 +1,4 @@
-"""Where messages go: every topic of the bus, under one prefix."""
+"""The topics that messages go to: all those of the bus, under one prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How services reach MongoDB, and what each of the driver's errors means."""
+"""Access to MongoDB, and the translation of the driver's errors into ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message looks like as a document, and the message in a document: exact both ways."""
+"""Conversion of messages to documents and back: exact both ways."""
 
 from __future__ import annotations
 

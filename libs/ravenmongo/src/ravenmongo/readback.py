@@ -1,4 +1,4 @@
-"""What MongoDB holds.
+"""Read access to the messages stored in MongoDB.
 
 Readings are looked for by their ``_id``, ``<hash>/<seq>``, whose index alone answers.  It is in
 the order of text: 1, 10, 100, 11, 2.  Among numbers with as many digits that is their order, so
@@ -25,7 +25,7 @@ from ravenmongo.settings import MongoUrl
 TIMEOUT_MS: Final = 600_000
 """As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
 _END: Final = chr(ord("/") + 1)
-"""What follows the identities of a run in the index begins with its hash and this."""
+"""Character after a run's hash in the exclusive upper bound of its identities in the index."""
 
 
 class MongoStore:

@@ -65,7 +65,7 @@ PROGRAMMING_CODES: Final = frozenset({1054, 1064, 1146, 1364})
 
 
 class Cursor(Protocol):
-    """What is used of the driver's cursor."""
+    """The part of the driver's cursor that is used."""
 
     rowcount: int
 

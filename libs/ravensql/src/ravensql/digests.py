@@ -1,4 +1,4 @@
-"""When archived readings were received, in brief: table ``archived_digest``.
+"""Digests of the times when archived readings were received: table ``archived_digest``.
 
 Eight bytes for each tell a reading that is delivered again from another one under its number.
 """

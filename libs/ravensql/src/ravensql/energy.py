@@ -50,7 +50,7 @@ class Period(NamedTuple):
 
 
 class _Total:
-    """What the readings of a period come to: for each register first, last and growth."""
+    """Totals of a period's readings: for each register first, last and growth."""
 
     def __init__(self) -> None:
         self.readings = 0

@@ -1,4 +1,4 @@
-"""What the tables need besides readings, on a connection and in a thread of its own.
+"""Work that the tables need besides readings, on a connection and in a thread of its own.
 
 Nothing of it is needed for storing, so nothing that stands in its way, as a lock or a right that
 the account lacks, keeps readings from being stored.

@@ -1,4 +1,4 @@
-"""What MySQL or MariaDB holds.
+"""Read access to the messages stored in MySQL or MariaDB.
 
 A unique key of a table is ``(hash, seq, time)``, because a table's partitions go by time.  So the
 server does not exclude a number that is there twice with other times, or in two tables; the

@@ -27,7 +27,7 @@ COLUMNS: Final = {
     table: ("id", *rows.IDENTITY, *(name for name in own if name not in rows.DERIVED))
     for table, own in rows.COLUMNS.items()
 }
-"""What is read of each table."""
+"""Columns that are read of each table."""
 
 _TIMES: Final = frozenset({"time", "received", "device_time", "start_time", "claimed_time"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

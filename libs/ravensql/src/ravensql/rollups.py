@@ -43,7 +43,7 @@ ROLLED_TIMELESS: Final = f"{_ROLLED} time < '1970-01-02'"
 
 
 class Sample(NamedTuple):
-    """What a row adds to its periods."""
+    """A row's contribution to its periods."""
 
     node: str
     meter: str

@@ -1,4 +1,4 @@
-"""What a message looks like as a row: pure, and exact."""
+"""Conversion of messages to rows: pure, and exact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 IDENTITY: Final = (
     *("time", "received", "device_time", "node", "device", "meter", "run", "hash", "seq"),
 )
-"""What the tables of readings have in common."""
+"""Columns common to all tables of readings."""
 
 _SCALE: Final = ("multiplier", "divisor", "digits_right", "digits_left", "suppress_leading_zero")
 

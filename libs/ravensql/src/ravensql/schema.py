@@ -31,13 +31,13 @@ WRONG_STATEMENT_CODES: Final = frozenset(
         1665,  # what is written cannot be logged as statements
     }
 )
-"""What a migration meets in a database or server that others changed: trying again is useless."""
+"""Error codes of a migration where others changed the database or server: retrying is useless."""
 HINTS: Final = {1061: ": drop or rename the index of that name, then start again"}
 OUR_KEYS: Final = {
     **dict.fromkeys(rows.COLUMNS, ({"hash", "seq", "time"}, {"id", "time"})),
     "run_info": ({"hash", "node"}, {"id"}),
 }
-"""What is unique in our tables; a key that has all of these columns keeps no reading out."""
+"""Column sets that are unique in our tables; a key with all columns of one keeps no reading out."""
 
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _UNLESS: Final = re.compile(r"^-- unless column (\w+)\.(\w+)$", re.MULTILINE)

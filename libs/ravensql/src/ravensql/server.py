@@ -1,4 +1,4 @@
-"""Which servers can hold the tables."""
+"""Checks that a server can hold the tables."""
 
 from __future__ import annotations
 

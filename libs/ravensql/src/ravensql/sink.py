@@ -38,7 +38,7 @@ class _StaleRunError(Exception):
 
 
 class _Run(NamedTuple):
-    """What a batch says of a run."""
+    """A run as a batch describes it."""
 
     name: str
     hash: str

@@ -1,4 +1,4 @@
-"""Who holds which slot: the rules, without a database and without a clock.
+"""Rules for the holders of slots, without a database and without a clock.
 
 A group's slots are a value; each rule returns the group as it shall be.  Whoever keeps the group
 makes sure that nothing happened in between.
@@ -16,7 +16,7 @@ PATIENCE_LEASES: Final = 4
 
 
 class State(StrEnum):
-    """What is known of a slot's session."""
+    """Known state of a slot's session."""
 
     JOINING = "joining"
     """It may be subscribed or not."""
@@ -46,7 +46,7 @@ class _Seen(NamedTuple):
 
 
 class Watch:
-    """Which holders are alive, judged by one's own clock and what one has seen with it alone.
+    """Tells which holders are alive, by its own clock and what it has seen with that clock alone.
 
     A holder is dead when its beat was looked at for ``lease_s`` seconds and did not move.
     """

@@ -34,7 +34,7 @@ Rule = Callable[[Group], Group]
 
 
 class Ledger(Protocol):
-    """Where the group is kept."""
+    """Storage of the group."""
 
     def change(self, rule: Rule) -> Group:
         """Replace the group by what the rule makes of it, and return that.
@@ -229,7 +229,7 @@ class LeasedSlot:
         return former(self, self._broker.former)
 
     def shared(self) -> bool:
-        """Whether others are subscribed too, as far as is known."""
+        """Return True if others are subscribed too, as far as is known."""
         return self._slots.shared(self.number)
 
     def require(self) -> None:

@@ -38,7 +38,7 @@ WAITS_AT_MOST: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Limits:
-    """What is possible at this meter; 0 turns a limit off."""
+    """Limits of what is possible at this meter; 0 turns a limit off."""
 
     max_demand_kw: float = 100.0
     max_clock_skew_s: float = 86400.0

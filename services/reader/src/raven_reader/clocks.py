@@ -1,4 +1,4 @@
-"""Which of two clocks is right: the device's, which a meter sets, or the host's."""
+"""Choice of the right one of two clocks: the device's, which a meter sets, or the host's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FRESH: Final = (InstantaneousDemand, CurrentSummationDelivered, TimeCluster)
 
 
 class Clocks(NamedTuple):
-    """How the two clocks stand, and how far the device's was ahead when it last showed."""
+    """State of the two clocks, and how far the device's was ahead when it last showed."""
 
     state: ClockState
     ahead_s: float | None

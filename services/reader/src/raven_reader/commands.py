@@ -1,4 +1,4 @@
-"""What may be asked of the device, and how it is written (RAVEn XML API r127 p.9-29)."""
+"""Commands that the device may be sent, and their form (RAVEn XML API r127 p.9-29)."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ INTERVALS_S: Final = (86400, 3600, 1800, 900, 600, 450, 300, 150)
 
 @dataclass(frozen=True)
 class _Spec:
-    """How one kind is read: child name to attribute and converter, and what must be there."""
+    """Rules for reading one kind: child name to attribute and converter, and what is required."""
 
     build: Callable[[dict[str, Any]], n.Notification]
     fields: Mapping[str, tuple[str, Convert]]

@@ -73,7 +73,7 @@ class Fragment(NamedTuple):
 
 @dataclass
 class Counts:
-    """What a parser has met so far."""
+    """Counts of what a parser has met so far."""
 
     whole: int = 0
     damaged: int = 0

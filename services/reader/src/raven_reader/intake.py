@@ -67,12 +67,12 @@ class Intake:
 
     @property
     def counts(self) -> Counts:
-        """What the framing has met."""
+        """Counts of what the framing has met."""
         return self._parser.counts
 
     @property
     def clocks(self) -> Clocks | None:
-        """How the device's clock and the host's stand; None while it has not shown."""
+        """State of the device's clock and the host's; None while the device's has not shown."""
         return self._clocks.clocks
 
     def feed(self, piece: bytes, received: datetime | None) -> list[Outcome]:

@@ -48,7 +48,7 @@ class OpenPort(Protocol):
 
 
 class Listener(Protocol):
-    """What is told of the line, on the line's thread."""
+    """Receiver of the line's events, on the line's thread."""
 
     def opened(self, port: str) -> None:
         """Hear that a port is open; nothing has come from it yet."""

@@ -21,7 +21,7 @@ from ravenbus.resending import FORGOTTEN, TURN_S, Resending, Sent
 log = logging.getLogger(__name__)
 
 KEEP_TURNS: Final = int(600 / TURN_S)
-"""What was taken stays for so long in any case: a store that is switched on late gets it too."""
+"""Fewest turns that taken entries stay: a store that is switched on late gets them too."""
 
 SEND_AGAIN: Final = (
     "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "

@@ -1,4 +1,4 @@
-"""Whether a meter's registers move as registers do, and which of two that differ is the true one."""
+"""Checks that a meter's registers move as registers do, and finds the true of two that differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES: Final = ("delivered_kwh", "received_kwh")
 
 
 class Baseline(NamedTuple):
-    """What a meter's register was when it was last accepted; ``meter`` is None if none is named."""
+    """A meter's register when it was last accepted; ``meter`` is None if none is named."""
 
     meter: str | None
     name: str

@@ -20,7 +20,7 @@ _SOCKET_READ: Final = 4096
 
 
 class DeviceLocation:
-    """Where the stick is: ``auto``, a path, or a URL that pyserial opens."""
+    """Location of the stick: ``auto``, a path, or a URL that pyserial opens."""
 
     ALLOWED = "auto, a path (/dev/…), socket://host:port or rfc2217://host:port"
 

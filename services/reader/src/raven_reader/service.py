@@ -54,7 +54,7 @@ LINE_STALL_S: Final = 60.0
 
 
 class ReaderMetrics(PublisherMetrics):
-    """What became of the fragments: accepted ones leave the spool as ``taken``."""
+    """Metrics of what became of the fragments: accepted ones leave the spool as ``taken``."""
 
     def __init__(self) -> None:
         super().__init__()

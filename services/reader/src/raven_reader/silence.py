@@ -1,4 +1,4 @@
-"""What to do about a device that says nothing: listen, then ask, then open the port again."""
+"""Steps for a device that says nothing: listen, then ask, then open the port again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Step(Enum):
-    """What to do now."""
+    """The step to take now."""
 
     LISTEN = auto()
     ASK = auto()

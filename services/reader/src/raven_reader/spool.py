@@ -1,4 +1,4 @@
-"""What the reader keeps on disk, in one SQLite file: node, runs, last readings, outbox, stores.
+"""The reader's data on disk, in one SQLite file: node, runs, last readings, outbox, stores.
 
 A reading gets its number in the same transaction that puts it in the outbox, so identity exists
 before anything leaves the process, and a number is never used for two readings.

@@ -31,12 +31,12 @@ class Report(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def at(self) -> datetime | None:
-        """When it came, or else what the device's clock said."""
+        """Time when it came, or else the time that the device's clock said."""
         return self.received or self.said
 
     @property
     def said(self) -> datetime | None:
-        """What the device's clock said, true or not."""
+        """Time that the device's clock said, true or not."""
         return self.notification.time or self.notification.claimed_time
 
 

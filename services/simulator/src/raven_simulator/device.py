@@ -35,7 +35,7 @@ class Moment:
 
 
 class Reporter(Protocol):
-    """What a station puts on a line: a device, or a capture played back."""
+    """Source of what a station puts on a line: a device, or a capture played back."""
 
     def start(self, moment: Moment) -> list[bytes]:
         """Power on, and return the first fragments."""
@@ -58,7 +58,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a device is set up.
+    """Setup of a device.
 
     device and meter: EUI-64. speed: schedule seconds per wall second. day_s: second of the day at the start.
     utc_offset_s: LocalTime minus UTCTime. negative_width: hex digits of a negative demand, 6 or 8.

@@ -1,4 +1,4 @@
-"""What was sent: one JSON line for each report and each command."""
+"""Ledger of what was sent: one JSON line for each report and each command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Output(Protocol):
-    """Where the ledger's lines go; a file opened for text is one."""
+    """Destination of the ledger's lines; a file opened for text is one."""
 
     def write(self, text: str, /) -> object:
         """Take text."""

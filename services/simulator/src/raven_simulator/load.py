@@ -1,4 +1,4 @@
-"""Where demand comes from: a household's day, or a table of someone's own."""
+"""Sources of demand: a household's day, or a table of someone's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a RAVEn and an EMU-2 differ."""
+"""The models RAVEn and EMU-2, and their differences."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ exit status: 0 done or stopped by SIGINT or SIGTERM, 2 bad usage or a port or fi
 
 
 class Options(argparse.Namespace):
-    """What the command line holds, checked."""
+    """Options from the command line, checked."""
 
     model: str
     pty: str | None

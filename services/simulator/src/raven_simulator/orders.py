@@ -18,7 +18,7 @@ FORMS: Final[Mapping[str, str]] = {
     "clock": "clock:AT,SECONDS",
     "unset-clock": "unset-clock[:UNTIL]",
 }
-"""How each kind of fault is written."""
+"""Syntax of each kind of fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ class Port(Protocol):
 
     @property
     def address(self) -> str:
-        """What a host opens: the link's path, or host:port."""
+        """Address that a host opens: the link's path, or host:port."""
 
     @property
     def plugged(self) -> bool:
-        """Whether the port exists."""
+        """True if the port exists."""
 
     def plug(self, address: str | None = None) -> None:
         """Make the port, under a new address where one is given; raises PortError."""
@@ -45,7 +45,7 @@ class Port(Protocol):
         """Take the port away, from under a reader too."""
 
     def opened(self) -> bool:
-        """Whether a reader holds the line now; lets one in."""
+        """Return True if a reader holds the line now; let one in."""
 
     def read(self) -> bytes:
         """Return what the reader wrote, empty for nothing."""
@@ -81,7 +81,7 @@ class PtyPort:
 
     @property
     def plugged(self) -> bool:
-        """Whether the pseudo-terminal exists."""
+        """True if the pseudo-terminal exists."""
         return self._master is not None
 
     def plug(self, address: str | None = None) -> None:
@@ -110,7 +110,7 @@ class PtyPort:
                 self._link.unlink()
 
     def opened(self) -> bool:
-        """Whether a reader has the slave open; what one left unread is thrown away."""
+        """Return True if a reader has the slave open; discard what one left unread."""
         if self._master is None:
             return False
         events = self._poll.poll(0)
@@ -216,7 +216,7 @@ class TcpPort:
 
     @property
     def plugged(self) -> bool:
-        """Whether the port is listening."""
+        """True if the port is listening."""
         return self._listener is not None
 
     def plug(self, address: str | None = None) -> None:
@@ -241,7 +241,7 @@ class TcpPort:
         self._listener = None
 
     def opened(self) -> bool:
-        """Whether a reader is connected; takes what it wrote, and sees that it left."""
+        """Return True if a reader is connected; take what it wrote, and see that it left."""
         self._accept()
         if self._reader is None:
             return False

@@ -44,7 +44,7 @@ KINDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where the stick sits in its ZigBee network."""
+    """Place of the stick in its ZigBee network."""
 
     ext_pan: int
     channel: int = 25
@@ -53,7 +53,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a stick says of itself; the codes are made up, and secret on a real one."""
+    """Data that a stick reports of itself; the codes are made up, and secret on a real one."""
 
     install_code: int
     link_key: int
@@ -485,7 +485,7 @@ def kind_of(fragment: bytes) -> str | None:
 
 
 def is_whole(fragment: bytes) -> bool:
-    """Whether these bytes are exactly one well-formed notification."""
+    """Return True if these bytes are exactly one well-formed notification."""
     return kind_of(fragment) is not None and _WHOLE.fullmatch(fragment) is not None
 
 

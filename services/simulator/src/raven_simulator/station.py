@@ -42,7 +42,7 @@ _UNPLUG_PATIENCE_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a station is done, and whether it waits for its first reader; None: no limit."""
+    """Limits at which a station is done, and if it waits for its first reader; None: no limit."""
 
     count: int | None = None
     duration_s: float | None = None
@@ -98,12 +98,12 @@ class Station:
 
     @property
     def done(self) -> bool:
-        """Whether every report is out, or given up."""
+        """True if every report is out, or given up."""
         return self._finished and not self._queue
 
     @property
     def blocked(self) -> bool:
-        """Whether it waits for room on the line."""
+        """True if it waits for room on the line."""
         return self._blocked
 
     def step(self, now_s: float, unix_s: float) -> None:
@@ -148,7 +148,7 @@ class Station:
         self._drained_since_s = None
 
     def drained(self, now_s: float) -> bool:
-        """Whether the reader took everything that was sent, as far as can be known; to be asked repeatedly."""
+        """Return True if the reader took all that was sent, as far as is known; ask repeatedly."""
         if self._queue or self.port.unread():
             self._drained_since_s = None
             return False

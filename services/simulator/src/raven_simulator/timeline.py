@@ -1,4 +1,4 @@
-"""What happens to a device at a time ordered beforehand, in wall seconds since its start."""
+"""Events that happen to a device at a time ordered beforehand, in wall seconds since its start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Silence:
     every_s: float | None = None
 
     def holds(self, elapsed_s: float) -> bool:
-        """Whether it is silent now."""
+        """Return True if it is silent now."""
         since = elapsed_s - self.at_s
         if since >= 0 and self.every_s is not None:
             since %= self.every_s
@@ -65,15 +65,15 @@ class Timeline:
         )
 
     def silent(self, elapsed_s: float) -> bool:
-        """Whether the device is silent."""
+        """Return True if the device is silent."""
         return any(silence.holds(elapsed_s) for silence in self._silences)
 
     def clock_offset_s(self, elapsed_s: float) -> float:
-        """How far the device's clock is off."""
+        """Return by how many seconds the device's clock is off."""
         return sum(jump.by_s for jump in self._jumps if jump.at_s <= elapsed_s)
 
     def clock_unset(self, elapsed_s: float) -> bool:
-        """Whether the device's clock is not set yet."""
+        """Return True if the device's clock is not set yet."""
         return any(unset.until_s is None or elapsed_s < unset.until_s for unset in self._unset)
 
     def next_unplug(self, elapsed_s: float) -> Unplug | None:

@@ -1,4 +1,4 @@
-"""What several relays of one database share: a block of rows belongs to one of them at a time.
+"""Sharing of a database by several relays: a block of rows belongs to one of them at a time.
 
 A claim is a named lock of the server's, which it gives back when the session that holds it ends:
 a relay that was killed leaves nothing to clean up.

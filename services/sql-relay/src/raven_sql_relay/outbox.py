@@ -41,14 +41,14 @@ from ravensql.settings import MysqlUrl
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.2
-"""How often the tables are looked at for new rows when there were none."""
+"""Interval between looks for new rows in the tables when there were none."""
 FROM_START_S: Final = 1.0
-"""How often the look begins at the lowest id, where rows are that committed late."""
+"""Interval between looks that begin at the lowest id, where rows are that committed late."""
 MARK_AT: Final = 1000
 MARK_AFTER_S: Final = 0.2
 """Rows are marked together, because each commit waits for the disk."""
 REOPEN_S: Final = 900.0
-"""How often what nobody took is tried at least; another relay that tried it may be gone."""
+"""Longest time between tries of what nobody took; another relay that tried it may be gone."""
 WAITING_MAX: Final = 20_000
 """Rows that wait in memory for a confirmation; while there are more, no others are read."""
 ABSENT_TURNS: Final = int(60 / TURN_S)
@@ -56,7 +56,7 @@ ABSENT_TURNS: Final = int(60 / TURN_S)
 FORGET_BATCHES: Final = 5
 """Transactions of a turn that settle what is parked for a store that is forgotten."""
 SAVE_TURNS: Final = int(60 / TURN_S)
-"""How often the database learns which turn it is, and that a store goes on confirming."""
+"""Turns after which the database learns again which turn it is, and that a store goes on confirming."""
 TRIES: Final = 8
 """Blocks of other relays that are passed over in one look."""
 

@@ -31,7 +31,7 @@ SERVICE: Final = "sql-relay"
 NEW: Final = "relayed IS NULL"
 KEPT: Final = "relayed = 0"
 NOBODY, TAKEN, LEFT_OUT, PARKED = 0, 1, 2, 3
-"""What is marked on a row; what is marked PARKED is in the table ``relay_waiting``."""
+"""Marks on a row; a row marked PARKED is in the table ``relay_waiting``."""
 
 DEMAND: Final = "instantaneous_demand"
 """The table in which python-raven's scripts insert rows without an identity."""
@@ -47,7 +47,7 @@ _MORE: Final = {
 
 
 class RelayMetrics(PublisherMetrics):
-    """What becomes of rows."""
+    """Metrics of what becomes of rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class RelayMetrics(PublisherMetrics):
 
 
 class Ref(NamedTuple):
-    """Where a row is."""
+    """Reference to a row: its table, id and time."""
 
     table: str
     id: int

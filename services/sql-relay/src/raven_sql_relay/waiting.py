@@ -40,7 +40,7 @@ class _Row:
 
 
 class Waiting:
-    """What waits in memory, and what is parked; used by one thread.
+    """Rows that wait in memory, and rows that are parked; used by one thread.
 
     Stores are bits, which are this process's own.
     """

@@ -30,7 +30,7 @@ WINDOW: Final = 100
 
 
 class Message(NamedTuple):
-    """What is sent and where."""
+    """A message to send, and its topic."""
 
     topic: str
     payload: bytes

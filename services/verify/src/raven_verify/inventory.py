@@ -1,4 +1,4 @@
-"""What stores hold of a run against what was accepted: pure.
+"""Comparison of what stores hold of a run with what was accepted: pure.
 
 Memory grows with the gaps that are found, not with the readings.
 """
@@ -20,7 +20,7 @@ RECENT: Final = 10_000
 
 
 class Accepted(NamedTuple):
-    """What the reader's spool says of a run: how many it accepted, and which it still has."""
+    """The reader's record of a run in its spool: how many it accepted, and which it still has."""
 
     name: str
     seq: int
@@ -29,7 +29,7 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True)
 class StoreReport:
-    """What is to say of a run in a store."""
+    """Report on a run in a store."""
 
     count: int
     archived: int
@@ -40,13 +40,13 @@ class StoreReport:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is lost and nothing there twice."""
+        """True if nothing is lost and nothing is duplicated."""
         return not self.lacking and not self.doubled
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What is to say of a run, up to number ``accepted``; ``by_spool`` if its reader says that."""
+    """Report on a run, up to number ``accepted``; ``by_spool`` if its reader says that."""
 
     hash: str
     known: Known
@@ -57,7 +57,7 @@ class RunReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every store has every reading once, and all say the same."""
+        """True if every store has every reading once, and all say the same."""
         return not self.differing and all(store.complete for store in self.stores.values())
 
 

@@ -26,7 +26,7 @@ class Letter(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a letter: removed because the store has its message now, or why not."""
+    """Outcome for a letter: removed because the store has its message now, or why not."""
 
     letter: Letter
     stored: bool

@@ -19,14 +19,14 @@ from ravenbus.ranges import Range, common, merged, numbers
 from ravenbus.readback import Choice, Known, Store, chunks
 
 SETTLE_S: Final = 5.0
-"""What one store has and the other does not have yet is looked for again for so long."""
+"""Longest time to look again for what one store has and the other does not have yet."""
 AGAIN_S: Final = 0.5
 RELAY: Final = "sql-relay"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs are looked at: those with a name or hash, of a node; None for all."""
+    """Runs to look at: those with a name or hash, of a node; None for all."""
 
     run: str | None = None
     node: str | None = None
@@ -38,14 +38,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Report:
-    """What is to say of all runs, and how many dead letters each store has, by reason."""
+    """Report on all runs, and the number of dead letters that each store has, by reason."""
 
     runs: list[RunReport]
     letters: dict[str, dict[str, int]]
 
     @property
     def complete(self) -> bool:
-        """Whether every store has every reading once, and all say the same."""
+        """True if every store has every reading once, and all say the same."""
         return all(run.complete for run in self.runs)
 
 

@@ -18,12 +18,12 @@ from ravenbus.readback import Store, chunks
 from ravenbus.topics import Topics
 
 STORED_S: Final = 60.0
-"""How long a store may take for one more of what was sent."""
+"""Longest time that a store may take for one more of what was sent."""
 LOOK_EVERY_S: Final = 0.3
 
 
 class Repaired(NamedTuple):
-    """What became of the numbers that a store lacked."""
+    """Outcome for the numbers that a store lacked."""
 
     run: RunReport
     store: str

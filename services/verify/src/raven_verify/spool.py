@@ -1,4 +1,4 @@
-"""What the reader's spool says, read while the reader writes it or is stopped; nothing is written."""
+"""Reads the reader's spool while the reader writes it or is stopped; nothing is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNDER_WAY: Final = """
     WHERE seq IS NOT NULL AND (sent IS NULL OR bits = 0 OR confirmed & bits <> bits)
     ORDER BY run, seq
 """
-"""What stores have confirmed stays in the outbox for a while, and is not sent again."""
+"""Numbers under way; confirmed ones stay in the outbox for a while, and are not sent again."""
 
 
 def accepted(folder: Path) -> dict[str, Accepted] | None:

@@ -1,4 +1,4 @@
-"""What the tools say, to people and to scripts: pure."""
+"""Output of the tools, for people and for scripts: pure."""
 
 from __future__ import annotations
 
