@@ -270,7 +270,9 @@ def test_late_rows_are_stored_rolled_up_and_archived_later(filled: Filled):
 def test_what_no_relay_has_sent_stays(filled: Filled):
     """Not sent, or nobody took it: the month waits, and says for whom; then it goes."""
     db, archive = filled.db, filled.retention()
-    db("INSERT INTO relay VALUES (1, 's', 'n', 'mqtts://upstream:8883')")
+    db(
+        "INSERT INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
+    )
     with pytest.raises(RetryableError, match="22 rows are not sent to mqtts://upstream:8883; if"):
         archive.archive(MARCH)
     for table in rows.COLUMNS:
@@ -323,7 +325,9 @@ def test_a_relay_that_comes_while_a_month_is_archived_keeps_it(
     publish = archives.publish
 
     def meanwhile(part: Path, path: Path) -> str:
-        filled.db("INSERT IGNORE INTO relay VALUES (1, 's', 'n', 'mqtts://upstream:8883')")
+        filled.db(
+            "INSERT IGNORE INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
+        )
         return publish(part, path)
 
     monkeypatch.setattr(archives, "publish", meanwhile)
@@ -756,7 +760,9 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     assert stop.is_set()
     archived = [record for record in caplog.records if record.msg == "archived"]
     assert [(str(record.month), record.rows) for record in archived] == [("2026-03", 22)]
-    filled.db("INSERT INTO relay VALUES (1, 's', 'n', 'mqtts://upstream:8883')")
+    filled.db(
+        "INSERT INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
+    )
     july = Retention(
         filled.url, filled.folder, 1, threading.Event(), lambda: datetime(2026, 7, 2, tzinfo=UTC)
     )
@@ -804,7 +810,9 @@ def test_the_commands_say_what_they_did(filled: Filled):
     passed = Month.of(datetime.now(UTC)).number - APRIL.number
     status, text = filled.run_command("archive", RAVEN_SQL_KEEP_MONTHS=str(passed))
     assert (status, text) == (0, ["2026-03: 22 rows archived"])
-    filled.db("INSERT INTO relay VALUES (1, 's', 'n', 'mqtts://upstream:8883')")
+    filled.db(
+        "INSERT INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
+    )
     status, text = filled.run_command("archive", "2026-03", "2026-04")
     assert status == 1
     assert text[0] == "2026-03: 0 rows archived"
