@@ -43,7 +43,7 @@ class Home:
         )
         broker = Broker(MqttUrl(system.broker.url(NODE)), "home")
         self.publisher = Publisher(broker, self.outbox, Health(), self.metrics)
-        self.publisher.hear_stores(topics, NODE)
+        self.publisher.hear_stores(topics, [NODE])
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.publisher.run, args=(self.stop,))
         self.thread.start()

@@ -854,6 +854,24 @@ def test_a_store_is_forgotten_a_part_at_a_time(
     assert set(relayed(db)) == {1}
 
 
+def test_what_is_parked_is_settled_by_the_first_word_after_a_restart(
+    db: Db, upstream: Callable[..., Upstream], new_outbox: Callable[..., SqlOutbox]
+):
+    """And when nobody is waited for any longer, nothing stays parked."""
+    those = upstream("here", "gone")
+    for _ in range(30):
+        those.turn(5, here=99)
+    parked = Counter(relayed(db))[3]
+    those.instead(new_outbox(clock=those.clock))
+    those.connections[0].outbox.entries(0, 1)
+    confirm(those.connections[0].outbox, "gone", those.hash, (1, 10))
+    assert Counter(relayed(db))[3] == parked - 10
+    db("UPDATE relay_store SET heard = -1")
+    for _ in range(3):
+        those.turn(0)
+    assert not Counter(relayed(db))[3]
+
+
 def test_turns_go_on_over_restarts(
     upstream: Callable[..., Upstream],
     new_outbox: Callable[..., SqlOutbox],

@@ -565,7 +565,7 @@ class Home(Process):
             wait=wait_fixed(1),
             clock=lambda: world.now,
         )
-        self.publisher.hear_stores(topics, "home")
+        self.publisher.hear_stores(topics, ["home"])
         self.publisher.set_state(topics.of_node("home", "run"), encode(run))
         self.begin(self.publisher.run)
 

@@ -44,8 +44,8 @@ def test_a_store_is_gone_until_that_is_taken_back():
     class Waiter:
         stores: frozenset[str] = frozenset()
 
-        def confirmed(self, _said):
-            raise AssertionError
+        def confirmed(self, said):
+            assert said.store == "two"
 
         def gone(self, stores):
             self.stores = stores
@@ -63,6 +63,9 @@ def test_a_store_is_gone_until_that_is_taken_back():
     assert waiter.stores == {"one", "two"}
     hear("one", b"")
     assert waiter.stores == {"two"}
+    said = encode(Confirmation(node="home", store="two"))
+    listener.confirmed(Received(1, "raven/v1/home/stored/two", said))
+    assert waiter.stores == frozenset(), "it speaks, so it is back"
     for number in range(2 * STORES_MAX):
         hear(f"s{number}", encode(Gone(store=f"s{number}")))
     assert len(waiter.stores) == STORES_MAX

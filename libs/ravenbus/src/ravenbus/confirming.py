@@ -137,6 +137,9 @@ class Listener:
                 detail = f"{said.store!r} of {said.node!r} on {message.topic!r}"
                 raise ContractError("not-contract", detail)
             self._waiter.confirmed(said)
+            if store in self._gone:
+                # It took that back while nobody here was connected.
+                self._say(self._gone - {store})
         except PoisonError as error:
             self._sparse.warning("confirmation passed over", error.reason, detail=error.detail)
         except RetryableError as error:
@@ -152,5 +155,8 @@ class Listener:
             self._sparse.warning("message passed over", error.reason, detail=error.detail)
             return
         others = self._gone - {store}
-        self._gone = others | {store} if message.payload and len(others) < STORES_MAX else others
-        self._waiter.gone(self._gone)
+        self._say(others | {store} if message.payload and len(others) < STORES_MAX else others)
+
+    def _say(self, gone: frozenset[str]) -> None:
+        self._gone = gone
+        self._waiter.gone(gone)

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -148,10 +148,11 @@ class Publisher:
         """
         self._subscriptions[topic_filter] = handle, retained
 
-    def hear_stores(self, topics: Topics, node: str) -> None:
-        """Tell the outbox what stores confirm of a node's, ``+`` for every node's, and who is gone."""
+    def hear_stores(self, topics: Topics, nodes: Iterable[str]) -> None:
+        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
         listener = Listener(topics, self._outbox)
-        self.subscribe(topics.confirmation(node, "+"), listener.confirmed)
+        for node in nodes:
+            self.subscribe(topics.confirmation(node, "+"), listener.confirmed)
         self.subscribe(topics.gone("+"), listener.gone, retained=True)
 
     def wake(self) -> None:

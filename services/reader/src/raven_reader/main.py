@@ -115,9 +115,8 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
     publisher.subscribe(topics.of_node(node, "command"), reader.command)
-    for name in spool.nodes:
-        # What was accepted under an earlier name is confirmed under that.
-        publisher.hear_stores(topics, name)
+    # What was accepted under an earlier name is confirmed under that.
+    publisher.hear_stores(topics, spool.nodes)
     if settings.raven_homeassistant:
         publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
     line = Line(

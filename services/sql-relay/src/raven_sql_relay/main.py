@@ -79,7 +79,7 @@ def relay(
         window=settings.raven_window,
         tick_s=POLL_S,
     )
-    publisher.hear_stores(topics, "+")
+    publisher.hear_stores(topics, ["+"])
     Watchdog(health, STALL_S).start()
     try:
         publisher.run(stop)
