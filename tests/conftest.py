@@ -22,7 +22,7 @@ settings.load_profile("raven")
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb | None]:
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb | None]:
     """A server of our own, or none where MYSQL_ADMIN_URL names one of any make."""
     if os.environ.get("MYSQL_ADMIN_URL"):
         yield None
@@ -36,3 +36,11 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb 
         if server.running:
             server.kill()
         shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def mariadb(mariadb_server: stack.MariaDb | None) -> Iterator[stack.MariaDb | None]:
+    """The server, which a test may kill: for the next one it is started again."""
+    yield mariadb_server
+    if mariadb_server and not mariadb_server.running:
+        mariadb_server.start()

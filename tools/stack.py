@@ -60,9 +60,11 @@ class Process:
         self.log = folder / f"{name}.log"
         self.env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0
 
     def start(self) -> None:
         """Start it; the log goes on where it was."""
+        self._began = len(self.text())
         clean = {
             k: v
             for k, v in os.environ.items()
@@ -124,6 +126,10 @@ class Process:
     def text(self) -> str:
         """Return what it has printed so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def said(self) -> str:
+        """Return what it has printed since it was last started."""
+        return self.text()[self._began :]
 
 
 class Server(Process):

@@ -10,7 +10,7 @@ import pytest
 import stack
 
 from tests.system.sql import Db
-from tests.system.system import System, wait_until
+from tests.system.system import System
 
 DEPLOYED = (stack.ROOT / "deploy" / "mosquitto" / "mosquitto.conf").read_text()
 PACKET_MAX = int(DEPLOYED.partition("max_packet_size ")[2].split()[0])
@@ -34,14 +34,7 @@ class Site(System):
         for store in self.stores:
             store.start()
         for store in self.stores:
-            self.wait_until_ready(store)
-
-    def wait_until_ready(self, store: stack.Process) -> None:
-        """Wait until a store that was started says that it is connected."""
-        said = store.text().count("started version")
-        wait_until(
-            lambda: store.text().count("connected to the broker") >= max(said, 1), store.name
-        )
+            self.wait_for_log(store, "connected to the broker")
 
     @property
     def stores(self) -> tuple[stack.Process, stack.Process]:
@@ -53,8 +46,8 @@ class Site(System):
 
 
 @pytest.fixture(scope="session")
-def mysql_admin_url(mariadb: stack.MariaDb | None) -> str:
-    return mariadb.admin_url if mariadb else os.environ["MYSQL_ADMIN_URL"]
+def mysql_admin_url(mariadb_server: stack.MariaDb | None) -> str:
+    return mariadb_server.admin_url if mariadb_server else os.environ["MYSQL_ADMIN_URL"]
 
 
 @pytest.fixture(scope="session")

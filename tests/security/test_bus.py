@@ -150,7 +150,7 @@ def _another_default(site: Site, mode: str) -> None:
     try:
         site.writer.stop()
         site.writer.start()
-        site.wait_until_ready(site.writer)
+        site.wait_for_log(site.writer, "connected to the broker")
     finally:
         site.sql.admin(f"SET GLOBAL sql_mode = '{before}'")
 

@@ -126,10 +126,24 @@ class System:
         self.wait_for_log(self.simulator, "ready")
 
     def wait_for_log(self, process: stack.Process, text: str) -> str:
-        """Return what a process has printed once ``text`` is in it."""
+        """Return what a process has printed since its start once ``text`` is in it."""
         return wait_until(
-            lambda: process.text() if text in process.text() else None,
+            lambda: process.said() if text in process.said() else None,
             f"{process.name} says {text!r}; it says:\n{process.text()[-2000:]}",
+        )
+
+    def outage(self, server: stack.Process, client: stack.Process) -> None:
+        """Kill a server, and start it again; each time wait until its client has noticed."""
+        before = len(client.text())
+        server.kill()
+        wait_until(
+            lambda: "problem check=" in client.text()[before:],
+            f"{client.name} misses {server.name}",
+        )
+        server.start()
+        wait_until(
+            lambda: "recovered check=" in client.text()[before:].rpartition("problem check=")[2],
+            f"{client.name} has {server.name} back",
         )
 
     def watch(self, *topics: str) -> Client:

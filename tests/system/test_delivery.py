@@ -95,13 +95,7 @@ def test_a_database_that_is_away_is_waited_for(system: System):
     system.start("--rate", "100")
     for count in (100, 900):
         system.wait_until_stored(count)
-        system.mongo.kill()
-        said = system.recorder.text().count("MongoDB is away")
-        wait_until(
-            lambda n=said: system.recorder.text().count("MongoDB is away") > n,
-            "the recorder says that the database is away",
-        )
-        system.mongo.start()
+        system.outage(system.mongo, system.recorder)
     system.simulator.stop()
     system.assert_complete()
     log = system.recorder.text()

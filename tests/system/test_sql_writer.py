@@ -108,13 +108,7 @@ def test_a_database_that_is_away_is_waited_for(sql: SqlSystem, mariadb: stack.Ma
     sql.start_writing("--rate", "100", "--count", "900")
     for count in (100, 500):
         sql.wait_until_stored(count)
-        said = sql.writer.text().count("MySQL is away")
-        mariadb.kill()
-        wait_until(
-            lambda n=said: sql.writer.text().count("MySQL is away") > n,
-            "the writer says that the database is away",
-        )
-        mariadb.start()
+        sql.outage(mariadb, sql.writer)
     sql.assert_complete()
     assert sql.writer.text().count("problem check=store") < 10
 
