@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PACKAGES := libs/ravenbus libs/ravensql libs/ravenmongo services/reader services/simulator services/mongo-recorder services/sql-writer services/sql-relay services/verify
-PROJECTS := $(PACKAGES:%=%/pyproject.toml)
+# A folder with a pyproject.toml is a package; there is no other list.
+PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml harness/pyproject.toml)
+PACKAGES := $(PROJECTS:/pyproject.toml=)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-SOURCES := libs services tests tools bench deploy
+SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
 IMAGES := build reader simulator mongo-recorder sql-writer sql-relay verify
 
@@ -17,7 +18,7 @@ help:  ## Explain the targets
 
 .PHONY: demo
 demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into every store (DURATION=20 to end by itself)
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m raven_harness.demo
 
 .PHONY: test
 test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
@@ -34,8 +35,8 @@ brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on RabbitMQ t
 
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
-	@tools/crash/fetch.sh
-	@PYTHONPATH=tools $(BIN)/python -m crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
+	@harness/src/raven_harness/crash/fetch.sh
+	@$(BIN)/python -m raven_harness.crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
 
 .PHONY: reliability
@@ -53,12 +54,10 @@ check: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/mypy tools bench
-	$(BIN)/mypy deploy/container
 
 .PHONY: bench
 bench: $(VENV)/.dev system system-sql  ## Measure what it costs, and rewrite docs/performance.md
-	PYTHONPATH=tools $(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py
 
 .PHONY: compose-bench
 compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/performance-containers.md
@@ -66,7 +65,7 @@ compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/perform
 
 .PHONY: docs
 docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code
-	$(BIN)/python tools/generate.py
+	$(BIN)/python -m raven_harness.generate
 
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from xml.parsers import expat
 
-from stack import peers
-
 import stream
 import system
+from raven_harness.stack import peers
 from raven_reader.decoding import decode
 from raven_reader.framing import ROOTS, Fragment, Parser
 from ravenbus.errors import PoisonError

@@ -15,9 +15,9 @@ from statistics import median
 from typing import Any, Final
 
 import pymysql  # type: ignore[import-untyped]
-from stack import BIN, MariaDb
 
 import system
+from raven_harness.stack import BIN, MariaDb
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravensql import partitions, schema

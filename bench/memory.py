@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from stack import Mongo, Process, free_port, metric, reader, recorder, simulator
 
 import system
+from raven_harness.stack import Mongo, Process, free_port, metric, reader, recorder, simulator
 from results import Row
 
 IDLE_S: Final = 10.0

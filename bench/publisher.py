@@ -7,9 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from stack import Broker, Process
-
 import system
+from raven_harness.stack import Broker, Process
 from results import Row, compared
 
 ROUNDS: Final = 5

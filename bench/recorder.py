@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
-from stack import Broker, Mongo, free_port, recorder
 
 import system
+from raven_harness.stack import Broker, Mongo, free_port, recorder
 from ravenbus.notifications import KINDS
 from ravenmongo import documents
 from results import Row, compared

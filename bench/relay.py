@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
-from stack import Broker, MariaDb, Process, free_port, sql_relay
-
 import system
+from raven_harness.stack import Broker, MariaDb, Process, free_port, sql_relay
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from results import Row, compared

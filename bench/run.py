@@ -1,6 +1,6 @@
 """Measures, prints one table, and after a whole run writes docs/performance.md.
 
-``PYTHONPATH=tools:bench .venv/bin/python bench/run.py [decode|recorder|publisher|writer|...]``
+``.venv/bin/python bench/run.py [decode|recorder|publisher|writer|...]``
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Final
 
 import psutil
-from stack import PEERS_LOCK, tool
 
 import decode
 import growth
@@ -28,6 +27,7 @@ import publisher
 import recorder
 import relay
 import writer
+from raven_harness.stack import PEERS_LOCK, tool
 from results import Row, table
 
 BENCHES: Final[dict[str, ModuleType]] = {

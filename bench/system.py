@@ -12,10 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from stack import Broker, MariaDb, Process, metric
-
 import clients
 import stream
+from raven_harness.stack import Broker, MariaDb, Process, metric
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus.messages import Reading, decode_reading, now

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pymysql  # type: ignore[import-untyped]
-from stack import Broker, MariaDb, free_port, sql_writer
 
 import system
+from raven_harness.stack import Broker, MariaDb, free_port, sql_writer
 from ravenbus.messages import Reading
 from ravensql import rows, schema
 from ravensql.readback import MysqlStore

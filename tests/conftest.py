@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-import stack
 from hypothesis import HealthCheck, settings
+
+from raven_harness import stack
 
 # The same examples each time, and no time limit: another machine, or a busy one, finds the same.
 settings.register_profile(

@@ -9,7 +9,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import stack
+from raven_harness import stack
 
 ROOT = stack.ROOT / ".brokers" / "rabbitmq"
 CONFIG = """\

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import stack
 
+from raven_harness import stack
 from tests.system.sql import SqlSystem
 from tests.system.system import System, wait_until
 

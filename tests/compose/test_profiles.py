@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-import stack
 
+from raven_harness import stack
 from tests.compose.project import COUNT_MYSQL, ROOT, Project, Stick, docker, say, wait_until
 
 CHANGES = (

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import stack
 
+from raven_harness import stack
 from tests.system.sql import Db
 from tests.system.system import System
 

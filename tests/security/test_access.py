@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import stack
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from raven_harness import stack
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Published, Received
 from tests.system.system import Client

@@ -7,8 +7,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.mqtt import Broker, Lost, Published, Received
 from ravenbus.notifications import KINDS
 from ravenbus.settings import MqttUrl

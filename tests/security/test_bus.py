@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.messages import Run, encode
 from ravenbus.mqtt import NO_SUBSCRIBERS, PACKET_RESERVE, TOO_LARGE, puback_name
 from ravenbus.notifications import KINDS

@@ -16,9 +16,9 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-import stack
 from msgspec.structs import replace
 
+from raven_harness import stack
 from ravenbus.messages import DeadLetter, encode
 from ravenbus.mqtt import Broker
 from ravenbus.settings import MqttUrl

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.settings import SERVICE_ACCOUNTS
 from tests.system.system import wait_until
 from tests.unit.reader.examples import demand

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-import stack
 
+from raven_harness import stack
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
 from raven_sql_relay.settings import RelaySettings

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-import stack
 
+from raven_harness import stack
 from raven_reader.commands import SETTERS
 from raven_reader.framing import FRAGMENT_MAX
 from raven_reader.line import OPENING_COMMANDS

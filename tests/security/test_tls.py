@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
-import stack
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pymysql.constants import CLIENT
 
+from raven_harness import stack
 from tests.system.system import wait_until
 
 USER, PASSWORD = "the-user", "the-password"

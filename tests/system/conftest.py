@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import stack
 
+from raven_harness import stack
 from ravensql.sink import MysqlSink
 
 from .sql import Db, SqlSystem

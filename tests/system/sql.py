@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
-import stack
 
+from raven_harness import stack
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravensql.settings import MysqlUrl

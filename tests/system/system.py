@@ -13,9 +13,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import stack
 from pymongo import MongoClient
 
+from raven_harness import stack
 from ravenbus.mqtt import Broker, Connection, Events, Received
 from ravenbus.settings import MqttUrl
 from tests import judge

@@ -9,8 +9,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-import stack
 
+from raven_harness import stack
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus import notifications as n

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import stack
-from crash.links import CUT, REFUSE, STALL, STALL_BACK, STALL_OUT, Link, Links
-from crash.system import Part
+
+from raven_harness import stack
+from raven_harness.crash.links import CUT, REFUSE, STALL, STALL_BACK, STALL_OUT, Link, Links
+from raven_harness.crash.system import Part
 
 from .system import wait_until
 

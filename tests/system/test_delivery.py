@@ -8,7 +8,8 @@ import re
 import signal
 
 import pytest
-import stack
+
+from raven_harness import stack
 
 from .system import NODE, System, wait_until
 

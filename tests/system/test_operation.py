@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import stack
 from jsonschema import Draft202012Validator
 
+from raven_harness import stack
 from ravenbus.contract import schema_for
 from ravenbus.topics import Topics
 

@@ -22,8 +22,8 @@ import credentials
 import msgspec
 import pymysql
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import (

@@ -9,8 +9,8 @@ from contextlib import closing
 from queue import SimpleQueue
 
 import pytest
-import stack
 
+from raven_harness import stack
 from raven_mongo_recorder.group import Group, Slot, State
 from raven_mongo_recorder.ledger import MongoLedger
 from ravenbus.mqtt import Broker

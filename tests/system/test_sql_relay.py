@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stack
 
+from raven_harness import stack
 from raven_sql_relay import outbox as module
 from raven_sql_relay import waiting
 from raven_sql_relay.claims import SIZE

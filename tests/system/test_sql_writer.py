@@ -22,8 +22,8 @@ from typing import Any
 
 import pymysql
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import credentials
 import pytest
-import stack
 
+from raven_harness import stack
 from ravenbus.messages import Reading, Run, encode
 from ravenbus.notifications import KINDS
 from ravensql import rows, schema

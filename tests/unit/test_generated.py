@@ -1,6 +1,6 @@
 """What is made from the code: the published contract and the page of settings."""
 
-import generate
+from raven_harness import generate
 
 
 def test_generated_files_are_up_to_date():

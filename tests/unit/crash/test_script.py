@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from crash.script import KINDS, PARTS, ROUND_S, plan
+from raven_harness.crash.script import KINDS, PARTS, ROUND_S, plan
 
 
 def test_a_seed_gives_the_same_script_and_another_seed_another():

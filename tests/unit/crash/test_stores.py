@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from crash.stores import Behind, copy, sent, stated_in_text, stated_of_reading
 
+from raven_harness.crash.stores import Behind, copy, sent, stated_in_text, stated_of_reading
 from raven_reader.decoding import decode
 from raven_reader.framing import Parser
 from raven_simulator import reports

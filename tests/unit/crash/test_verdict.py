@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from crash.verdict import Copy, Sent, judge, outages
+
+from raven_harness.crash.verdict import Copy, Sent, judge, outages
 
 N = 5
 Stores = dict[str, list[Copy]]

@@ -39,7 +39,7 @@ from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDeman
 from ravenbus.settings import Setting, Settings, settings_of
 from ravenbus.topics import Topics
 
-DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 CONTRACT: Final = DOCS / "contract"
 CONFIGURATION: Final = DOCS / "configuration.md"
 

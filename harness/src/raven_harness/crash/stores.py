@@ -17,8 +17,8 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from pymysql.cursors import SSCursor  # type: ignore[import-untyped]
 
-from crash.hostile import ACCOUNT
-from crash.verdict import Copy, Letters, Sent
+from raven_harness.crash.hostile import ACCOUNT
+from raven_harness.crash.verdict import Copy, Letters, Sent
 from ravenbus.notifications import KINDS
 from ravenbus.topics import Topics
 from ravensql import readings, rows

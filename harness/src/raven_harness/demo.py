@@ -23,10 +23,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import stack
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from raven_harness import stack
 from ravenbus.errors import BrokerAwayError, RavenError
 from ravenbus.messages import Reading, decode_reading
 from ravenbus.mqtt import Broker as Connector

@@ -22,14 +22,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
-import stack
-
-from crash import report
-from crash.links import Links
-from crash.play import FailureError, Player
-from crash.script import Kind, plan
-from crash.stores import sent, stated_in_text, stated_of_reading
-from crash.system import NODE, STATE, Breakable, Part, Stick, new_broker
+from raven_harness import stack
+from raven_harness.crash import report
+from raven_harness.crash.links import Links
+from raven_harness.crash.play import FailureError, Player
+from raven_harness.crash.script import Kind, plan
+from raven_harness.crash.stores import sent, stated_in_text, stated_of_reading
+from raven_harness.crash.system import NODE, STATE, Breakable, Part, Stick, new_broker
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Broker as Connector
 from ravenbus.mqtt import Events, Received

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import stack
-
-from crash.script import KINDS
-from crash.system import mosquitto
-from crash.verdict import Found, Verdict
+from raven_harness import stack
+from raven_harness.crash.script import KINDS
+from raven_harness.crash.system import mosquitto
+from raven_harness.crash.verdict import Found, Verdict
 
 SHOWN: Final = 10
 

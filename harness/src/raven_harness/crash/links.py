@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final, Self
 
-from stack import free_port
+from raven_harness.stack import free_port
 
 PIECE: Final = 65536
 CUT, REFUSE, STALL, STALL_OUT, STALL_BACK = "cut", "refuse", "stall", "stall-out", "stall-back"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from crash.script import Fault
-from crash.stores import AWAY, Behind, Store
-from crash.system import System
+from raven_harness.crash.script import Fault
+from raven_harness.crash.stores import AWAY, Behind, Store
+from raven_harness.crash.system import System
 
 LOOK_EVERY_S: Final = 0.5
 

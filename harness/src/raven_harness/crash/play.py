@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from crash import faults
-from crash.script import Fault
-from crash.system import Breakable
+from raven_harness.crash import faults
+from raven_harness.crash.script import Fault
+from raven_harness.crash.system import Breakable
 
 PROGRESS_EVERY_S: Final = 10.0
 FAULT_LIMIT_S: Final = 300.0

@@ -3,7 +3,8 @@
 # Mosquitto 2.1 with its SQLite persistence, where none is installed, from Debian sid, with the
 # libraries that it is linked to; and, where there is a compiler, the clock that can be moved.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+here="$(cd "$(dirname "$0")" && pwd)"
+cd "$here/../../../.."
 state="$PWD/.crash"
 apt="$state/apt"
 
@@ -61,5 +62,5 @@ mkdir -p "$state"
 rm -rf "$state/mosquitto.new" "$apt"
 has_mosquitto || fetch_mosquitto
 if command -v cc >/dev/null; then
-  cc -O2 -Wall -Wextra -shared -fPIC -o "$state/clock.so" tools/crash/clock.c
+  cc -O2 -Wall -Wextra -shared -fPIC -o "$state/clock.so" "$here/clock.c"
 fi

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 import pymysql  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
 PEERS_LOCK = ROOT / "bench" / "peers.txt"

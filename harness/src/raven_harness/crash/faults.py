@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import pymysql  # type: ignore[import-untyped]
 
-from crash import hostile
-from crash.links import CUT, STALL_BACK, STALL_OUT
-from crash.script import RECORDERS, Fault
-from crash.system import NODE, Breakable, Clock, Part, System
+from raven_harness.crash import hostile
+from raven_harness.crash.links import CUT, STALL_BACK, STALL_OUT
+from raven_harness.crash.script import RECORDERS, Fault
+from raven_harness.crash.system import NODE, Breakable, Clock, Part, System
 from ravensql.settings import MysqlUrl
 
 CUT_EVERY_S: Final = 2.0

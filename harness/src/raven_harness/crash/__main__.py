@@ -17,15 +17,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-import stack
-
-from crash import report
-from crash.play import FailureError, Player
-from crash.script import RECORDERS, Fault, plan
-from crash.stores import AWAY, Mongo, Sql, Store, sent
-from crash.system import STATE, UPSTREAM_DATABASE, System
-from crash.verdict import Verdict, judge, outages
-from crash.watch import Watch
+from raven_harness import stack
+from raven_harness.crash import report
+from raven_harness.crash.play import FailureError, Player
+from raven_harness.crash.script import RECORDERS, Fault, plan
+from raven_harness.crash.stores import AWAY, Mongo, Sql, Store, sent
+from raven_harness.crash.system import STATE, UPSTREAM_DATABASE, System
+from raven_harness.crash.verdict import Verdict, judge, outages
+from raven_harness.crash.watch import Watch
 
 RATE: Final = 100.0
 """Readings a second."""

@@ -15,13 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-import stack
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Broker, MariaDb, Mongo, Process
 
-from crash import hostile
-from crash.links import Link, Links
-from crash.script import LINKS, RECORDERS
+from raven_harness import stack
+from raven_harness.crash import hostile
+from raven_harness.crash.links import Link, Links
+from raven_harness.crash.script import LINKS, RECORDERS
+from raven_harness.stack import Broker, MariaDb, Mongo, Process
 
 NODE: Final = "home"
 UPSTREAM_DATABASE: Final = "raven_upstream"
@@ -444,7 +444,5 @@ def mosquitto() -> tuple[Sequence[str], Path]:
     installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     plugins = [*Path("/usr").glob(plugin), *Path("/usr/lib").glob("mosquitto_persist_sqlite.so")]
     if not installed or not plugins:
-        raise RuntimeError(
-            "there is no Mosquitto 2.1 with SQLite persistence: tools/crash/fetch.sh"
-        )
+        raise RuntimeError("there is no Mosquitto 2.1 with SQLite persistence: run make crash")
     return [installed], plugins[0]
