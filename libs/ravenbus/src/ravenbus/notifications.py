@@ -10,7 +10,9 @@ Display hints (digits and leading zeros) are passed on and never applied.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -251,51 +253,17 @@ class Warning(Notification, frozen=True, kw_only=True):  # noqa: A001 - the devi
     text: Text
 
 
-KINDS: dict[str, type[Notification]] = {
-    kind.__struct_config__.tag: kind  # type: ignore[misc]
-    for kind in (
-        ConnectionStatus,
-        NetworkInfo,
-        DeviceInfo,
-        ScheduleInfo,
-        MeterList,
-        MeterInfo,
-        TimeCluster,
-        MessageCluster,
-        PriceCluster,
-        InstantaneousDemand,
-        CurrentSummationDelivered,
-        CurrentPeriodUsage,
-        LastPeriodUsage,
-        ProfileData,
-        BlockPriceDetail,
-        FastPollStatus,
-        BillingPeriodList,
-        Warning,
-    )
+KINDS: Final[dict[str, type[Notification]]] = {
+    str(kind.__struct_config__.tag): kind
+    for kind in tuple(globals().values())
+    if isinstance(kind, type)
+    and issubclass(kind, Notification)
+    and kind not in (Notification, Scaled)
 }
-"""Every kind by its name on the bus."""
+"""Every kind by its name on the bus, in the order of the declarations above."""
 
-AnyNotification = (
-    ConnectionStatus
-    | NetworkInfo
-    | DeviceInfo
-    | ScheduleInfo
-    | MeterList
-    | MeterInfo
-    | TimeCluster
-    | MessageCluster
-    | PriceCluster
-    | InstantaneousDemand
-    | CurrentSummationDelivered
-    | CurrentPeriodUsage
-    | LastPeriodUsage
-    | ProfileData
-    | BlockPriceDetail
-    | FastPollStatus
-    | BillingPeriodList
-    | Warning
-)
+AnyNotification: Final[Any] = reduce(or_, KINDS.values())
+"""The kinds as one type to decode."""
 
 
 def kind_of(notification: Notification) -> str:

@@ -14,31 +14,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ravenbus.notifications import KINDS
+
 ROOTS: Final = {
-    name.lower(): name
-    for name in (
-        "ConnectionStatus",
-        "NetworkInfo",
-        "DeviceInfo",
-        "ScheduleInfo",
-        "MeterList",
-        "MeterInfo",
-        "TimeCluster",
-        "MessageCluster",
-        "PriceCluster",
-        "InstantaneousDemand",
-        "CurrentSummationDelivered",
-        "CurrentSummation",
-        "CurrentPeriodUsage",
-        "LastPeriodUsage",
-        "ProfileData",
-        "BlockPriceDetail",
-        "FastPollStatus",
-        "BillingPeriodList",
-        "Warning",
-    )
+    name.lower(): name for name in (*(kind.__name__ for kind in KINDS.values()), "CurrentSummation")
 }
-"""Root elements of notifications, by their name in lower case."""
+"""Root elements of notifications, by their name in lower case; the EAGLE has one of its own."""
 
 FRAGMENT_MAX: Final = 16 * 1024
 """Bytes that an unfinished fragment may grow to; the largest routine one has about 900."""
