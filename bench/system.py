@@ -19,12 +19,12 @@ from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
 from ravenbus.messages import Reading, decode_reading, now
 from ravenbus.metrics import PublisherMetrics
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, Topics
 
 NODE: Final = "bench"
 """Name of the reader whose readings the benches publish: its account at the broker."""
 ACCOUNTS: Final = (NODE, "mongo-recorder", "sql-writer", "watcher")
-READINGS: Final = Topics().reading("+", "+")
+READINGS: Final = Topics().of(READING, node="+", kind="+")
 LIMIT_S: Final = 180.0
 _CLIENTS: Final = Path(__file__).resolve().parent / "clients.py"
 

@@ -38,7 +38,7 @@ from ravenbus.messages import (
 )
 from ravenbus.mqtt import Received, matches
 from ravenbus.notifications import KINDS, Notification, kind_of
-from ravenbus.topics import Topics
+from ravenbus.topics import COMMAND, DEAD, GONE, READING, RUN, STORED, Topics
 from ravenmongo import documents
 from ravenmongo.database import sorted_errors
 from ravensql import rollups, rows
@@ -48,7 +48,7 @@ from tests.unit.reader.strategies import cut_into
 
 HEAD: Final = 4
 """Bytes before the line's own: how often it is repeated, and three sizes of pieces."""
-RUN: Final = "00000000-0000-4000-8000-000000000001"
+HASH: Final = "00000000-0000-4000-8000-000000000001"
 NODE: Final = "home"
 MESSAGES: Final = (Envelope, Run, DeadLetter, Confirmation, Gone, Command)
 
@@ -92,10 +92,10 @@ def consumer(data: bytes) -> None:
     topic, _, payload = data.partition(b"\n")
     # A broker lets nothing through that is not UTF-8.
     message = Received(1, topic.decode(errors="replace"), payload)
-    if matches(Topics().confirmation("+", "+"), message.topic):
+    if matches(Topics().of(STORED, node="+", store="+"), message.topic):
         _listener.confirmed(message)
         return
-    if matches(Topics().gone("+"), message.topic):
+    if matches(Topics().of(GONE, store="+"), message.topic):
         _listener.gone(message)
         return
     try:
@@ -120,17 +120,17 @@ def seeds(target: str) -> Iterator[bytes]:
         if target == "framing":
             yield b"\0\x07\x3f\xff" + example.xml
         else:
-            topic = Topics().reading(NODE, kind_of(example.meaning))
+            topic = Topics().of(READING, node=NODE, kind=kind_of(example.meaning))
             yield topic.encode() + b"\n" + encode(_reading(example.meaning))
     if target == "consumer":
-        run = Run(node=NODE, run="default", hash=RUN, started=NOON, meter="0013500100abcdef")
-        yield Topics().of_node(NODE, "run").encode() + b"\n" + encode(run)
+        run = Run(node=NODE, run="default", hash=HASH, started=NOON, meter="0013500100abcdef")
+        yield Topics().of(RUN, node=NODE).encode() + b"\n" + encode(run)
         letter = dead_letter("reader", "t", b"poison", NOON, PoisonError("not-json", "no"))
-        yield Topics().dead("reader").encode() + b"\n" + encode(letter)
-        said = Confirmation(node=NODE, store="s", runs={RUN: [(1, 2)]}, letters=[letter.id])
-        yield Topics().confirmation(NODE, "s").encode() + b"\n" + encode(said)
+        yield Topics().of(DEAD, service="reader").encode() + b"\n" + encode(letter)
+        said = Confirmation(node=NODE, store="s", runs={HASH: [(1, 2)]}, letters=[letter.id])
+        yield Topics().of(STORED, node=NODE, store="s").encode() + b"\n" + encode(said)
         asked = Command(id="1", name="get_time", parameters={"Refresh": "Y"})
-        yield Topics().of_node(NODE, "command").encode() + b"\n" + encode(asked)
+        yield Topics().of(COMMAND, node=NODE).encode() + b"\n" + encode(asked)
 
 
 def words(target: str) -> set[str]:
@@ -144,7 +144,7 @@ def words(target: str) -> set[str]:
 
 
 def _reading(notification: Notification) -> Reading:
-    envelope = Envelope(node=NODE, run="default", hash=RUN, seq=1, received=NOON)
+    envelope = Envelope(node=NODE, run="default", hash=HASH, seq=1, received=NOON)
     return Reading(envelope, notification)
 
 
@@ -161,7 +161,7 @@ def _require_storable(item: Item) -> None:
     """Require that an item survives the bus, and that each store can make of it what it keeps."""
     assert encode(item)
     if isinstance(item, Reading):
-        topic = Topics().reading(item.envelope.node, item.kind)
+        topic = Topics().of(READING, node=item.envelope.node, kind=item.kind)
         assert read(Topics(), topic, encode(item)) == item
     else:
         assert decode(encode(item), type(item)) == item

@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from raven_harness import stack
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Published, Received
+from ravenbus.topics import CHANNELS, READER, STORE, VERIFY, Topics
 from tests.system.system import Client
 
 NODES = ("home", "neighbour")
@@ -24,70 +25,70 @@ WAITING = "$SYS/broker/store/messages/count"
 DROPPED = "$SYS/broker/publish/messages/dropped"
 START = "homeassistant/status"
 
-# What the architecture's table of topics gives to whom, written down without the access list.
+# An account may always speak as the node of its own name.
+ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "home-assistant", "health")
 
-SAYS = ("reading/warning", "latest/warning", "status", "run", "raw", "reply", "dead")
-"""What a node says."""
+
+def sent_by(role: str, **names: str) -> set[str]:
+    """Return where a service with these names sends to, for each node there may be."""
+    return {
+        Topics().of(channel, **({"node": node, "kind": "warning"} | names))
+        for channel in CHANNELS
+        if role in channel.senders
+        for node in ACCOUNTS
+    }
+
+
+def received_by(role: str, **names: str) -> set[str]:
+    """Return where a service with these names hears from, for each node there may be."""
+    return {
+        Topics().of(channel, **({"node": node, "kind": "warning"} | names | others))
+        for channel in CHANNELS
+        if role in channel.receivers
+        for node in ACCOUNTS
+        for others in ({"store": f"raven-{store}", "service": "reader"} for store in STORES)
+    }
 
 
 def said_by(node: str) -> set[str]:
-    leaves = {f"raven/v1/{node}/{leaf}" for leaf in SAYS}
-    return leaves | {"raven/v1/dead/reader", f"homeassistant/device/{node}/config"}
+    """Return where a reader sends to, one before version 1.1 too."""
+    return sent_by(READER, node=node) | {"raven/v1/dead/reader"}
 
 
-# An account may always speak as the node of its own name.
-ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "home-assistant", "health")
-OF_NODES = {topic for account in ACCOUNTS for topic in said_by(account)}
-CONFIRMED = {
-    store: {f"raven/v1/{account}/stored/raven-{store}" for account in ACCOUNTS} for store in STORES
-}
-GONE = {f"raven/v1/gone/raven-{store}" for store in STORES}
+OF_NODES = set().union(*(said_by(account) for account in ACCOUNTS))
+OF_STORES = {s: sent_by(STORE, service=s, store=f"raven-{s}") for s in STORES}
 COMMANDS = {f"raven/v1/{account}/command" for account in ACCOUNTS}
+GONE = {f"raven/v1/gone/raven-{store}" for store in STORES}
 HOMEASSISTANT = {START, "homeassistant/sensor/x/config"}
 HOMEASSISTANT |= {topic for topic in OF_NODES if topic.startswith("homeassistant/")}
-DEAD = {f"raven/v1/dead/{service}" for service in ("reader", *STORES)}
 ELSEWHERE = {"raven", "raven/v1", "raven/v2/home/reading/warning", "raven/v1/home", "other/topic"}
 ELSEWHERE |= {"raven/v1/home/reading", "raven/v1/home/reading/warning/x", "raven/v1/home/status/x"}
 ELSEWHERE |= {"$SYS/broker/version", "raven/v1//status", "raven/v1/home/settings"}
 ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
 TOPICS = (
-    OF_NODES.union(*CONFIRMED.values())
-    | COMMANDS
-    | GONE
-    | HOMEASSISTANT
-    | DEAD
-    | ELSEWHERE
-    | {WAITING, DROPPED}
+    OF_NODES.union(*OF_STORES.values()) | COMMANDS | HOMEASSISTANT | ELSEWHERE | {WAITING, DROPPED}
 )
 
-MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
-MAY_READ = {
-    account: {START}
-    | {topic for topic in TOPICS if topic.startswith(f"raven/v1/{account}/stored/")}
-    | {f"raven/v1/{account}/command"}
-    | GONE
-    for account in ACCOUNTS
-}
-for store in STORES:
-    MAY_WRITE[store] = MAY_WRITE[store] | CONFIRMED[store] | {f"raven/v1/dead/{store}"}
-    MAY_WRITE[store] = MAY_WRITE[store] | {f"raven/v1/gone/raven-{store}"}
-    consumed = {
-        topic for topic in OF_NODES if topic.endswith(("/reading/warning", "/run", "/dead"))
-    }
-    MAY_READ[store] = MAY_READ[store] | consumed | {"raven/v1/dead/reader"}
 NOBODYS = {"raven/v1//status"}
 """The status of no node: a wildcard stands for a level without a name too."""
-MAY_WRITE["verify"] = MAY_WRITE["verify"] | OF_NODES | NOBODYS | GONE
-MAY_READ["verify"] = MAY_READ["verify"] | NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
+MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
+MAY_READ = {account: TOPICS & received_by(READER, node=account) for account in ACCOUNTS}
+MAY_READ["neighbour"] |= {"raven/v1/neighbour/stored/other-store"}
+for store in STORES:
+    MAY_WRITE[store] |= OF_STORES[store]
+    MAY_READ[store] |= received_by(STORE)
+# It also removes what is retained of a home that is gone.
+MAY_WRITE["verify"] |= sent_by(VERIFY, store="raven-mongo-recorder") | OF_NODES | NOBODYS | GONE
+MAY_READ["verify"] |= NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
 MAY_READ["verify"] |= {f"raven/v1/dead/{store}" for store in STORES}
-MAY_WRITE["watcher"] = MAY_WRITE["watcher"] | COMMANDS | HOMEASSISTANT
+MAY_WRITE["watcher"] |= COMMANDS | HOMEASSISTANT
 MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
 MAY_READ["watcher"] |= {"raven/v1", DROPPED}
 SHOWN = ("/latest/warning", "/status", "/reply")
-MAY_WRITE["home-assistant"] = MAY_WRITE["home-assistant"] | {START}
-MAY_READ["home-assistant"] = MAY_READ["home-assistant"] | HOMEASSISTANT | NOBODYS
+MAY_WRITE["home-assistant"] |= {START}
+MAY_READ["home-assistant"] |= HOMEASSISTANT | NOBODYS
 MAY_READ["home-assistant"] |= {topic for topic in OF_NODES if topic.endswith(SHOWN)}
-MAY_READ["health"] = MAY_READ["health"] | {WAITING}
+MAY_READ["health"] |= {WAITING}
 
 WILDCARDS = ["#", "+/#", "$SYS/#", "raven/v1/+/+", "raven/v1/+/+/+", "homeassistant/#"]
 WILDCARDS += ["$share/thieves/#", "$share/mongo-recorder/raven/v1/+/reading/+"]

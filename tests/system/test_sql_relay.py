@@ -29,7 +29,7 @@ from ravenbus.messages import Confirmation, Envelope, Reading, Run, decode, deco
 from ravenbus.publisher import Entry
 from ravenbus.ranges import merged
 from ravenbus.resending import PATIENCE_S, TURN_S
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, Topics
 from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
@@ -645,7 +645,9 @@ def test_every_kind_comes_back_from_its_row_as_it_was(sink: MysqlSink, outbox: S
         Connection(outbox).take_all(), key=lambda e: decode_reading(e.payload).envelope.seq
     )
     assert [entry.payload for entry in found] == [encode(one) for one in batch]
-    assert [entry.topic for entry in found] == [Topics().reading(NODE, b.kind) for b in batch]
+    assert [entry.topic for entry in found] == [
+        Topics().of(READING, node=NODE, kind=b.kind) for b in batch
+    ]
 
 
 def confirm(outbox: SqlOutbox, store: str, hash_: str, *ranges: tuple[int, int]) -> None:

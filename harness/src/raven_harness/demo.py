@@ -35,7 +35,7 @@ from ravenbus.notifications import Notification
 from ravenbus.ranges import count, without
 from ravenbus.readback import Holding, Store, chunks
 from ravenbus.settings import MqttUrl
-from ravenbus.topics import Topics
+from ravenbus.topics import LATEST, Topics
 from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravensql.readback import MysqlStore
@@ -275,7 +275,7 @@ def _print_live(demo: Demo, stop: threading.Event) -> None:
         except BrokerAwayError:
             stop.wait(0.5)
             continue
-        connection.subscribe([TOPICS.latest("+", "+")])
+        connection.subscribe([TOPICS.of(LATEST, node="+", kind="+")])
         while not stop.is_set() and connection.alive():
             try:
                 event = events.get(timeout=0.5)

@@ -37,7 +37,21 @@ from ravenbus.messages import (
 )
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand
 from ravenbus.settings import Setting, Settings, settings_of
-from ravenbus.topics import Topics
+from ravenbus.topics import (
+    CHANNELS,
+    COMMAND,
+    GONE,
+    LATEST,
+    RAW,
+    READING,
+    REJECTED,
+    REPLY,
+    RUN,
+    STATUS,
+    STORED,
+    Channel,
+    Topics,
+)
 
 DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 CONTRACT: Final = DOCS / "contract"
@@ -104,7 +118,7 @@ def contract_page() -> str:
                 ", ".join(channel.senders) or "you",
                 f"{channel.about}  {_schema_links(channel)}",
             )
-            for channel in contract.CHANNELS
+            for channel in CHANNELS
         ),
     )
     kinds = _table(
@@ -175,28 +189,28 @@ def examples() -> dict[str, bytes]:
     second = Envelope(node=node, run="winter", hash=run, seq=2, received=received)
     damaged = b"<InstantaneousDemand><Demand>0x12g4</Demand></InstantaneousDemand>"
     sent: dict[str, Reading | Message] = {
-        topics.reading(node, "instantaneous_demand"): Reading(first, demand),
-        topics.latest(node, "current_summation_delivered"): Reading(second, summation),
-        topics.of_node(node, "run"): Run(
-            node=node, run="winter", hash=run, started=at, meter=meter
+        topics.of(READING, node=node, kind="instantaneous_demand"): Reading(first, demand),
+        topics.of(LATEST, node=node, kind="current_summation_delivered"): Reading(
+            second, summation
         ),
-        topics.of_node(node, "status"): Status(
+        topics.of(RUN, node=node): Run(node=node, run="winter", hash=run, started=at, meter=meter),
+        topics.of(STATUS, node=node): Status(
             node=node, service="online", device="connected", since=at, port="/dev/ttyUSB0"
         ),
-        topics.of_node(node, "command"): Command(
+        topics.of(COMMAND, node=node): Command(
             id="42", name="get_instantaneous_demand", parameters={"Refresh": "Y"}
         ),
-        topics.of_node(node, "reply"): Reply(
+        topics.of(REPLY, node=node): Reply(
             node=node,
             id="42",
             name="get_instantaneous_demand",
             sent=True,
             detail="sent to the device; its answer is a reading",
         ),
-        topics.of_node(node, "raw"): Raw(
+        topics.of(RAW, node=node): Raw(
             node=node, received=received, fragment="<Warning><Text>Unknown command</Text></Warning>"
         ),
-        topics.of_node(node, "dead"): DeadLetter(
+        topics.of(REJECTED, node=node): DeadLetter(
             id="9b2d6c0f4e8a4b0d8f3c5a7e1d2b4c6f",
             service="reader",
             node=node,
@@ -206,13 +220,13 @@ def examples() -> dict[str, bytes]:
             payload=damaged,
             size=len(damaged),
         ),
-        topics.confirmation(node, "raven-mongo-recorder"): Confirmation(
+        topics.of(STORED, node=node, store="raven-mongo-recorder"): Confirmation(
             node=node,
             store="raven-mongo-recorder",
             runs={"5f0c4b1e-8a4d-4c1b-9d3e-2b7a60c3f1d9": [(1, 4711), (4713, 4713)]},
             letters=["9b2d6c0f4e8a4b0d8f3c5a7e1d2b4c6f"],
         ),
-        topics.gone("raven-sql-writer"): Gone(store="raven-sql-writer"),
+        topics.of(GONE, store="raven-sql-writer"): Gone(store="raven-sql-writer"),
     }
     return {topic: encode(message) for topic, message in sent.items()}
 
@@ -229,10 +243,10 @@ def _angled(address: str) -> str:
     return re.sub(r"{(\w+)}", r"<\1>", address)
 
 
-def _schema_links(channel: contract.Channel) -> str:
-    if channel.messages == contract.READINGS:
+def _schema_links(channel: Channel[Any]) -> str:
+    if channel.message is Reading:
         return "Schema: [one for each kind](#kinds-of-readings)"
-    names = [name for name in channel.messages if name in contract.schemas()]
+    names = [name for name in contract.messages_of(channel) if name in contract.schemas()]
     return ", ".join(f"Schema: [{name}]({contract.schema_file(name)})" for name in names)
 
 

@@ -37,13 +37,13 @@ from ravenbus.metrics import ConsumerMetrics, PublisherMetrics
 from ravenbus.mqtt import DEFAULT_PACKET_MAX, Lost, Published, Received, matches
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.publisher import Publisher
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, RUN, Topics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE_S = 10.0
 WINDOW = 4
-RUN = "11111111-2222-4333-8444-555555555555"
-TOPIC = Topics().reading("home", "instantaneous_demand")
+HASH = "11111111-2222-4333-8444-555555555555"
+TOPIC = Topics().of(READING, node="home", kind="instantaneous_demand")
 GROUP = "recorder"
 STORE = "raven-tester"
 
@@ -566,7 +566,7 @@ class Home(Process):
             clock=lambda: world.now,
         )
         self.publisher.hear_stores(topics, ["home"])
-        self.publisher.set_state(topics.of_node("home", "run"), encode(run))
+        self.publisher.set_state(topics.of(RUN, node="home"), encode(run))
         self.begin(self.publisher.run)
 
     def accept(self, count: int) -> int:
@@ -607,7 +607,7 @@ def patch(monkeypatch: Any, world: World) -> None:
 
 
 def message(number: int) -> bytes:
-    envelope = Envelope(node="home", run="r", hash=RUN, seq=number, received=NOW)
+    envelope = Envelope(node="home", run="r", hash=HASH, seq=number, received=NOW)
     body = InstantaneousDemand(
         device=None, meter=None, time=NOW, multiplier=1, divisor=1, demand=number, demand_kw=1.0
     )

@@ -30,17 +30,17 @@ from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import PACKET_RESERVE, Connect, Denied, Received
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.slots import Alone, Slot, former
-from ravenbus.topics import Topics
+from ravenbus.topics import REJECTED, RUN, Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RUN = "11111111-2222-4333-8444-555555555555"
+HASH = "11111111-2222-4333-8444-555555555555"
 TOPIC = "raven/v1/home/reading/instantaneous_demand"
 
 
 def reading(seq: int) -> Reading:
-    envelope = Envelope(node="home", run="r", hash=RUN, seq=seq, received=NOW)
+    envelope = Envelope(node="home", run="r", hash=HASH, seq=seq, received=NOW)
     body = InstantaneousDemand(
         device=None, meter=None, time=NOW, multiplier=1, divisor=1000, demand=seq, demand_kw=0.001
     )
@@ -561,11 +561,11 @@ def test_the_counters_balance(monkeypatch):
 
 def test_what_is_in_the_store_is_confirmed(monkeypatch):
     """New, known and buried readings are; the dead letters of nodes too; what is away is not."""
-    run = Run(node="other", run="r", hash=RUN, started=NOW)
+    run = Run(node="other", run="r", hash=HASH, started=NOW)
     messages = [
         *map(message, (1, 2, 2, 3, 7)),
-        Received(8, Topics().of_node("home", "dead"), encode(OF_READER)),
-        Received(9, Topics().of_node("other", "run"), encode(run)),
+        Received(8, Topics().of(REJECTED, node="home"), encode(OF_READER)),
+        Received(9, Topics().of(RUN, node="other"), encode(run)),
         Received(10, TOPIC, b"{"),
     ]
     bench = started(monkeypatch, *messages)
@@ -578,7 +578,7 @@ def test_what_is_in_the_store_is_confirmed(monkeypatch):
     said = {topic: decode(text, Confirmation) for topic, text in bench.broker.connections[0].told}
     assert said == {
         "raven/v1/home/stored/raven-tester": Confirmation(
-            node="home", store="raven-tester", runs={RUN: [(1, 3), (7, 7)]}, letters=[OF_READER.id]
+            node="home", store="raven-tester", runs={HASH: [(1, 3), (7, 7)]}, letters=[OF_READER.id]
         ),
         "raven/v1/other/stored/raven-tester": Confirmation(node="other", store="raven-tester"),
     }
@@ -597,8 +597,8 @@ def test_a_confirmation_that_was_not_said_is_said_over_the_next_connection(monke
     lost, second = holder[0].broker.connections
     assert lost.told == []
     assert [decode(text, Confirmation).runs for _, text in second.told] == [
-        {RUN: [(1, 1)]},
-        {RUN: [(2, 2)]},
+        {HASH: [(1, 1)]},
+        {HASH: [(2, 2)]},
     ]
 
 

@@ -16,10 +16,10 @@ from jsonschema import Draft202012Validator
 from msgspec import inspect
 
 from ravenbus import messages as m
-from ravenbus.contract import CHANNELS, asyncapi, schema_file, schema_for, schemas
+from ravenbus.contract import asyncapi, schema_file, schema_for, schemas
 from ravenbus.errors import ContractError
 from ravenbus.notifications import KINDS
-from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
+from ravenbus.topics import CHANNELS, READING, Topics
 
 CONTRACT = Path(__file__).parents[3] / "docs" / "contract"
 TOPICS = Topics()
@@ -204,7 +204,7 @@ def test_schema_and_decoder_agree_on_every_field(name: str):
 )
 def test_a_broken_demand_is_refused_by_both(change: dict[str, Any], accepted: bool):
     """What a consumer must never see is refused by the schema and by our decoder."""
-    good = json.loads(examples()[TOPICS.reading("cellar", "instantaneous_demand")])
+    good = json.loads(examples()[TOPICS.of(READING, node="cellar", kind="instantaneous_demand")])
     assert opinions("reading.instantaneous_demand", {**good, **change}) == (accepted, accepted)
 
 
@@ -238,23 +238,24 @@ def test_a_topic_has_the_schema_of_its_messages():
     """Every topic of ours leads to the schema of what it carries."""
     for kind in KINDS:
         expected = schemas()[f"reading.{kind}"]
-        assert schema_for(TOPICS.reading("cellar", kind), TOPICS) is expected
-        assert schema_for(TOPICS.latest("cellar", kind), TOPICS) is expected
-    assert schema_for(TOPICS.of_node("cellar", "dead"), TOPICS) is schemas()["dead-letter"]
+        assert schema_for(f"raven/v1/cellar/reading/{kind}", TOPICS) is expected
+        assert schema_for(f"raven/v1/cellar/latest/{kind}", TOPICS) is expected
     for leaf in ("run", "status", "command", "reply", "raw"):
-        assert schema_for(TOPICS.of_node("cellar", leaf), TOPICS) is schemas()[leaf]
-    assert schema_for(TOPICS.dead("reader"), TOPICS) is schemas()["dead-letter"]
-    stored = TOPICS.confirmation("cellar", "raven-sql-writer")
+        assert schema_for(f"raven/v1/cellar/{leaf}", TOPICS) is schemas()[leaf]
+    assert schema_for("raven/v1/cellar/dead", TOPICS) is schemas()["dead-letter"]
+    assert schema_for("raven/v1/dead/reader", TOPICS) is schemas()["dead-letter"]
+    assert schema_for("raven/v1/dead/run", TOPICS) is schemas()["dead-letter"]
+    assert schema_for("raven/v1/gone/raven-sql-writer", TOPICS) is schemas()["gone"]
+    stored = "raven/v1/cellar/stored/raven-sql-writer"
     assert schema_for(stored, TOPICS) is schemas()["confirmation"]
-    home = Topics("home/meters")
-    assert schema_for(home.of_node("cellar", "run"), home) is schemas()["run"]
+    assert schema_for("home/meters/v1/cellar/run", Topics("home/meters")) is schemas()["run"]
 
 
 @pytest.mark.parametrize(
     "topic",
     [
-        TOPICS.discovery("cellar"),
-        HOMEASSISTANT_STATUS,
+        "homeassistant/device/cellar/config",
+        "homeassistant/status",
         "other/v1/cellar/run",
         "raven/v2/cellar/run",
         "raven/v1/cellar",
@@ -273,17 +274,12 @@ def test_other_topics_have_no_schema(topic: str):
 def test_every_topic_is_an_asyncapi_channel():
     """The AsyncAPI document has a channel for each topic, with each of its parameters."""
     addresses = {channel["address"] for channel in asyncapi()["channels"].values()}
-    node, topics = "{node}", Topics("{prefix}")
-    leaves = ("run", "status", "command", "reply", "raw", "dead")
-    assert addresses == {
-        topics.reading(node, "{kind}"),
-        topics.latest(node, "{kind}"),
-        *(topics.of_node(node, leaf) for leaf in leaves),
-        topics.dead("{service}"),
-        topics.confirmation(node, "{store}"),
-        topics.gone("{store}"),
-        topics.discovery(node),
-        HOMEASSISTANT_STATUS,
+    own = {f"{{node}}/{leaf}" for leaf in ("run", "status", "command", "reply", "raw", "dead")}
+    own |= {"{node}/reading/{kind}", "{node}/latest/{kind}", "{node}/stored/{store}"}
+    own |= {"dead/{service}", "gone/{store}"}
+    assert addresses == {f"{{prefix}}/v1/{one}" for one in own} | {
+        "homeassistant/device/{node}/config",
+        "homeassistant/status",
     }
     for channel in asyncapi()["channels"].values():
         assert set(channel.get("parameters", ())) == set(re.findall(r"{(\w+)}", channel["address"]))

@@ -19,7 +19,7 @@ from ravenbus.health import Health
 from ravenbus.messages import DeadLetter, decode, decode_reading, encode
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
-from ravenbus.topics import Topics
+from ravenbus.topics import HOMEASSISTANT_DISCOVERY, RAW, REPLY, Topics
 
 from .examples import EXAMPLES, METER, NOON, demand, device_info, fragment, price, summation
 from .fakes import Clock, Crowded, Recorder
@@ -93,7 +93,7 @@ class Home:
 
     def state(self, leaf):
         """Return what was retained at one of the node's topics, in order."""
-        return self.bus.states[TOPICS.of_node("home", leaf)]
+        return self.bus.states[f"raven/v1/home/{leaf}"]
 
     @property
     def statuses(self):
@@ -476,7 +476,7 @@ def asked(home, payload):
     """Return the reply to a command while a stick is there."""
     home.reader.opened("/dev/ttyUSB0")
     home.reader.command(message(payload))
-    return home.bus.sent[TOPICS.of_node("home", "reply")][-1]
+    return home.bus.sent[TOPICS.of(REPLY, node="home")][-1]
 
 
 def test_a_command_that_is_allowed_is_sent(home):
@@ -514,7 +514,7 @@ def test_a_command_without_a_stick_is_refused(home):
     """Nobody is told that a command was sent when there is nothing to send it to."""
     home.reader.lost("unplugged")
     home.reader.command(message(b'{"name":"get_time"}'))
-    reply = home.bus.sent[TOPICS.of_node("home", "reply")][-1]
+    reply = home.bus.sent[TOPICS.of(REPLY, node="home")][-1]
     assert (reply["sent"], reply["detail"]) == (False, "no stick is connected")
     assert home.asked == []
 
@@ -530,7 +530,7 @@ def test_a_setter_is_sent_where_it_is_allowed(make):
 def test_raw_fragments_are_published_masked(make):
     """Where it is asked for each whole fragment is published as it came, without its secrets."""
     home = make(raven_publish_raw=True).hear(device_info(), demand())
-    info, reading = [raw["fragment"] for raw in home.bus.sent[TOPICS.of_node("home", "raw")]]
+    info, reading = [raw["fragment"] for raw in home.bus.sent[TOPICS.of(RAW, node="home")]]
     assert reading.encode() == demand().strip()
     assert "<InstallCode>" + "*" * 18 in info
 
@@ -544,7 +544,7 @@ def test_raw_fragments_are_off(home):
 def test_the_stick_is_described_once_for_what_is_known(home):
     """Home Assistant hears of the stick when something new is known, and when it starts."""
     home.hear(demand(), demand("0x000001"), device_info(), price(), price())
-    found = home.bus.states[TOPICS.discovery("home")]
+    found = home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")]
     assert [d["device"].get("model") for d in found] == [None] + ["Z105-2-EMU2-LEDD_JM"] * 2
     assert found[2]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
     home.reader.homeassistant_status(message(b"online"))
@@ -556,21 +556,21 @@ def test_the_description_can_be_turned_off(make):
     """Without the setting Home Assistant is told to forget what it was told before."""
     home = make(raven_homeassistant=False).hear(demand())
     home.reader.homeassistant_status(message(b"online"))
-    assert home.bus.states[TOPICS.discovery("home")] == [None]
+    assert home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")] == [None]
 
 
 def test_the_description_is_the_same_after_a_restart(home):
     """A price that the device only repeats after a restart keeps the unit that it had."""
     home.hear(device_info(), price())
     home.restart().hear(device_info(), price(), demand())
-    found = home.bus.states[TOPICS.discovery("home")][-1]
+    found = home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")][-1]
     assert found["components"]["price"].get("unit_of_measurement") == "USD/kWh"
 
 
 def test_a_rejected_fragment_is_published_raw(make):
     """Where raw fragments are asked for, the ones that are hard to read are among them."""
     home = make(raven_publish_raw=True).hear(demand("0x70059d"))
-    assert len(home.bus.sent[TOPICS.of_node("home", "raw")]) == 1
+    assert len(home.bus.sent[TOPICS.of(RAW, node="home")]) == 1
 
 
 def test_a_reading_is_valid_json_of_the_contract(home):

@@ -11,7 +11,7 @@ from raven_verify.letters import obstacle
 from ravenbus.errors import BrokerAwayError
 from ravenbus.messages import DeadLetter, encode, now
 from ravenbus.mqtt import Events, Lost, Published, Received
-from ravenbus.topics import Topics
+from ravenbus.topics import DEAD, Topics
 
 MESSAGE = Message("raven/v1/home/reading/warning", b"x")
 
@@ -62,7 +62,7 @@ def test_what_a_store_buries_again_is_heard():
     letter = DeadLetter(
         id="a" * 32, service="sql-writer", at=now(), reason="r", detail="d", payload=b"", size=0
     )
-    topic = Topics().dead("sql-writer")
+    topic = Topics().of(DEAD, service="sql-writer")
     connection.events.put(Received(1, topic, b"no letter"))
     connection.events.put(Received(2, topic, encode(letter)))
     bus = Bus(connection, connection.events)

@@ -23,7 +23,17 @@ from ravenbus.messages import (
 from ravenbus.mqtt import Broker
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.settings import MqttUrl
-from ravenbus.topics import Topics
+from ravenbus.topics import (
+    COMMAND,
+    DEAD,
+    HOMEASSISTANT_DISCOVERY,
+    LATEST,
+    READING,
+    REJECTED,
+    RUN,
+    STORED,
+    Topics,
+)
 
 ACCOUNT: Final = "hostile"
 STORES: Final = ("raven-mongo-recorder", "raven-sql-writer")
@@ -68,28 +78,28 @@ def _messages(victim: str, run: str) -> Iterator[tuple[str, bytes, bool]]:
     confirmed = encode(
         Confirmation(node=victim, store=STORES[1], runs={run: [(1, 2**40)]} if run else {})
     )
-    yield _TOPICS.reading(victim, kind), forged, False
-    yield _TOPICS.latest(victim, kind), b"", True
-    yield _TOPICS.of_node(victim, "run"), b"", True
+    yield _TOPICS.of(READING, node=victim, kind=kind), forged, False
+    yield _TOPICS.of(LATEST, node=victim, kind=kind), b"", True
+    yield _TOPICS.of(RUN, node=victim), b"", True
     for store in STORES:
-        yield _TOPICS.confirmation(victim, store), confirmed, False
-    yield _TOPICS.discovery(victim), b"", True
-    yield _TOPICS.of_node(victim, "command"), b'{"name":"factory_reset"}', False
+        yield _TOPICS.of(STORED, node=victim, store=store), confirmed, False
+    yield _TOPICS.of(HOMEASSISTANT_DISCOVERY, node=victim), b"", True
+    yield _TOPICS.of(COMMAND, node=victim), b'{"name":"factory_reset"}', False
     # Letters that a replay might believe.
-    for topic in (_TOPICS.of_node(ACCOUNT, "dead"), _TOPICS.dead("reader")):
+    for topic in (_TOPICS.of(REJECTED, node=ACCOUNT), _TOPICS.of(DEAD, service="reader")):
         yield topic, encode(_letter(victim, forged)), False
     # Without end: topics, runs, numbers, bytes.
     for leaf in ("latest", "reading"):
         yield f"raven/v1/{ACCOUNT}/{leaf}/{uuid.uuid4().hex}", LARGE, True
-    yield _TOPICS.latest(ACCOUNT, kind), LARGE, True
+    yield _TOPICS.of(LATEST, node=ACCOUNT, kind=kind), LARGE, True
     yield (
-        _TOPICS.reading(ACCOUNT, kind),
+        _TOPICS.of(READING, node=ACCOUNT, kind=kind),
         encode(_reading(ACCOUNT, str(uuid.uuid4()), 2**63 - 1)),
         False,
     )
     for number in range(10):
-        yield _TOPICS.reading(ACCOUNT, kind), b"%d" % number + LARGE, False
-    yield _TOPICS.reading(ACCOUNT, kind), b"[" * 50_000, False
+        yield _TOPICS.of(READING, node=ACCOUNT, kind=kind), b"%d" % number + LARGE, False
+    yield _TOPICS.of(READING, node=ACCOUNT, kind=kind), b"[" * 50_000, False
 
 
 def _reading(node: str, run: str, seq: int) -> Reading:

@@ -13,12 +13,12 @@ from typing import Annotated, Final, Protocol
 
 from msgspec import Meta
 
-from ravenbus.errors import ContractError, PoisonError, RetryableError
+from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.logs import Sparse
-from ravenbus.messages import Confirmation, DeadLetter, Gone, Reading, Run, decode, encode
+from ravenbus.messages import Confirmation, DeadLetter, Reading, Run, encode
 from ravenbus.mqtt import Received
 from ravenbus.ranges import merged
-from ravenbus.topics import Topics
+from ravenbus.topics import GONE, STORED, Topics
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,10 @@ class Confirmations:
         self._runs.clear()
         self._letters.clear()
         self._count = 0
-        return [(self._topics.confirmation(one.node, self._store), encode(one)) for one in found]
+        return [
+            (self._topics.of(STORED, node=one.node, store=self._store), encode(one))
+            for one in found
+        ]
 
 
 class Waiter(Protocol):
@@ -131,15 +134,11 @@ class Listener:
     def confirmed(self, message: Received) -> None:
         """Take a confirmation; what is lost here makes the store be asked again."""
         try:
-            node, _, store = self._topics.parse(message.topic)
-            said = decode(message.payload, Confirmation)
-            if (said.node, said.store) != (node, store):
-                detail = f"{said.store!r} of {said.node!r} on {message.topic!r}"
-                raise ContractError("not-contract", detail)
+            said = self._topics.read(STORED, message.topic, message.payload)
             self._waiter.confirmed(said)
-            if store in self._gone:
+            if said.store in self._gone:
                 # It took that back while nobody here was connected.
-                self._say(self._gone - {store})
+                self._say(self._gone - {said.store})
         except PoisonError as error:
             self._sparse.warning("confirmation passed over", error.reason, detail=error.detail)
         except RetryableError as error:
@@ -148,9 +147,9 @@ class Listener:
     def gone(self, message: Received) -> None:
         """Take the message that a store is gone, or, without a payload, that it is not."""
         try:
-            _, store, _ = self._topics.parse(message.topic)
-            if message.payload and decode(message.payload, Gone).store != store:
-                raise ContractError("not-contract", f"another store on {message.topic!r}")
+            store = self._topics.names(GONE, message.topic)["store"]
+            if message.payload:
+                self._topics.read(GONE, message.topic, message.payload)
         except PoisonError as error:
             self._sparse.warning("message passed over", error.reason, detail=error.detail)
             return

@@ -38,10 +38,7 @@ from ravenbus.logs import Sparse
 from ravenbus.messages import (
     DeadLetter,
     Item,
-    Run,
     dead_letter,
-    decode,
-    decode_reading,
     encode,
     now,
     shortened,
@@ -59,7 +56,7 @@ from ravenbus.mqtt import (
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
 from ravenbus.slots import Slot, Slots
-from ravenbus.topics import Topics
+from ravenbus.topics import DEAD, GONE, READER, STORE, Topics
 
 log = logging.getLogger(__name__)
 
@@ -325,7 +322,7 @@ class Consumer:
         """Subscribe on a new connection as the group needs it."""
         self._retry("slot", intake.slot.confirm)
         self._share(intake, shared=intake.shares())
-        intake.connection.publish(self._topics.gone(self._name), b"", retain=True)
+        intake.connection.publish(self._topics.of(GONE, store=self._name), b"", retain=True)
         self._retry("slot", intake.slot.joined)
 
     def _share(self, intake: _Intake, *, shared: bool) -> None:
@@ -439,7 +436,7 @@ class Consumer:
         self._metrics.duplicate.inc(stored.duplicate)
         for letter in letters:
             fitting = shortened(letter, intake.connection.packet_max - PACKET_RESERVE)
-            intake.connection.publish(self._topics.dead(self._service), encode(fitting))
+            intake.connection.publish(self._topics.of(DEAD, service=self._service), encode(fitting))
             self._metrics.dead.labels(reason=letter.reason).inc()
         for _, item in items:
             self._confirmations.note(item)
@@ -527,39 +524,16 @@ class Consumer:
 
 def read(topics: Topics, topic: str, payload: bytes) -> Item:
     """Return what a message says; raise ContractError if it is none, or on another's topic."""
-    try:
-        node, leaf, kind = topics.parse(topic)
-    except ValueError as error:
-        raise ContractError("not-contract", str(error)) from error
-    if node == "dead":
-        letter = _of_reader(payload)
-        _require_same(letter.service, leaf, "service")
-        # Every reader before version 1.1 buries here: nobody vouches for the node that it names.
-        return msgspec.structs.replace(letter, topic=topic)
-    if leaf == "dead":
-        letter = _of_reader(payload)
-        _require_same(str(letter.node), node, "node")
-        return letter
-    if leaf == "run":
-        run = decode(payload, Run)
-        _require_same(run.node, node, "node")
-        return run
-    reading = decode_reading(payload)
-    _require_same(reading.envelope.node, node, "node")
-    _require_same(reading.kind, kind, "kind")
-    return reading
-
-
-def _of_reader(payload: bytes) -> DeadLetter:
-    """Return a reader's dead letter: what came from the serial line was sent to no topic."""
-    letter = decode(payload, DeadLetter)
-    _require_same(letter.service, "reader", "service")
-    if letter.topic is not None:
-        raise ContractError("not-contract", f"a reader's dead letter names a topic: {letter.topic}")
-    return letter
-
-
-def _require_same(said: str, addressed: str, what: str) -> None:
-    if said != addressed:
-        detail = f"{what} {said!r} on the topic of {addressed!r}"
-        raise ContractError("not-contract", detail)
+    channel = topics.channel(topic)
+    if STORE not in channel.receivers:
+        raise ContractError("not-contract", f"{topic!r} is not for stores")
+    item: Item = topics.read(channel, topic, payload)
+    if not isinstance(item, DeadLetter):
+        return item
+    if item.service != READER:
+        raise ContractError("not-contract", f"service {item.service!r} buries elsewhere")
+    # What came from the serial line was sent to no topic.
+    if item.topic is not None:
+        raise ContractError("not-contract", f"a reader's dead letter names a topic: {item.topic}")
+    # Every reader before version 1.1 buries on one topic: nobody vouches for the node that it names.
+    return msgspec.structs.replace(item, topic=topic) if channel is DEAD else item

@@ -14,158 +14,19 @@ from __future__ import annotations
 import re
 from functools import cache
 from inspect import cleandoc
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
-from ravenbus.messages import (
-    CONTRACT_VERSION,
-    Command,
-    Confirmation,
-    DeadLetter,
-    Envelope,
-    Gone,
-    Raw,
-    Reply,
-    Run,
-    Status,
-)
+from ravenbus.errors import ContractError
+from ravenbus.messages import CONTRACT_VERSION, Envelope, Reading
 from ravenbus.notifications import KINDS
-from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
+from ravenbus.topics import CHANNELS, COMMAND, Channel, Topics
 
 Json = dict[str, Any]
 
-READER: Final = "reader"
-STORE: Final = "store"
-RELAY: Final = "sql-relay"
-VERIFY: Final = "raven-verify"
-
 READINGS: Final = tuple(f"reading.{kind}" for kind in KINDS)
 """The names of the readings' schemas."""
-
-
-class Channel(NamedTuple):
-    """Topics of one form: what goes there, from whom and to which of our services."""
-
-    name: str
-    address: str
-    about: str
-    messages: tuple[str, ...]
-    senders: tuple[str, ...] = ()
-    receivers: tuple[str, ...] = ()
-    retained: bool = False
-    qos: int = 1
-
-
-_topics: Final = Topics("{prefix}")
-_node: Final = "{node}"
-
-CHANNELS: Final = (
-    Channel(
-        "reading",
-        _topics.reading(_node, "{kind}"),
-        "Every reading, at least once: the event stream that stores consume.",
-        READINGS,
-        senders=(READER, RELAY),
-        receivers=(STORE,),
-    ),
-    Channel(
-        "latest",
-        _topics.latest(_node, "{kind}"),
-        "The last reading of a kind, for people and dashboards.",
-        READINGS,
-        senders=(READER,),
-        retained=True,
-    ),
-    Channel(
-        "run",
-        _topics.of_node(_node, "run"),
-        "The run under way; what a relay sends is not retained.",
-        ("run",),
-        senders=(READER, RELAY),
-        receivers=(STORE,),
-        retained=True,
-    ),
-    Channel(
-        "status",
-        _topics.of_node(_node, "status"),
-        "State of the reader and its stick; the reader's will says that it is offline.",
-        ("status",),
-        senders=(READER,),
-        retained=True,
-    ),
-    Channel(
-        "command",
-        _topics.of_node(_node, "command"),
-        "Requests to the device; those that change it are refused unless RAVEN_ALLOW_SETTERS.",
-        ("command",),
-        receivers=(READER,),
-    ),
-    Channel(
-        "reply",
-        _topics.of_node(_node, "reply"),
-        "What became of each command.",
-        ("reply",),
-        senders=(READER,),
-    ),
-    Channel(
-        "raw",
-        _topics.of_node(_node, "raw"),
-        "Whole fragments as the device sent them; only with RAVEN_PUBLISH_RAW.",
-        ("raw",),
-        senders=(READER,),
-    ),
-    Channel(
-        "rejected",
-        _topics.of_node(_node, "dead"),
-        "What a reader could not accept.",
-        ("dead-letter",),
-        senders=(READER,),
-        receivers=(STORE,),
-    ),
-    Channel(
-        "dead",
-        _topics.dead("{service}"),
-        "What a store could not store, and what readers before 1.1 could not accept.",
-        ("dead-letter",),
-        senders=(STORE,),
-        receivers=(STORE,),
-    ),
-    Channel(
-        "stored",
-        _topics.confirmation(_node, "{store}"),
-        "What a store has of a node's, sent with QoS 0; who sent it forgets it then.",
-        ("confirmation",),
-        senders=(STORE,),
-        receivers=(READER, RELAY),
-        qos=0,
-    ),
-    Channel(
-        "gone",
-        _topics.gone("{store}"),
-        "That a store is gone for good, until it starts again.",
-        ("gone",),
-        senders=(VERIFY, STORE),
-        receivers=(READER, RELAY),
-        retained=True,
-    ),
-    Channel(
-        "homeassistantDiscovery",
-        _topics.discovery(_node),
-        "Home Assistant's device discovery; in Home Assistant's format.",
-        ("homeassistant-discovery",),
-        senders=(READER,),
-        retained=True,
-    ),
-    Channel(
-        "homeassistantStatus",
-        HOMEASSISTANT_STATUS,
-        "Sent by Home Assistant: after its start it is told of the device again.",
-        ("homeassistant-status",),
-        receivers=(READER,),
-    ),
-)
-"""Every form of topic, readings first."""
 
 
 def schema_for(topic: str, topics: Topics) -> Json | None:
@@ -174,23 +35,20 @@ def schema_for(topic: str, topics: Topics) -> Json | None:
     The schema is shared: it must not be changed.
     """
     try:
-        parts = topics.parse(topic)
-    except ValueError:
+        channel = topics.channel(topic)
+    except ContractError:
         return None
-    match parts:
-        case "gone", store, "":
-            return schemas()["gone"] if store else None
-        case "dead", _, kind:
-            return None if kind else schemas()["dead-letter"]
-        case _, "stored", store:
-            return schemas()["confirmation"] if store else None
-        case _, "reading" | "latest", kind:
-            return schemas().get(f"reading.{kind}")
-        case _, "dead", "":
-            return schemas()["dead-letter"]
-        case _, "run" | "status" | "command" | "reply" | "raw" as leaf, "":
-            return schemas()[leaf]
-    return None
+    kind = topics.names(channel, topic).get("kind")
+    return schemas().get(f"reading.{kind}" if kind else messages_of(channel)[0])
+
+
+def messages_of(channel: Channel[Any]) -> tuple[str, ...]:
+    """Return the names of the messages that a channel carries; Home Assistant's have no schema."""
+    if channel.message is Reading:
+        return READINGS
+    is_ours = issubclass(channel.message, msgspec.Struct)
+    name = channel.message.__name__ if is_ours else channel.name
+    return (re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower(),)
 
 
 @cache
@@ -200,16 +58,10 @@ def schemas() -> dict[str, Json]:
     A reading's name is ``reading.<kind>``.
     """
     found = {f"reading.{kind}": _schema(Envelope, of) for kind, of in KINDS.items()}
-    found |= {
-        "run": _schema(Run),
-        "status": _schema(Status),
-        "dead-letter": _schema(DeadLetter),
-        "confirmation": _schema(Confirmation),
-        "gone": _schema(Gone),
-        "command": _schema(Command),
-        "reply": _schema(Reply),
-        "raw": _schema(Raw),
-    }
+    for channel in CHANNELS:
+        if channel.message is not Reading and issubclass(channel.message, msgspec.Struct):
+            (name,) = messages_of(channel)
+            found[name] = _schema(channel.message)
     return found
 
 
@@ -282,19 +134,21 @@ _HOMEASSISTANT: Final[dict[str, Json]] = {
 }
 
 
-def _channel(channel: Channel) -> Json:
+def _channel(channel: Channel[Any]) -> Json:
     names = re.findall(r"{(\w+)}", channel.address)
     found: Json = {
         "address": channel.address,
         "description": channel.about,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in channel.messages},
+        "messages": {
+            name: {"$ref": f"#/components/messages/{name}"} for name in messages_of(channel)
+        },
     }
     if names:
         found["parameters"] = {name: {"$ref": f"#/components/parameters/{name}"} for name in names}
     return found
 
 
-def _operation(channel: Channel, role: str, action: str) -> Json:
+def _operation(channel: Channel[Any], role: str, action: str) -> Json:
     found: Json = {
         "action": action,
         "channel": {"$ref": f"#/channels/{channel.name}"},
@@ -304,7 +158,7 @@ def _operation(channel: Channel, role: str, action: str) -> Json:
             "mqtt": {"qos": channel.qos, "retain": channel.retained, "bindingVersion": "0.2.0"}
         },
     }
-    if channel.name == "command":
+    if channel is COMMAND:
         found["reply"] = {"channel": {"$ref": "#/channels/reply"}}
     return found
 

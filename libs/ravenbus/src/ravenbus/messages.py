@@ -73,6 +73,11 @@ class Reading(msgspec.Struct, frozen=True):
         """The notification's kind on the bus."""
         return kind_of(self.notification)
 
+    @property
+    def node(self) -> str:
+        """The node of the reader."""
+        return self.envelope.node
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The run under way at a node; ``meter`` from the first reading that names one."""

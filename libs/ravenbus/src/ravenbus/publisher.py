@@ -40,7 +40,7 @@ from ravenbus.mqtt import (
     puback_name,
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
-from ravenbus.topics import Topics
+from ravenbus.topics import GONE, STORED, Topics
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +152,8 @@ class Publisher:
         """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
         listener = Listener(topics, self._outbox)
         for node in nodes:
-            self.subscribe(topics.confirmation(node, "+"), listener.confirmed)
-        self.subscribe(topics.gone("+"), listener.gone, retained=True)
+            self.subscribe(topics.of(STORED, node=node, store="+"), listener.confirmed)
+        self.subscribe(topics.of(GONE, store="+"), listener.gone, retained=True)
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""

@@ -13,7 +13,7 @@ import msgspec
 from ravenbus import __version__
 from ravenbus.messages import ClockState
 from ravenbus.notifications import DeviceInfo
-from ravenbus.topics import Topics
+from ravenbus.topics import LATEST, STATUS, Topics
 
 CURRENCIES: Final = {
     36: "AUD",
@@ -44,7 +44,7 @@ def payload(
             "platform": "sensor",
             "unique_id": f"raven_{device}_{key}",
             "name": name,
-            "state_topic": topics.latest(node, kind),
+            "state_topic": topics.of(LATEST, node=node, kind=kind),
             "value_template": f"{{{{ value_json.{field} }}}}",
             **more,
         }
@@ -108,14 +108,14 @@ def payload(
                 ),
                 "clock": {
                     **sensor("clock", "Clock", "", "clock", entity_category="diagnostic"),
-                    "state_topic": topics.of_node(node, "status"),
+                    "state_topic": topics.of(STATUS, node=node),
                     "device_class": "enum",
                     "options": list(get_args(ClockState)),
                 },
             },
             "availability": [
                 {
-                    "topic": topics.of_node(node, "status"),
+                    "topic": topics.of(STATUS, node=node),
                     "value_template": "{{ 'online' if value_json.service == 'online' "
                     "and value_json.device == 'connected' else 'offline' }}",
                 }

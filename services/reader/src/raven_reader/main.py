@@ -34,7 +34,7 @@ from ravenbus.messages import Status, encode, now
 from ravenbus.mqtt import Broker, Will
 from ravenbus.notifications import kind_of
 from ravenbus.publisher import Publisher
-from ravenbus.topics import HOMEASSISTANT_STATUS, Topics
+from ravenbus.topics import COMMAND, HOMEASSISTANT_STATUS, STATUS, Topics
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +109,16 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     broker = Broker.of(
         settings,
         client_id=f"raven-reader-{node}",
-        will=Will(topics.of_node(node, "status"), encode(gone)),
+        will=Will(topics.of(STATUS, node=node), encode(gone)),
     )
     publisher = Publisher(broker, outbox, health, metrics, window=settings.raven_window)
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     reader = Reader(settings, spool, publisher, commands.put_nowait, health, metrics)
-    publisher.subscribe(topics.of_node(node, "command"), reader.command)
+    publisher.subscribe(topics.of(COMMAND, node=node), reader.command)
     # What was accepted under an earlier name is confirmed under that.
     publisher.hear_stores(topics, spool.nodes)
     if settings.raven_homeassistant:
-        publisher.subscribe(HOMEASSISTANT_STATUS, reader.homeassistant_status)
+        publisher.subscribe(topics.of(HOMEASSISTANT_STATUS), reader.homeassistant_status)
     line = Line(
         lambda: Port(settings.raven_device),
         reader,

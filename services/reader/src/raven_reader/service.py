@@ -41,7 +41,7 @@ from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.notifications import DeviceInfo, Notification, PriceCluster, kind_of
 from ravenbus.publisher import Publisher
-from ravenbus.topics import Topics
+from ravenbus.topics import HOMEASSISTANT_DISCOVERY, LATEST, RAW, REPLY, RUN, STATUS, Topics
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,9 @@ class Reader:
         self._set_status("disconnected", None, "starting")
         if not self._settings.raven_homeassistant:
             # An empty payload takes away what Home Assistant was told before.
-            self._publisher.set_state(self._topics.discovery(self._node), b"")
+            self._publisher.set_state(
+                self._topics.of(HOMEASSISTANT_DISCOVERY, node=self._node), b""
+            )
 
     def end(self) -> None:
         """Say goodbye: a will is not sent when the connection is closed properly."""
@@ -235,7 +237,7 @@ class Reader:
             sent, detail = False, error.detail
             self._sparse.warning("command refused", error.reason, detail=detail)
         reply = Reply(node=self._node, id=request_id, name=name, sent=sent, detail=detail)
-        self._publisher.send_once(self._topics.of_node(self._node, "reply"), encode(reply))
+        self._publisher.send_once(self._topics.of(REPLY, node=self._node), encode(reply))
 
     def homeassistant_status(self, message: Received) -> None:
         """Describe the stick again when Home Assistant starts."""
@@ -299,13 +301,13 @@ class Reader:
 
     def _publish_raw(self, raw: bytes) -> None:
         fragment = Raw(node=self._node, received=self._clock(), fragment=decoded(mask(raw)))
-        self._publisher.send_once(self._topics.of_node(self._node, "raw"), encode(fragment))
+        self._publisher.send_once(self._topics.of(RAW, node=self._node), encode(fragment))
 
     def _repeat(self, notification: Notification) -> None:
         """Publish the last reading again, so that nobody takes it for out of date."""
         kind = kind_of(notification)
         if payload := self._latest.get(kind):
-            self._publisher.set_state(self._topics.latest(self._node, kind), payload)
+            self._publisher.set_state(self._topics.of(LATEST, node=self._node, kind=kind), payload)
 
     def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
         self._metrics.rejected.labels(reason=error.reason).inc()
@@ -361,11 +363,11 @@ class Reader:
 
     def _publish_latest(self, reading: Reading) -> None:
         self._latest[reading.kind] = encode(reading)
-        topic = self._topics.latest(self._node, reading.kind)
+        topic = self._topics.of(LATEST, node=self._node, kind=reading.kind)
         self._publisher.set_state(topic, self._latest[reading.kind])
 
     def _publish_run(self) -> None:
-        topic = self._topics.of_node(self._node, "run")
+        topic = self._topics.of(RUN, node=self._node)
         self._publisher.set_state(topic, encode(self._spool.run))
 
     def _look_at_clocks(self) -> None:
@@ -408,7 +410,7 @@ class Reader:
             return
         self._status = status
         self._metrics.heard.set(device == "connected")
-        topic = self._topics.of_node(self._node, "status")
+        topic = self._topics.of(STATUS, node=self._node)
         self._publisher.set_state(topic, encode(self._status))
 
     def _describe(self, notification: Notification) -> None:
@@ -423,4 +425,6 @@ class Reader:
         self, device: str, info: DeviceInfo | None, currency: int | None
     ) -> None:
         payload = discovery.payload(self._topics, self._node, device, info, currency)
-        self._publisher.set_state(self._topics.discovery(self._node), payload)
+        self._publisher.set_state(
+            self._topics.of(HOMEASSISTANT_DISCOVERY, node=self._node), payload
+        )

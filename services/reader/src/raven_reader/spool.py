@@ -22,7 +22,7 @@ from raven_reader.registers import Baseline, baselines
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
 from ravenbus.notifications import Notification
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, REJECTED, Topics
 
 VERSION: Final = 6
 _BUSY_S = 10.0
@@ -252,7 +252,7 @@ class Spool:
                 )
                 reading = Reading(envelope, notification)
                 payload = encode(reading)
-                topic = self._topics.reading(self._node, reading.kind)
+                topic = self._topics.of(READING, node=self._node, kind=reading.kind)
                 self._put(topic, payload, received, run=number, seq=seq)
                 if not replayed:
                     self._db.execute(
@@ -273,7 +273,7 @@ class Spool:
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
             for letter in letters:
-                topic = self._topics.of_node(self._node, "dead")
+                topic = self._topics.of(REJECTED, node=self._node)
                 self._put(topic, encode(letter), letter.at, letter=letter.id)
             self._db.executemany(
                 "INSERT INTO waiting VALUES (?, ?, ?)",

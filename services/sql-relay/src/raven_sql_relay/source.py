@@ -19,7 +19,7 @@ from ravenbus.logs import Sparse
 from ravenbus.messages import DeadLetter, Reading, Run, encode, now
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.publisher import Entry
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, RUN, Topics
 from ravensql import readings, rows
 from ravensql.database import Cursor
 from ravensql.readings import Record
@@ -197,7 +197,7 @@ class Source:
             known = self.announced.get(e.hash, "not yet")
             if known == "not yet" or (known is None and meter):
                 yield Found(self._run(cursor, reading, record.get("old_hash", e.hash)))
-            topic = self._topics.reading(e.node, reading.kind)
+            topic = self._topics.of(READING, node=e.node, kind=reading.kind)
             yield Found(self._entry(topic, encode(reading)), ref, (e.hash, e.seq))
 
     def _entry(self, topic: str, payload: bytes) -> Entry:
@@ -224,7 +224,7 @@ class Source:
             meter=readings.old_meter(meter) or reading.notification.meter,
         )
         self.announced[e.hash] = run.meter
-        return self._entry(self._topics.of_node(e.node, "run"), encode(run))
+        return self._entry(self._topics.of(RUN, node=e.node), encode(run))
 
     def _identified(self, cursor: Cursor, found: Iterable[Record]) -> list[Record]:
         """Return demands that have an identity of their own or were given one."""

@@ -22,7 +22,7 @@ from ravenbus.mqtt import (
     Received,
     puback_name,
 )
-from ravenbus.topics import Topics
+from ravenbus.topics import DEAD, Topics
 
 ANSWER_S: Final = 30.0
 WINDOW: Final = 100
@@ -118,7 +118,7 @@ def connected(connect: Connect, topics: Topics, services: Sequence[str]) -> Iter
     connection = connect(events)
     try:
         # Nothing else: a reader forgets what a subscriber took.
-        connection.subscribe([topics.dead(service) for service in services])
+        connection.subscribe([topics.of(DEAD, service=service) for service in services])
         connection.settle()
         yield Bus(connection, events)
     finally:

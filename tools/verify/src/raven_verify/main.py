@@ -27,7 +27,7 @@ from ravenbus.messages import Gone, StoreName, encode
 from ravenbus.mqtt import Broker
 from ravenbus.readback import Choice, Store
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS, EXIT_UNAVAILABLE
-from ravenbus.topics import Topics
+from ravenbus.topics import GONE, Topics
 
 NAME: Final = "raven-verify"
 DEAD_LETTERS: Final = "raven-dead-letters"
@@ -110,7 +110,7 @@ def _verify(
         topics = Topics(settings.raven_topic_prefix)
         payload = encode(Gone(store=arguments.gone))
         with _connected(settings, stores) as connected:
-            connected.send([Message(topics.gone(arguments.gone), payload, retain=True)])
+            connected.send([Message(topics.of(GONE, store=arguments.gone), payload, retain=True)])
         print(
             f"said that {arguments.gone} is gone; who waits for it forgets it after a day's silence"
         )

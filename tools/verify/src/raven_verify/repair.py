@@ -15,7 +15,7 @@ from ravenbus.errors import RetryableError
 from ravenbus.messages import dead_letter_id, encode
 from ravenbus.ranges import Range, common, count, merged, without
 from ravenbus.readback import Store, chunks
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, RUN, Topics
 
 STORED_S: Final = 60.0
 """Longest time that a store may take for one more of what was sent."""
@@ -74,7 +74,7 @@ class Repair:
             return
         run = next((found for other in others if (found := other.run(hash_))), None)
         if run:
-            self._bus.send([Message(self._topics.of_node(run.node, "run"), encode(run))])
+            self._bus.send([Message(self._topics.of(RUN, node=run.node), encode(run))])
 
     def _send(
         self, hash_: str, store: Store, others: Sequence[Store], seqs: Sequence[int]
@@ -85,7 +85,7 @@ class Repair:
             rest = [seq for seq in seqs if seq not in messages]
             for seq, reading in other.readings(hash_, rest) if rest else ():
                 if reading:
-                    topic = self._topics.reading(reading.envelope.node, reading.kind)
+                    topic = self._topics.of(READING, node=reading.envelope.node, kind=reading.kind)
                     messages[seq] = Message(topic, encode(reading))
         self._bus.send(messages.values())
         ids = {
