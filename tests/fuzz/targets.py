@@ -20,7 +20,7 @@ from raven_reader.commands import write
 from raven_reader.framing import FRAGMENT_MAX, ROOTS
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
-from ravenbus.confirming import STORES_MAX, Listener
+from ravenbus.confirming import STORES_MAX, StoreListener
 from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import (
@@ -63,7 +63,7 @@ class _Waiter:
         assert len(stores) <= STORES_MAX
 
 
-_listener: Final = Listener(Topics(), _Waiter())
+_listener: Final = StoreListener(Topics(), _Waiter())
 
 
 def framing(data: bytes) -> None:

@@ -202,7 +202,7 @@ class SimulatedQueue:
         return self._items.popleft()
 
 
-Message = tuple[str, bytes]
+Queued = tuple[str, bytes]
 
 
 @dataclass
@@ -210,8 +210,8 @@ class Session:
     """What the broker keeps of one client id."""
 
     subscriptions: set[str] = field(default_factory=set)
-    queue: deque[Message] = field(default_factory=deque)
-    in_flight: dict[int, Message] = field(default_factory=dict)
+    queue: deque[Queued] = field(default_factory=deque)
+    in_flight: dict[int, Queued] = field(default_factory=dict)
     connection: SimulatedConnection | None = None
     mids: int = 0
 

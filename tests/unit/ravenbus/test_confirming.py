@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from ravenbus.confirming import STORES_MAX, Confirmations, Listener
+from ravenbus.confirming import STORES_MAX, Confirmations, StoreListener
 from ravenbus.messages import Confirmation, Envelope, Gone, Reading, dead_letter, decode, encode
 from ravenbus.mqtt import Received
 from ravenbus.notifications import Warning as Said
@@ -51,7 +51,7 @@ def test_a_store_is_gone_until_that_is_taken_back():
             self.stores = stores
 
     waiter = Waiter()
-    listener = Listener(Topics(), waiter)
+    listener = StoreListener(Topics(), waiter)
 
     def hear(store, payload):
         listener.gone(Received(1, f"raven/v1/gone/{store}", payload))

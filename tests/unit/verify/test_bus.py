@@ -6,14 +6,14 @@ from queue import SimpleQueue
 
 import pytest
 
-from raven_verify.bus import WINDOW, Buried, Bus, Message
+from raven_verify.bus import WINDOW, Buried, Bus, Publication
 from raven_verify.letters import obstacle
 from ravenbus.errors import BrokerAwayError
 from ravenbus.messages import DeadLetter, encode, now
 from ravenbus.mqtt import Events, Lost, Published, Received
 from ravenbus.topics import DEAD, Topics
 
-MESSAGE = Message("raven/v1/home/reading/warning", b"x")
+MESSAGE = Publication("raven/v1/home/reading/warning", b"x")
 
 
 class Connection:

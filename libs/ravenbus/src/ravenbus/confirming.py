@@ -122,7 +122,7 @@ class Waiter(Protocol):
         """Hear which stores are gone for good."""
 
 
-class Listener:
+class StoreListener:
     """Hands what can be believed of stores to who waits; called on the publisher's thread."""
 
     def __init__(self, topics: Topics, waiter: Waiter) -> None:

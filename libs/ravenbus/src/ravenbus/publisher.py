@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from tenacity.wait import wait_base
 
-from ravenbus.confirming import Listener
+from ravenbus.confirming import StoreListener
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Confirmation
@@ -150,7 +150,7 @@ class Publisher:
 
     def hear_stores(self, topics: Topics, nodes: Iterable[str]) -> None:
         """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
-        listener = Listener(topics, self._outbox)
+        listener = StoreListener(topics, self._outbox)
         for node in nodes:
             self.subscribe(topics.of(STORED, node=node, store="+"), listener.confirmed)
         self.subscribe(topics.of(GONE, store="+"), listener.gone, retained=True)

@@ -29,7 +29,7 @@ WINDOW: Final = 100
 """Most messages without a PUBACK, as for the services."""
 
 
-class Message(NamedTuple):
+class Publication(NamedTuple):
     """A message to send, and its topic."""
 
     topic: str
@@ -57,9 +57,9 @@ class Bus:
         self._connection = connection
         self._events = events
         self._clock = clock
-        self._waiting: dict[int, Message] = {}
+        self._waiting: dict[int, Publication] = {}
 
-    def send(self, messages: Iterable[Message]) -> None:
+    def send(self, messages: Iterable[Publication]) -> None:
         """Send messages and return when a subscriber has taken each, or the broker retains it.
 
         Raises BrokerAwayError with the reason if one was not.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from raven_verify.bus import Buried, Bus, Message
+from raven_verify.bus import Buried, Bus, Publication
 from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item
@@ -66,14 +66,14 @@ class Replay:
         """
         outcomes: list[Outcome] = []
         waiting: dict[Letter, Item] = {}
-        messages: dict[Message, None] = {}
+        messages: dict[Publication, None] = {}
         for one in letters:
             topic, payload = one.letter.topic, one.letter.payload
             if (why := obstacle(one.letter, self._topics)) or topic is None:
                 outcomes.append(Outcome(one, stored=False, detail=why or ""))
                 continue
             waiting[one] = read(self._topics, topic, payload)
-            messages[Message(topic, payload)] = None
+            messages[Publication(topic, payload)] = None
             # What was heard of an earlier try says nothing of this one.
             self._bus.buried.pop(Buried(one.store.service, one.letter.id), None)
         self._bus.send(messages)

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from raven_verify import bus, words
-from raven_verify.bus import Bus, Message
+from raven_verify.bus import Bus, Publication
 from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
 from raven_verify.repair import Repair
@@ -110,7 +110,9 @@ def _verify(
         topics = Topics(settings.raven_topic_prefix)
         payload = encode(Gone(store=arguments.gone))
         with _connected(settings, stores) as connected:
-            connected.send([Message(topics.of(GONE, store=arguments.gone), payload, retain=True)])
+            connected.send(
+                [Publication(topics.of(GONE, store=arguments.gone), payload, retain=True)]
+            )
         print(
             f"said that {arguments.gone} is gone; who waits for it forgets it after a day's silence"
         )

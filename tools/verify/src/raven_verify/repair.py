@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from raven_verify.bus import Buried, Bus, Message
+from raven_verify.bus import Buried, Bus, Publication
 from raven_verify.inventory import RunReport
 from ravenbus.errors import RetryableError
 from ravenbus.messages import dead_letter_id, encode
@@ -74,19 +74,19 @@ class Repair:
             return
         run = next((found for other in others if (found := other.run(hash_))), None)
         if run:
-            self._bus.send([Message(self._topics.of(RUN, node=run.node), encode(run))])
+            self._bus.send([Publication(self._topics.of(RUN, node=run.node), encode(run))])
 
     def _send(
         self, hash_: str, store: Store, others: Sequence[Store], seqs: Sequence[int]
     ) -> tuple[list[Range], list[Range]]:
         """Send what others have of some numbers; return what is stored then, and what is buried."""
-        messages: dict[int, Message] = {}
+        messages: dict[int, Publication] = {}
         for other in others:
             rest = [seq for seq in seqs if seq not in messages]
             for seq, reading in other.readings(hash_, rest) if rest else ():
                 if reading:
                     topic = self._topics.of(READING, node=reading.envelope.node, kind=reading.kind)
-                    messages[seq] = Message(topic, encode(reading))
+                    messages[seq] = Publication(topic, encode(reading))
         self._bus.send(messages.values())
         ids = {
             Buried(store.service, dead_letter_id(message.topic, message.payload)): seq
