@@ -8,7 +8,7 @@ from datetime import datetime
 from ravenbus.consumer import Stored
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import Choice, Holding, Known
+from ravenbus.readback import Choice, Holding, Known, time_of
 
 
 class Memory:
@@ -67,7 +67,16 @@ class Memory:
         of_run = self.items.get(hash_, {})
         return ((seq, of_run[seq]) for seq in seqs if seq in of_run)
 
-    def kept(self, reading: Reading) -> Reading:
+    def between(
+        self, kind: str, meter: str | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        found = [one for of_run in self.items.values() for one in of_run.values()]
+        found = [one for one in found if (one.kind, one.notification.meter) == (kind, meter)]
+        found = [one for one in found if start <= time_of(one) < end]
+        found.sort(key=lambda one: (time_of(one), one.envelope.hash, one.envelope.seq))
+        return iter(found)
+
+    def as_stored(self, reading: Reading) -> Reading:
         return reading
 
     def run(self, hash_: str) -> Run | None:

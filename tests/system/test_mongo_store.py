@@ -117,4 +117,4 @@ def test_documents_of_1_0_are_read_and_known_again(system: System, store: MongoS
     system.db["instantaneous_demand"].insert_one(document)
     assert store.store([one]) == (0, 1)
     (found,) = system.db["instantaneous_demand"].find()
-    assert documents.reading(found) == documents.kept(one)
+    assert documents.reading(found) == documents.as_stored(one)

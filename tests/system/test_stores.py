@@ -15,7 +15,8 @@ from raven_verify.look import Look, Wanted
 from ravenbus.errors import PoisonError
 from ravenbus.forgetting import LetterSink
 from ravenbus.messages import DeadLetter, Reading, Run, dead_letter
-from ravenbus.readback import Choice, Known, Store, has
+from ravenbus.notifications import TimeCluster
+from ravenbus.readback import Choice, Known, Store, has, in_order
 from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
@@ -90,13 +91,15 @@ def test_a_reading_comes_back_as_the_store_says_that_it_keeps_it(opened, name: s
     written = of_every_kind(hash_)
     assert sink.store(written) == (len(written), 0)
     found = dict(store.readings(hash_, [one.envelope.seq for one in written]))
-    assert found == {one.envelope.seq: store.kept(one) for one in written}
+    assert found == {one.envelope.seq: store.as_stored(one) for one in written}
     for one in found.values():
         assert one
-        assert store.kept(one) == one
+        assert store.as_stored(one) == one
         assert has(store, one)
     for one in written:
-        assert abs(store.kept(one).envelope.received - one.envelope.received) < timedelta(seconds=1)
+        assert abs(store.as_stored(one).envelope.received - one.envelope.received) < timedelta(
+            seconds=1
+        )
         assert has(store, one), "a redelivery is known as such"
         other = msgspec.structs.replace(one.envelope, received=T0 - timedelta(days=1))
         assert not has(store, Reading(other, one.notification))
@@ -119,6 +122,43 @@ def test_the_numbers_of_a_run_come_back_as_ranges(opened, name: str):
     assert not store.passes_over(hash_)
     assert store.holding(new_hash()) == ([], [], [])
     assert dict(store.readings(hash_, [13, 14])) == {}
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["instantaneous_demand", "time_cluster"])
+def test_a_span_of_time_comes_back_in_its_order(opened, name: str, kind: str, monkeypatch):
+    """By the device's time, or the reader's; page by page; of this meter and kind alone."""
+    monkeypatch.setattr("ravensql.readback.AT_ONCE", 7)
+    sink, store = opened(name)
+    written: list[Reading] = []
+    for hash_ in (new_hash(), new_hash()):
+        for seq in range(1, 41):
+            one = reading(hash_, seq)
+            at = T0 + timedelta(milliseconds=250 * (seq * 7 % 40 // 2))
+            time = at if seq % 3 else None
+            meter = None if seq % 11 == 0 else METER
+            of = one.notification if seq % 5 else TimeCluster(device=None, meter=METER, time=None)
+            if kind == "time_cluster":
+                of = TimeCluster(device=None, meter=METER, time=None, local_offset_s=seq)
+            said = msgspec.structs.replace(of, time=time, meter=meter)
+            envelope = msgspec.structs.replace(one.envelope, received=at + timedelta(seconds=1))
+            written.append(Reading(envelope, said))
+    sink.store(written)
+    reference = Memory()
+    reference.store([store.as_stored(one) for one in written])
+    start, end = T0 + timedelta(seconds=1), T0 + timedelta(seconds=3.5)
+    for meter, span in (
+        (METER, (start, end)),
+        (None, (start, end)),
+        (METER, (T0, end + end.resolution)),
+    ):
+        expected = list(reference.between(kind, meter, *span))
+        assert list(store.between(kind, meter, *span)) == expected
+        assert len(expected) > 7 or meter is None
+    assert list(store.between(kind, METER, end, end)) == []
+    (hash_,) = {written[0].envelope.hash}
+    numbers = [one.envelope.seq for one in in_order(store, hash_)]
+    assert numbers == list(range(1, 41))
 
 
 @EACH

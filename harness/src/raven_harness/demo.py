@@ -33,7 +33,7 @@ from ravenbus.mqtt import Broker as Connector
 from ravenbus.mqtt import Events, Received
 from ravenbus.notifications import Notification
 from ravenbus.ranges import count, without
-from ravenbus.readback import Holding, Store, chunks
+from ravenbus.readback import Holding, Store, in_order
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import LATEST, Topics
 from ravenmongo.readback import MongoStore
@@ -96,15 +96,9 @@ class Demo:
                 found[name] = None
         return found
 
-    def kinds(self, store: Store, holding: Holding) -> Counter[str]:
+    def kinds(self, store: Store) -> Counter[str]:
         """Return how many readings of each kind a store has."""
-        run, _ = self.accepted()
-        return Counter(
-            reading.kind
-            for chunk in chunks(holding.held)
-            for _, reading in store.readings(run, chunk)
-            if reading
-        )
+        return Counter(reading.kind for reading in in_order(store, self.accepted()[0]))
 
 
 def main() -> int:
@@ -353,7 +347,10 @@ def _settle(demo: Demo) -> None:
 def _compare(demo: Demo) -> int:
     """Print what the device sent beside what each store has; return 0 if they agree."""
     stored = {name: found or Holding([], [], []) for name, found in demo.stored().items()}
-    kinds_in = {name: demo.kinds(demo.stores[name], held) for name, held in stored.items()}
+    kinds_in = {
+        name: demo.kinds(demo.stores[name]) if holding.held else Counter[str]()
+        for name, holding in stored.items()
+    }
     run, accepted = demo.accepted()
     sent = _sent(demo)
     sent_kinds = Counter(str(r["kind"]) for r in sent)

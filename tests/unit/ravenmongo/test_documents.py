@@ -81,13 +81,13 @@ def test_every_kind_comes_back_from_its_document_as_it_was(notification):
 
 
 def test_what_bson_cuts_is_known():
-    """A time with microseconds comes back to the millisecond, as ``kept`` says."""
+    """A time with microseconds comes back to the millisecond, as ``as_stored`` says."""
     time = NOW.replace(microsecond=123456)
     envelope = Envelope(node="home", run="r", hash=RUN, seq=1, received=time)
     sent = Reading(envelope, DEMAND)
     again = documents.reading(through_bson(documents.of_reading(sent)))
     assert again != sent
-    assert again == documents.kept(sent)
+    assert again == documents.as_stored(sent)
 
 
 def test_runs_and_dead_letters_come_back_too():

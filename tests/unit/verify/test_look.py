@@ -17,7 +17,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 class Narrow(Memory):
     """A store that holds no reading with a long text."""
 
-    def kept(self, reading: Reading) -> Reading:
+    def as_stored(self, reading: Reading) -> Reading:
         if len(reading.notification.text) > 3:
             raise PoisonError("too-large", "no room")
         return reading

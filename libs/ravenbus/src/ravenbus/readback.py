@@ -52,7 +52,7 @@ class Choice(NamedTuple):
 
 
 class Store(Protocol):
-    """A store; every call but ``kept`` raises RetryableError when it cannot be reached.
+    """A store; every call but ``as_stored`` raises RetryableError when it cannot be reached.
 
     ``service`` is who stores and buries there.
     """
@@ -75,7 +75,15 @@ class Store(Protocol):
     def readings(self, hash_: str, seqs: Sequence[int]) -> Iterator[tuple[int, Reading | None]]:
         """Yield what can be read of at most AT_ONCE numbers; None for what is no reading."""
 
-    def kept(self, reading: Reading) -> Reading:
+    def between(
+        self, kind: str, meter: str | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield a meter's readings of a kind from ``start`` to before ``end``, in order of time.
+
+        The time is ``time_of``; what has the same is in the order of run and number.
+        """
+
+    def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as it comes back from here; raise PoisonError if it cannot be stored.
 
         Times come back to the precision that the store keeps, and values that follow from others
@@ -96,6 +104,18 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give back what the store holds."""
+
+
+def time_of(reading: Reading) -> datetime:
+    """Return the device's time, or the reader's where the device has none."""
+    return reading.notification.time or reading.envelope.received
+
+
+def in_order(store: Store, hash_: str) -> Iterator[Reading]:
+    """Yield what can be read of a run, in order of number, AT_ONCE in memory at a time."""
+    for chunk in chunks(store.holding(hash_).held):
+        found = dict(store.readings(hash_, chunk))
+        yield from (reading for seq in chunk if (reading := found.get(seq)))
 
 
 def chunks(ranges: Sequence[Range]) -> Iterator[list[int]]:
@@ -121,6 +141,6 @@ def has(store: Store, item: Item) -> bool:
 
 def _received(store: Store, reading: Reading) -> datetime | None:
     try:
-        return store.kept(reading).envelope.received
+        return store.as_stored(reading).envelope.received
     except PoisonError:
         return None

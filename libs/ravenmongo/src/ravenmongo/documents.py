@@ -43,7 +43,7 @@ def reading(document: Document) -> Reading:
     return Reading(_converted(document, Envelope), notification)
 
 
-def kept(reading: Reading) -> Reading:
+def as_stored(reading: Reading) -> Reading:
     """Return a reading as it comes back from a document: BSON cuts a time to the millisecond."""
     return Reading(_cut(reading.envelope), _cut(reading.notification))
 

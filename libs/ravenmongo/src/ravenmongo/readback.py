@@ -8,15 +8,17 @@ ranges are found in one pass with a handful of them open.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
 from heapq import merge
+from itertools import groupby
 from typing import Any, Final
 
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, merged
-from ravenbus.readback import Choice, Holding, Known, chunks
+from ravenbus.readback import Choice, Holding, Known, chunks, time_of
 from ravenmongo import database, documents
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
@@ -24,6 +26,7 @@ from ravenmongo.settings import MongoUrl
 
 TIMEOUT_MS: Final = 600_000
 """As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
+_NEARLY_A_MILLISECOND: Final = timedelta(microseconds=999)
 _END: Final = chr(ord("/") + 1)
 """Character after a run's hash in the exclusive upper bound of its identities in the index."""
 
@@ -89,9 +92,23 @@ class MongoStore:
                 wanted.discard(seq)
                 yield seq, _reading(document)
 
-    def kept(self, reading: Reading) -> Reading:
+    def between(
+        self, kind: str, meter: str | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield what the collection of the kind has."""
+        # BSON would cut the bounds to the millisecond.
+        span = {"$gte": start + _NEARLY_A_MILLISECOND, "$lt": end + _NEARLY_A_MILLISECOND}
+        timed = self._db[kind].find({"meter": meter, "time": span}).sort("time", 1)
+        others = {"meter": meter, "time": None, "received": span}
+        untimed = self._db[kind].find(others).sort("received", 1)
+        with sorted_errors():
+            found = merge(_readings(timed), _readings(untimed), key=time_of)
+            for _, same in groupby(found, time_of):
+                yield from sorted(same, key=lambda one: (one.envelope.hash, one.envelope.seq))
+
+    def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its document says it."""
-        return documents.kept(reading)
+        return documents.as_stored(reading)
 
     def run(self, hash_: str) -> Run | None:
         """Return what was announced of a run."""
@@ -167,6 +184,10 @@ class _Numbers:
 
     def ranges(self) -> list[Range]:
         return merged([*self._found, *self._open.values()])
+
+
+def _readings(found: Iterable[Document]) -> Iterator[Reading]:
+    return (reading for document in found if (reading := _reading(document)))
 
 
 def _reading(document: Document) -> Reading | None:

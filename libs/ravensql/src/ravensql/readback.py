@@ -8,13 +8,13 @@ writer does, and here it is counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import Choice, Holding, Known, chunks
+from ravenbus.readback import AT_ONCE, Choice, Holding, Known, chunks
 from ravensql import readings, rows, schema
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
@@ -50,6 +50,7 @@ _HASHES: Final = " UNION ".join(
     f"SELECT hash, MAX(run), MAX(node) FROM {table} WHERE seq IS NOT NULL GROUP BY hash"  # noqa: S608 - our names
     for table in rows.COLUMNS
 )
+_AT: Final = "COALESCE(device_time, received)"
 _LETTERS: Final = f"SELECT {', '.join(rows.LETTER_COLUMNS)} FROM dead_letter "  # noqa: S608 - our names
 
 
@@ -102,9 +103,40 @@ class MysqlStore:
                 except ContractError:
                     yield found["seq"], None
 
-    def kept(self, reading: Reading) -> Reading:
+    def between(
+        self, kind: str, meter: str | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield what the tables have, a page in memory at a time."""
+        table = kind if kind in rows.COLUMNS else "notification"
+        of_kind = "" if table == kind else "kind = %s AND "
+        query = (
+            f"SELECT {readings.selected(table)}, {_AT}, hash, seq FROM {table} WHERE {of_kind}"  # noqa: S608 - our names
+            f"meter <=> %s AND time >= %s AND time < %s AND ({_AT}, hash, seq) > (%s, %s, %s) "
+            f"AND {_AT} < %s AND seq IS NOT NULL ORDER BY time, {_AT}, hash, seq LIMIT %s"
+        )
+        chosen = (*([] if table == kind else [kind]), meter)
+        before = end.astimezone(UTC).replace(tzinfo=None)
+        at, hash_, seq = start.astimezone(UTC).replace(tzinfo=None), "", 0
+        while page := self._rows(
+            query,
+            (
+                *chosen,
+                rows.seconds(at),
+                rows.seconds(before) + timedelta(seconds=1),
+                *(at, hash_, seq),
+                *(before, AT_ONCE),
+            ),
+        ):
+            for text, *_ in page:
+                try:
+                    yield readings.reading(table, readings.record(table, text))
+                except ContractError:
+                    continue
+            _, at, hash_, seq = page[-1]
+
+    def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its row says it; raise PoisonError if no row can hold it."""
-        return readings.kept(reading)
+        return readings.as_stored(reading)
 
     def run(self, hash_: str) -> Run | None:
         """Return what table ``run_info`` says; it keeps the start to the second."""

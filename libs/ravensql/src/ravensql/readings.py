@@ -84,7 +84,7 @@ def reading(table: str, found: Record) -> Reading:
         raise ContractError("not-json", str(error)) from error
 
 
-def kept(message: Reading) -> Reading:
+def as_stored(message: Reading) -> Reading:
     """Return a reading as it comes back from its row; raise PoisonError if no row can hold it."""
     table, values = rows.reading_row(message)
     found = dict(zip((*rows.IDENTITY, *rows.COLUMNS[table]), values, strict=True))

@@ -187,7 +187,7 @@ def _same(copies: Mapping[Store, Reading | None]) -> bool:
     """Say whether all are readings, and the same in what every store that has one keeps."""
     try:
         kept = [
-            reduce(lambda reading, store: store.kept(reading), copies, copy)
+            reduce(lambda reading, store: store.as_stored(reading), copies, copy)
             for copy in copies.values()
             if copy
         ]
