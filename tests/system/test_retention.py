@@ -768,7 +768,7 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     )
     filled.db("UPDATE instantaneous_demand SET relayed = 1 WHERE time > '2026-05-01'")
     housekeeping.archive(july)
-    put_off = [record for record in caplog.records if record.msg == "archiving is put off"]
+    put_off = [record for record in caplog.records if record.msg == "archiving postponed"]
     assert [str(record.month) for record in put_off] == ["2026-04", "2026-05"]
     assert "20 rows are not sent" in put_off[0].reason
 

@@ -52,7 +52,7 @@ class Forgetting:
             try:
                 count = self._sink.forget_letters(self._utc() - self._keep)
             except RetryableError as error:
-                log.info("old dead letters stay for now", extra={"reason": str(error)})
+                log.info("removing old dead letters postponed", extra={"reason": str(error)})
             else:
                 if count:
                     log.info("old dead letters removed", extra={"count": count})

@@ -101,9 +101,7 @@ class Health:
     def _now_wrong(self) -> dict[str, str]:
         now = self._clock()
         late = {
-            check: f"no progress for {now - at:.0f} s too long"
-            for check, at in self._expires.items()
-            if at < now
+            check: f"overdue by {now - at:.0f} s" for check, at in self._expires.items() if at < now
         }
         return late | {check: reason for check, (reason, _) in self._problems.items()}
 

@@ -301,7 +301,8 @@ class Publisher:
                     epoch.connection.acknowledge(event)
                 case Denied(detail):
                     log.warning(
-                        "commands and confirmations will not come", extra={"reason": detail}
+                        "subscription refused: no commands or confirmations will come",
+                        extra={"reason": detail},
                     )
                 case Lost():
                     lost = event

@@ -205,7 +205,7 @@ class Resending(Generic[Key]):
             days = (turn - since) // DAY_TURNS
             if forgets and days >= (1 if name in self.gone else FORGOTTEN_DAYS):
                 log.warning(
-                    "nothing is kept any longer for a store that is silent",
+                    "silent store forgotten: readings no longer wait for it",
                     extra={"store": name, "days": days},
                 )
                 gone.append(name)

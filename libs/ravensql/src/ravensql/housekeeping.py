@@ -63,7 +63,7 @@ def look_after(
             if meters := energy.recount(cursor, beat):
                 log.info("energy counted again", extra={"meters": meters})
     except (RetryableError, PoisonError) as error:
-        log.warning("looking after the tables is put off", extra={"reason": str(error)})
+        log.warning("table maintenance postponed", extra={"reason": str(error)})
 
 
 def archive(retention: Retention) -> None:
@@ -71,10 +71,10 @@ def archive(retention: Retention) -> None:
     try:
         months = retention.due()
     except (RetryableError, PoisonError) as error:
-        log.warning("archiving is put off", extra={"reason": str(error)})
+        log.warning("archiving postponed", extra={"reason": str(error)})
         return
     for month in months:
         try:
             log.info("archived", extra={"month": month, "rows": retention.archive(month)})
         except (RetryableError, PoisonError) as error:
-            log.warning("archiving is put off", extra={"month": month, "reason": str(error)})
+            log.warning("archiving postponed", extra={"month": month, "reason": str(error)})
