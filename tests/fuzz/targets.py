@@ -20,6 +20,7 @@ from raven_reader.commands import write
 from raven_reader.framing import FRAGMENT_MAX, ROOTS
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
+from ravenbus import demand
 from ravenbus.confirming import STORES_MAX, StoreListener
 from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
@@ -41,7 +42,7 @@ from ravenbus.notifications import KINDS, Notification, kind_of
 from ravenbus.topics import COMMAND, DEAD, GONE, READING, RUN, STORED, Topics
 from ravenmongo import documents
 from ravenmongo.database import sorted_errors
-from ravensql import rollups, rows
+from ravensql import rows
 from ravensql import sink as mysql
 from tests.unit.reader.examples import EXAMPLES, NOON
 from tests.unit.reader.strategies import cut_into
@@ -193,7 +194,7 @@ def _rows(item: Item) -> Iterator[tuple[str, tuple[str, ...], tuple[Any, ...]]]:
         case Reading():
             table, values = rows.reading_row(item)
             yield table, rows.IDENTITY + rows.COLUMNS[table], values
-            for sample in rollups.of_demand([item]):
+            for sample in demand.samples([item]):
                 yield "rollup", sample._fields[:3], sample[:3]
         case DeadLetter():
             yield "dead_letter", rows.LETTER_COLUMNS, rows.letter_row(item, 2**20)

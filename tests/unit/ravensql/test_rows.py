@@ -120,24 +120,6 @@ def test_a_number_in_a_body_is_the_text_that_was_on_the_bus():
     assert '"price_per_kwh":0.14764' in rows.reading_row(again).values[-1]
 
 
-@pytest.mark.parametrize(
-    ("raw", "multiplier", "divisor", "exact"),
-    [
-        (-5, 1, 1000, Decimal("-0.005")),
-        (7, 0, 0, Decimal(7)),
-        (2**48 - 1, 2**32 - 1, 10**9, Decimal((2**48 - 1) * (2**32 - 1)).scaleb(-9)),
-        (2, 1, 3, Decimal("0.666666667")),
-        (-2, 1, 3, Decimal("-0.666666667")),
-        (-1, -1, -1, None),
-        (None, 1, 1, None),
-        (1, None, 1, None),
-    ],
-)
-def test_a_value_is_scaled_as_the_tables_do(raw, multiplier, divisor, exact):
-    """All 80 bits, zero as one, nine digits rounded as the server rounds."""
-    assert rows.scaled(raw, multiplier, divisor) == exact
-
-
 def test_a_body_that_no_packet_can_carry_is_poison(monkeypatch):
     """It would be refused by closing the connection, which looks like a server that is away."""
     monkeypatch.setattr(rows, "BODY_MAX", 100)

@@ -10,12 +10,17 @@ Display hints (digits and leading zeros) are passed on and never applied.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
+
+DERIVED_DIGITS: Final = Decimal(1).scaleb(-9)
+"""The digits of a scaled value that a store keeps."""
+EXACT: Final = Context(prec=60)
 
 Eui64 = Annotated[
     str, Meta(pattern=r"^[0-9a-f]{16}\Z", description="EUI-64, 16 lower-case hex digits")
@@ -279,6 +284,17 @@ def scaled(raw: int | None, multiplier: int | None, divisor: int | None) -> floa
     if raw is None or multiplier is None or divisor is None:
         return None
     return raw * (multiplier or 1) / (divisor or 1)
+
+
+def derived(raw: int | None, multiplier: int | None, divisor: int | None) -> Decimal | None:
+    """Return raw x multiplier / divisor as a store keeps it, to 9 digits after the point.
+
+    None if something is missing, or negative as a scale of a row that was made up.
+    """
+    if raw is None or multiplier is None or divisor is None or multiplier < 0 or divisor < 0:
+        return None
+    value = EXACT.divide(EXACT.multiply(Decimal(raw), multiplier or 1), divisor or 1)
+    return value.quantize(DERIVED_DIGITS, ROUND_HALF_UP, EXACT)
 
 
 def price_per_kwh(raw: int | None, trailing_digits: int | None) -> float | None:

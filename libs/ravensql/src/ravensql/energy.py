@@ -1,151 +1,36 @@
-"""Energy by 5 minutes, hour and day: what a meter's registers grew by, up to each reading.
+"""Energy by 5 minutes, hour and day, counted in the transaction of their rows.
 
-Growth belongs to the period of the later of two readings, so the periods add up.  A late reading
-moves the growth that it divides; whoever counts has the meter's row of ``energy_meter`` locked.
+A late reading moves the growth that it divides; whoever counts has the meter's row of
+``energy_meter`` locked.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from itertools import pairwise
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from ravenbus.energy import (
+    NAMES,
+    Energy,
+    Register,
+    combined,
+    halves,
+    last_of,
+    of_reading,
+    register,
+    shortest,
+    totals,
+)
 from ravenbus.messages import Reading
 from ravenbus.notifications import CurrentSummationDelivered
-from ravensql import rows
+from ravenbus.periods import PERIODS_S, Period, rolled_up, start_of
 from ravensql.database import Cursor
 
-PERIODS_S: Final = (300, 3600, 86400)
-"""Each a multiple of the first."""
-
-MOST_KW: Final = 1000
-"""Ten times what a meter of these sticks carries: what grew faster was not counted by the meter."""
-SHORTEST: Final = timedelta(minutes=1)
-"""Two readings are taken to be as far apart: a time has whole seconds, and a report may be late."""
-_NO_TIMESTAMP: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL has it
-WRAPS_AT: Final = (2**32, 2**48)
-"""Counts at which registers begin again."""
-NAMES: Final = ("delivered", "received")
 COUNTED_AT_ONCE: Final = timedelta(days=10)
 
-
-class Register(NamedTuple):
-    """A meter's registers in a reading; ``time`` is UTC without a zone, ``unit`` kWh a count."""
-
-    time: datetime
-    kwh: tuple[Decimal | None, Decimal | None]
-    unit: Decimal
-
-
-class Period(NamedTuple):
-    """A part of the time of a meter."""
-
-    period_s: int
-    node: str
-    meter: str
-    start: datetime
-
-
-class _Total:
-    """Totals of a period's readings: for each register first, last and growth."""
-
-    def __init__(self) -> None:
-        self.readings = 0
-        self.first: list[Register | None] = [None, None]
-        self.last: list[Register | None] = [None, None]
-        self.grew: list[Decimal | None] = [None, None]
-
-    def row(self) -> tuple[Any, ...]:
-        found: list[Any] = [self.readings]
-        for side in (0, 1):
-            first, last = self.first[side], self.last[side]
-            found += [first and first.kwh[side], last and last.kwh[side], self.grew[side]]
-            found += [first and first.time, last and last.time]
-        return tuple(found)
-
-
-Totals = dict[datetime, _Total]
-"""By the start of the shortest period."""
-
-
-def growth(before: Register, after: Register, side: int) -> Decimal:
-    """Return by how many kWh a register grew from one reading to the next, 0 if that is not known.
-
-    A register that fell has wrapped, or began again at zero, if that makes an energy which a meter
-    can have counted meanwhile; otherwise another meter came, and what it counted is not known.
-    """
-    old, new = before.kwh[side], after.kwh[side]
-    if old is None or new is None:
-        return Decimal(0)
-    hours = Decimal(max(after.time - before.time, SHORTEST) / timedelta(hours=1))
-    most = MOST_KW * hours
-    if new >= old:
-        return new - old if new - old <= most else Decimal(0)
-    for wraps_at in WRAPS_AT:
-        wrapped = new - old + wraps_at * after.unit
-        if 0 < wrapped <= most:
-            return wrapped
-    return new if new <= most and new <= old / 2 else Decimal(0)
-
-
-def totals(known: Sequence[Register], new: Sequence[Register]) -> Totals:
-    """Return what ``new`` readings add to their periods and to those of the ``known`` around them.
-
-    Both are of one meter; the first of the known ones is the last before the new.
-    """
-    found: Totals = defaultdict(_Total)
-    for register in new:
-        total = found[_start(register.time)]
-        total.readings += 1
-        for side in (0, 1):
-            if register.kwh[side] is None:
-                continue
-            total.first[side] = min(total.first[side] or register, register, key=_in_order(side))
-            total.last[side] = max(total.last[side] or register, register, key=_in_order(side))
-            total.grew[side] = total.grew[side] or Decimal(0)
-    for side in (0, 1):
-        for sign, registers in ((1, [*known, *new]), (-1, known)):
-            with_value = [one for one in registers if one.kwh[side] is not None]
-            ordered = sorted(with_value, key=_in_order(side))
-            for before, after in pairwise(ordered):
-                if grown := growth(before, after, side):
-                    total = found[_start(after.time)]
-                    total.grew[side] = (total.grew[side] or Decimal(0)) + sign * grown
-    return found
-
-
-def summed(node: str, meter: str, by_start: Mapping[datetime, _Total]) -> list[tuple[Any, ...]]:
-    """Return the rows of ``energy_rollup`` for all periods, in the order in which they are locked."""
-    found: dict[Period, _Total] = defaultdict(_Total)
-    for start, part in by_start.items():
-        for period_s in PERIODS_S:
-            period = Period(period_s, node, meter, _start(start, period_s))
-            if period.start <= _NO_TIMESTAMP:
-                continue
-            total = found[period]
-            total.readings += part.readings
-            for side in (0, 1):
-                order = _in_order(side)
-                firsts = [one for one in (total.first[side], part.first[side]) if one]
-                lasts = [one for one in (total.last[side], part.last[side]) if one]
-                grown = [one for one in (total.grew[side], part.grew[side]) if one is not None]
-                total.first[side] = min(firsts, key=order, default=None)
-                total.last[side] = max(lasts, key=order, default=None)
-                total.grew[side] = sum(grown, Decimal(0)) if grown else None
-    return [(*period, *total.row()) for period, total in sorted(found.items())]
-
-
-_COLUMNS: Final = ", ".join(
-    ["period_s", "node", "meter", "start", "readings"]
-    + [
-        f"{name}_{part}"
-        for name in NAMES
-        for part in ("kwh_min", "kwh_max", "kwh", "first", "last")
-    ]
-)
+_COLUMNS: Final = ", ".join((*Period._fields, *Energy._fields))
 _PLACES: Final = ", ".join(["%s"] * 15)
 
 
@@ -264,10 +149,10 @@ def count(cursor: Cursor, readings: Iterable[Reading]) -> None:
     added: list[tuple[Any, ...]] = []
     meters: list[tuple[Any, ...]] = []
     for node, meter, counted_to, *last in cursor.fetchall():
-        row = _Meter(node, meter, counted_to, _last(*last))
+        row = _Meter(node, meter, counted_to, halves(*last))
         new = [one for one in groups[node, meter] if _is_before(one.register, counted_to)]
         known = _known(cursor, row, new) if new else []
-        added += summed(node, meter, totals(known, [one.register for one in new]))
+        added += _rows(node, meter, totals(known, [one.register for one in new]))
         meters.append(_meter_row(row, [one.register for one in new], counted_to))
     cursor.executemany(PUT_METER, meters)
     if added:
@@ -304,12 +189,12 @@ def count_restored(
         beat()
         cursor.execute(METERS, ([(node, meter)],))
         ((_, _, counted_to, *last),) = cursor.fetchall()
-        row = _Meter(node, meter, counted_to, _last(*last))
+        row = _Meter(node, meter, counted_to, halves(*last))
         cursor.execute(_BETWEEN, (node, meter or None, start, end - timedelta(seconds=1)))
         if new := [_of_row(*columns) for columns in cursor.fetchall()]:
             cursor.execute(FORGET, (node, meter, start, end))
             registers = [one.register for one in new]
-            added = summed(node, meter, totals(_known(cursor, row, new), registers))
+            added = _rows(node, meter, totals(_known(cursor, row, new), registers))
             cursor.executemany(ADD, added)
             cursor.executemany(PUT_METER, [_meter_row(row, registers, counted_to)])
         cursor.execute("COMMIT")
@@ -325,18 +210,18 @@ def _recount(cursor: Cursor, node: str, meter: str) -> bool:
     """Count the next ten days of a meter; return whether it has no more."""
     cursor.execute(METERS, ([(node, meter)],))
     ((_, _, counted_to, *last),) = cursor.fetchall()
-    row = _Meter(node, meter, counted_to, _last(*last))
+    row = _Meter(node, meter, counted_to, halves(*last))
     end: datetime | None = None
     new: list[Register] = []
     if counted_to is not None:
         cursor.execute(_NEXT, (node, meter or None, max(counted_to, datetime(1970, 1, 2))))  # noqa: DTZ001 - as MySQL has it
         ((first,),) = cursor.fetchall()
         if first is not None:
-            start = _start(first, PERIODS_S[-1])
+            start = start_of(first, PERIODS_S[-1])
             end = start + COUNTED_AT_ONCE
             cursor.execute(_BETWEEN, (node, meter or None, start, end - timedelta(seconds=1)))
             new = [_of_row(*columns).register for columns in cursor.fetchall()]
-            set_rows = summed(node, meter, totals([one for one in row.last if one], new))
+            set_rows = _rows(node, meter, totals([one for one in row.last if one], new))
             cursor.executemany(SET, set_rows)
     cursor.executemany(PUT_METER, [_meter_row(row, new, end)])
     cursor.execute("COMMIT")
@@ -371,15 +256,21 @@ def _of_periods(cursor: Cursor, meter: _Meter, new: Sequence[_Found]) -> list[Re
     """
     times = [one.register.time for one in new]
     where = (meter.node, meter.meter)
-    ends = (_start(min(times)), _start(max(times)))
+    ends = (start_of(min(times)), start_of(max(times)))
     cursor.execute(_PERIODS_BETWEEN, (*where, *ends))
     found = list(cursor.fetchall())
     for query, start in zip(_PERIODS_AROUND, ends * 2, strict=True):
         cursor.execute(query, (*where, start))
         found += cursor.fetchall()
-    registers = [one for row in found for half in (row[:4], row[4:]) for one in _last(*half)]
+    registers = [one for row in found for half in (row[:4], row[4:]) for one in halves(*half)]
     # A wrap of the first after the new is seen by its unit, which is theirs.
     return [one._replace(unit=new[0].register.unit) for one in registers if one]
+
+
+def _rows(node: str, meter: str, by_start: Mapping[datetime, Energy]) -> list[tuple[Any, ...]]:
+    """Return the rows of ``energy_rollup`` for all periods, in the order in which they are locked."""
+    parts = shortest(node, meter, by_start)
+    return [(*period, *one) for period, one in rolled_up(parts, combined)]
 
 
 def _meter_row(
@@ -388,18 +279,9 @@ def _meter_row(
     """Return a meter's row as it is after more readings."""
     columns: list[Any] = [meter.node, meter.meter, counted_to]
     for side in (0, 1):
-        candidates = [one for one in (meter.last[side], *new) if one and one.kwh[side] is not None]
-        last = max(candidates, key=_in_order(side), default=None)
+        last = last_of((meter.last[side], *new), side)
         columns += [last and last.time, last and last.kwh[side]]
     return tuple(columns)
-
-
-def _last(*columns: Any) -> tuple[Register | None, Register | None]:
-    delivered_last, delivered, received_last, received = columns
-    return (
-        Register(delivered_last, (delivered, None), Decimal(0)) if delivered_last else None,
-        Register(received_last, (None, received), Decimal(0)) if received_last else None,
-    )
 
 
 def _has_registers(reading: Reading) -> bool:
@@ -407,40 +289,15 @@ def _has_registers(reading: Reading) -> bool:
 
 
 def _found(reading: Reading) -> _Found:
-    found: Any = reading.notification
     envelope = reading.envelope
-    time = rows.seconds(found.time or envelope.received)
-    register = _register(
-        *(time, found.summation_delivered, found.summation_received),
-        *(found.multiplier, found.divisor),
-    )
-    return _Found(envelope.node, found.meter or "", (envelope.hash, envelope.seq), register)
+    identity = (envelope.hash, envelope.seq)
+    meter = reading.notification.meter or ""
+    return _Found(envelope.node, meter, identity, of_reading(reading))
 
 
 def _of_row(time: datetime, hash_: str, seq: int, *columns: Any) -> _Found:
-    return _Found("", "", (hash_, seq), _register(time, *columns))
-
-
-def _register(
-    time: datetime,
-    delivered: int | None,
-    received: int | None,
-    multiplier: int | None,
-    divisor: int | None,
-) -> Register:
-    kwh = (rows.scaled(delivered, multiplier, divisor), rows.scaled(received, multiplier, divisor))
-    return Register(time, kwh, rows.scaled(1, multiplier, divisor) or Decimal(0))
-
-
-def _in_order(side: int) -> Callable[[Register], tuple[datetime, Decimal]]:
-    """Return what registers are sorted by: time, and within a second as they grow."""
-    return lambda register: (register.time, register.kwh[side] or Decimal(0))
+    return _Found("", "", (hash_, seq), register(time, *columns))
 
 
 def _is_before(register: Register, counted_to: datetime | None) -> bool:
     return counted_to is None or register.time < counted_to
-
-
-def _start(time: datetime, period_s: int = PERIODS_S[0]) -> datetime:
-    seconds = int(time.replace(tzinfo=UTC).timestamp()) // period_s * period_s
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

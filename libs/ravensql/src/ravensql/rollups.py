@@ -6,18 +6,15 @@ that is delivered again is not.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from operator import itemgetter
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
 
-from ravenbus.messages import Reading
-from ravenbus.notifications import InstantaneousDemand
-from ravensql import rows
+from ravenbus import demand
+from ravenbus.demand import Sample, combined
+from ravenbus.notifications import derived
+from ravenbus.periods import rolled_up
 from ravensql.database import Cursor
-from ravensql.energy import PERIODS_S
 
 FOREIGN_AT_ONCE: Final = 2000
 
@@ -42,51 +39,9 @@ ROLLED: Final = f"{_ROLLED} time BETWEEN %s AND %s"
 ROLLED_TIMELESS: Final = f"{_ROLLED} time < '1970-01-02'"
 
 
-class Sample(NamedTuple):
-    """A row's contribution to its periods."""
-
-    node: str
-    meter: str
-    time: datetime
-    kw: Decimal
-
-
-Key = tuple[int, str, str, datetime]
-
-
-def of_demand(readings: Iterable[Reading]) -> list[Sample]:
-    """Return the demands among the readings that have a value."""
-    samples = []
-    for reading in readings:
-        found, envelope = reading.notification, reading.envelope
-        if isinstance(found, InstantaneousDemand):
-            kw = rows.scaled(found.demand, found.multiplier, found.divisor)
-            if kw is not None:
-                time = found.time or envelope.received
-                samples.append(Sample(envelope.node, found.meter or "", time, kw))
-    return samples
-
-
-def grouped(samples: Iterable[Sample]) -> list[tuple[Key, list[Decimal]]]:
-    """Return the values by period, in the order in which every writer locks the periods."""
-    shortest: dict[tuple[str, str, int], list[Decimal]] = defaultdict(list)
-    for node, meter, time, kw in samples:
-        seconds = int(time.replace(tzinfo=UTC).timestamp())
-        shortest[node, meter, seconds // PERIODS_S[0]].append(kw)
-    found: dict[Key, list[Decimal]] = defaultdict(list)
-    for (node, meter, number), group in shortest.items():
-        for period in PERIODS_S:
-            seconds = number * PERIODS_S[0] // period * period
-            if not seconds:
-                continue  # no TIMESTAMP holds the first second of 1970
-            start = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
-            found[period, node, meter, start] += group
-    return sorted(found.items(), key=itemgetter(0))
-
-
 def count(cursor: Cursor, samples: Sequence[Sample]) -> None:
     """Add the samples to their periods."""
-    found = [(*key, len(kw), sum(kw), min(kw), max(kw)) for key, kw in grouped(samples)]
+    found = [(*period, *one) for period, one in rolled_up(demand.shortest(samples), combined)]
     if found:
         cursor.executemany(PUT_DEMAND, found)
 
@@ -106,8 +61,8 @@ def count_foreign(cursor: Cursor, beat: Callable[[], None]) -> int:
         if not found:
             return done
         samples = []
-        for _, time, demand, multiplier, divisor, meter in found:
-            kw = rows.scaled(demand, multiplier, divisor)
+        for _, time, raw, multiplier, divisor, meter in found:
+            kw = derived(raw, multiplier, divisor)
             if kw is not None and isinstance(time, datetime):
                 samples.append(Sample("", meter or "", time, kw))
         count(cursor, samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -50,11 +50,6 @@ BODY_MAX: Final = 2**20
 PRICE_DIGITS: Final = Decimal(1).scaleb(-18)
 """The digits that the column price_per_kwh keeps."""
 
-SCALED_DIGITS: Final = Decimal(1).scaleb(-9)
-"""The digits that a derived column keeps."""
-
-EXACT: Final = Context(prec=60)
-
 LETTER_COLUMNS: Final = (
     *("id", "service", "node", "at", "reason", "detail", "topic", "payload", "size"),
 )
@@ -82,17 +77,6 @@ def insert(table: str, columns: Sequence[str], key: str) -> str:
 
 INSERTS: Final = {table: insert(table, IDENTITY + own, "seq") for table, own in COLUMNS.items()}
 INSERT_LETTER: Final = insert("dead_letter", LETTER_COLUMNS, "id")
-
-
-def scaled(raw: int | None, multiplier: int | None, divisor: int | None) -> Decimal | None:
-    """Return raw x multiplier / divisor as the tables derive it; zero counts as one.
-
-    None if something is missing, or negative as a scale of a row that was made up.
-    """
-    if raw is None or multiplier is None or divisor is None or multiplier < 0 or divisor < 0:
-        return None
-    value = EXACT.divide(EXACT.multiply(Decimal(raw), multiplier or 1), divisor or 1)
-    return value.quantize(SCALED_DIGITS, ROUND_HALF_UP, EXACT)
 
 
 def reading_row(reading: Reading) -> TableRow:

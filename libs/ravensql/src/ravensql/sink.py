@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from ravenbus import demand
 from ravenbus.consumer import Stored
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
@@ -100,7 +101,7 @@ class MysqlSink:
             new = _insert(cursor, wanted.values())
             if new < len(wanted):
                 raise _StaleRunError
-            rollups.count(cursor, rollups.of_demand(wanted.values()))
+            rollups.count(cursor, demand.samples(wanted.values()))
             energy.count(cursor, wanted.values())
             new += len({run.hash for run in runs} - known_runs.keys())
             _put_runs(cursor, readings, runs)

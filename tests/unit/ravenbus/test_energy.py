@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravensql.energy import PERIODS_S, Register, growth, summed, totals
+from ravenbus.energy import Register, combined, growth, shortest, totals
+from ravenbus.periods import PERIODS_S, rolled_up
 
 NOON = datetime(2026, 11, 27, 12)  # noqa: DTZ001 - as MySQL has it
 WH = Decimal("0.001")
@@ -46,6 +47,12 @@ def test_a_register_grows_or_its_growth_is_not_known(before, after, after_s, gre
     assert found == Decimal(grew)
 
 
+def summed(by_start):
+    """Return all periods as they are stored."""
+    parts = shortest("home", "m", by_start)
+    return [(*period, *energy) for period, energy in rolled_up(parts, combined)]
+
+
 def by_period(rows):
     """Return first, last and energy of what was delivered, by period and start."""
     return {(row[0], row[3]): (row[5], row[6], row[7]) for row in rows}
@@ -56,7 +63,7 @@ def test_a_replaced_meter_used_what_both_counted():
     kwh = ("17078.000", "0.003", "0.004", "0.005", "0.900")
     times = (0, 7200, 7440, 7680, 10800)
     day = [register(one, after_s=time) for one, time in zip(kwh, times, strict=True)]
-    found = by_period(summed("home", "m", totals([], day)))
+    found = by_period(summed(totals([], day)))
     midnight = NOON.replace(hour=0)
     assert found[86400, midnight] == (Decimal(17078), Decimal("0.9"), Decimal("0.9"))
     assert found[3600, NOON] == (Decimal(17078), Decimal(17078), Decimal(0))
@@ -72,7 +79,7 @@ def test_growth_over_a_border_is_the_later_periods():
         register(None, after_s=295, received=None),
         register("1.2", after_s=310, received="5.1"),
     ]
-    found = summed("home", "m", totals([], readings))
+    found = summed(totals([], readings))
     energies = {row[3]: (row[7], row[12]) for row in found if row[0] == 300}
     assert energies == {
         NOON: (Decimal(0), Decimal(0)),
@@ -111,6 +118,6 @@ def test_any_order_and_any_batches_come_to_the_same(history, random, size):
     rows = []
     for start in range(0, len(every), size):
         part = every[start : start + size]
-        rows += summed("home", "m", totals(every[:start], part))
-    assert added(rows) == added(summed("home", "m", totals([], every)))
+        rows += summed(totals(every[:start], part))
+    assert added(rows) == added(summed(totals([], every)))
     assert {row[0] for row in rows} == set(PERIODS_S)
