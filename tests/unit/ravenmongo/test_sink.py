@@ -13,6 +13,7 @@ from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravenmongo import sink as module
+from ravenmongo.documents import DUE
 from ravenmongo.sink import MongoSink
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
@@ -54,13 +55,16 @@ class Collection:
         if failures:
             raise errors.BulkWriteError({"writeErrors": failures, "writeConcernErrors": []})
 
+    def bulk_write(self, _notes, *, ordered: bool) -> None:
+        assert not ordered
+
     def find(self, query, _projection):
         return [self.documents[one] for one in query["_id"]["$in"] if one in self.documents]
 
 
 @pytest.fixture
 def sink(monkeypatch):
-    database: dict[str, Collection] = {name: Collection() for name in module.KINDS}
+    database: dict[str, Collection] = {name: Collection() for name in (*module.KINDS, DUE)}
     built = MongoSink("mongodb://127.0.0.1:1/?connect=false")
     built.close()
     monkeypatch.setattr(built, "_db", database)

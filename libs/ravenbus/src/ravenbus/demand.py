@@ -61,9 +61,9 @@ def combined(parts: Iterable[Demand]) -> Demand:
     return Demand(sum(readings), sum(sums), min(lowest), max(highest))
 
 
-def shortest(found: Iterable[Sample]) -> list[tuple[Period, Demand]]:
-    """Return what the shortest periods of the samples come to."""
+def by_period(found: Iterable[Sample], period_s: int = PERIODS_S[0]) -> list[tuple[Period, Demand]]:
+    """Return what the periods of the samples come to."""
     groups: dict[Period, list[Decimal]] = defaultdict(list)
     for node, meter, time, kw in found:
-        groups[Period(PERIODS_S[0], node, meter, start_of(time))].append(kw)
+        groups[Period(period_s, node, meter, start_of(time, period_s))].append(kw)
     return [(period, of(kw)) for period, kw in groups.items()]

@@ -55,7 +55,7 @@ class Energy(NamedTuple):
 
 
 Totals = dict[datetime, Energy]
-"""By the start of the shortest period."""
+"""By the start of the period."""
 
 
 def register(
@@ -125,19 +125,21 @@ def growth(before: Register, after: Register, side: int) -> Decimal:
     return new if new <= most and new <= old / 2 else Decimal(0)
 
 
-def totals(known: Sequence[Register], new: Sequence[Register]) -> Totals:
+def totals(
+    known: Sequence[Register], new: Sequence[Register], period_s: int = PERIODS_S[0]
+) -> Totals:
     """Return what ``new`` readings add to their periods and to those of the ``known`` around them.
 
     Both are of one meter; the first of the known ones is the last before the new.
     """
     found: dict[datetime, list[Energy]] = defaultdict(list)
     for register in new:
-        found[start_of(register.time)].append(_alone(register))
+        found[start_of(register.time, period_s)].append(_alone(register))
     for side in (0, 1):
         for sign, registers in ((1, [*known, *new]), (-1, known)):
             for after, grown in grown_to(registers, side):
-                by = {f"{NAMES[side]}_kwh": sign * grown}
-                found[start_of(after.time)].append(Energy(**by))
+                by: dict[str, Any] = {f"{NAMES[side]}_kwh": sign * grown}
+                found[start_of(after.time, period_s)].append(Energy(**by))
     return {start: combined(parts) for start, parts in found.items()}
 
 

@@ -26,6 +26,7 @@ DATABASE: Final = "raven"
 SELECTION_TIMEOUT_MS: Final = 2_000
 """Short, so that a stop is not held up; who waits longer is our own retrying."""
 
+DUPLICATE_KEY: Final = 11000
 POISON_CODES: Final = frozenset(
     {
         2,  # BadValue

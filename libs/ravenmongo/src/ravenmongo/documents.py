@@ -9,6 +9,7 @@ import msgspec
 from bson import Int64
 
 from ravenbus.errors import ContractError
+from ravenbus.history import DEMAND, SUMMATION
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run
 from ravenbus.notifications import AnyNotification, Notification
 
@@ -18,6 +19,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 RUNS: Final = "runs"
 DEAD_LETTER: Final = "dead_letter"
+ROLLUPS: Final = {DEMAND: "demand_rollup", SUMMATION: "energy_rollup"}
+DUE: Final = "rollup_due"
+PROGRESS: Final = "rollup_progress"
 """Collections beside those of the kinds."""
 
 

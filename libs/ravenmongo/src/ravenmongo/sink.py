@@ -18,12 +18,12 @@ from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenmongo import documents as mapping
-from ravenmongo.database import Document, client, database, sorted_errors
-from ravenmongo.documents import DEAD_LETTER, RUNS
+from ravenmongo import rollups
+from ravenmongo.database import DUPLICATE_KEY, Document, client, database, sorted_errors
+from ravenmongo.documents import DEAD_LETTER, ROLLUPS, RUNS
 
 log = logging.getLogger(__name__)
 
-DUPLICATE_KEY: Final = 11000
 INDEX_EXISTS: Final = frozenset({85, 86})
 """IndexOptionsConflict: these keys under another name; IndexKeySpecsConflict: the name is taken."""
 
@@ -53,7 +53,7 @@ class MongoSink:
     def prepare(self) -> None:
         """Create the indexes, and with them the collections; raise RetryableError."""
         for kind in KINDS:
-            self._index(kind, "meter", "time")
+            self._index(kind, "meter", "time", *(["received"] if kind in ROLLUPS else []))
             self._index(kind, "run", "time")
         self._index(DEAD_LETTER, "at")
 
@@ -70,6 +70,8 @@ class MongoSink:
                 case Run():
                     runs.append(item)
         new = sum(self._insert(name, found) for name, found in documents.items())
+        with sorted_errors():
+            rollups.note(self._db, (item for item in items if isinstance(item, Reading)))
         new += self._put_runs(runs)
         return Stored(new, len(items) - new)
 

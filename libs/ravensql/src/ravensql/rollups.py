@@ -41,7 +41,7 @@ ROLLED_TIMELESS: Final = f"{_ROLLED} time < '1970-01-02'"
 
 def count(cursor: Cursor, samples: Sequence[Sample]) -> None:
     """Add the samples to their periods."""
-    found = [(*period, *one) for period, one in rolled_up(demand.shortest(samples), combined)]
+    found = [(*period, *one) for period, one in rolled_up(demand.by_period(samples), combined)]
     if found:
         cursor.executemany(PUT_DEMAND, found)
 

@@ -1,0 +1,393 @@
+"""History of a meter's demand and energy, whichever store has it.
+
+A store fetches rows (``History``); what they come to is computed here, for every store alike.
+Whoever asks gives times with a zone and gets UTC; hours, days and months are those of the home's
+time zone, so a day has 23 hours, or 25, where the clocks change.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from enum import Enum
+from itertools import pairwise
+from statistics import median
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from ravenbus import demand, energy
+from ravenbus.demand import Demand, Sample
+from ravenbus.energy import Energy, Register
+from ravenbus.notifications import (
+    DERIVED_DIGITS,
+    EXACT,
+    CurrentSummationDelivered,
+    InstantaneousDemand,
+)
+from ravenbus.periods import PERIODS_S, start_of
+from ravenbus.readback import Store
+
+T = TypeVar("T", Demand, Energy)
+
+DEMAND: Final = str(InstantaneousDemand.__struct_config__.tag)
+SUMMATION: Final = str(CurrentSummationDelivered.__struct_config__.tag)
+"""The kinds that have roll-ups."""
+RAW_S: Final = 1
+"""What the readings of a second come to is the finest that a store is asked for."""
+
+
+class Meter(NamedTuple):
+    """A meter as a node has it, and the start and end of the 5 minutes of its first and last reading.
+
+    ``meter`` is empty where readings name none.
+    """
+
+    node: str
+    meter: str
+    first: datetime
+    last: datetime
+
+    def joined(self, other: Meter) -> Meter:
+        """Return the same meter from the earlier first to the later last."""
+        return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
+
+
+class History(Store, Protocol):
+    """A store with roll-ups; its spans are UTC without a zone, ``start`` included, ``end`` not.
+
+    A meter that readings do not name is an empty text.  Every call raises RetryableError when the
+    store cannot be reached.
+    """
+
+    def meters(self) -> list[Meter]:
+        """Return what there are roll-ups of, by node and meter."""
+
+    def demand(
+        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
+    ) -> Iterable[tuple[datetime, Demand]]:
+        """Return the periods of a length that start in a span, in order."""
+
+    def energy(
+        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
+    ) -> Iterable[tuple[datetime, Energy]]:
+        """Return the periods of a length that start in a span, in order."""
+
+    def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
+        """Return the last value of each register before a time, as ``energy.halves`` has them."""
+
+
+class Step(Enum):
+    """How a span is divided; ``RAW`` is by the second in which there is a reading."""
+
+    RAW = "raw"
+    FIVE_MINUTES = "5min"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+class Part(NamedTuple, Generic[T]):
+    """A part of a span; ``value`` is None where there is no reading."""
+
+    start: datetime
+    end: datetime
+    value: T | None
+
+
+class Total(NamedTuple):
+    """What a span comes to; None where there is no reading."""
+
+    demand: Demand | None
+    energy: Energy | None
+
+
+class Peak(NamedTuple):
+    """The highest demand, and the start of the 5 minutes in which it came first."""
+
+    kw: Decimal
+    at: datetime
+
+
+class Piece(NamedTuple):
+    """A span that whole periods of a length fill."""
+
+    period_s: int
+    start: datetime
+    end: datetime
+
+
+class Row(NamedTuple, Generic[T]):
+    """What a store has of a period."""
+
+    period_s: int
+    start: datetime
+    value: T
+
+    @property
+    def end(self) -> datetime:
+        """Where the next period starts."""
+        return self.start + timedelta(seconds=self.period_s)
+
+
+KEYS: Final[dict[str, tuple[Step, Callable[[datetime], int]]]] = {
+    "hour": (Step.HOUR, lambda local: local.hour),
+    "weekday": (Step.DAY, lambda local: local.weekday()),
+    "month": (Step.MONTH, lambda local: local.month),
+}
+"""What a history is grouped by: an hour of the day, a weekday (0 is Monday), a month (from 1)."""
+
+
+@dataclass(frozen=True)
+class MeterHistory:
+    """Answers about one meter, in the time zone of its home.
+
+    Spans are from ``start`` to before ``end``, to the second.
+    """
+
+    history: History
+    node: str
+    meter: str
+    zone: ZoneInfo
+
+    def demand(self, start: datetime, end: datetime, step: Step) -> list[Part[Demand]]:
+        """Return the demand by steps, of which the first and the last are whole."""
+        return self._series(self._demand, demand.combined, start, end, step)
+
+    def energy(self, start: datetime, end: datetime, step: Step) -> list[Part[Energy]]:
+        """Return the energy by steps, of which the first and the last are whole."""
+        return self._series(self._energy, energy.combined, start, end, step)
+
+    def total(self, start: datetime, end: datetime) -> Total:
+        """Return what exactly the span comes to."""
+        span = [_utc(start), _utc(end)]
+        (of_demand,) = _divided(self._demand, demand.combined, span)
+        (of_energy,) = _divided(self._energy, energy.combined, span)
+        return Total(of_demand.value, of_energy.value)
+
+    def peak(self, start: datetime, end: datetime) -> Peak | None:
+        """Return the highest demand of exactly the span, None if there is no reading."""
+        pieces = _pieces([_utc(start), _utc(end)])
+        found = [row for piece in pieces for row in self._demand(piece)]
+        if not found:
+            return None
+        best = _highest(found)
+        for period_s in (PERIODS_S[1], PERIODS_S[0]):
+            if best.period_s > period_s:
+                best = _highest(self._demand(Piece(period_s, best.start, best.end)))
+        return Peak(best.value.max_kw, start_of(best.start).replace(tzinfo=UTC))
+
+    def base_load_kw(self, start: datetime, end: datetime) -> Decimal | None:
+        """Return the demand that is always there, None if there is no reading.
+
+        It is the median over the days of the lowest mean of an hour in each, so one day away or
+        one hour without the refrigerator do not matter.
+        """
+        lowest: dict[object, Decimal] = {}
+        for part in self.demand(start, end, Step.HOUR):
+            if part.value:
+                day = part.start.astimezone(self.zone).date()
+                lowest[day] = min(lowest.get(day, part.value.mean_kw), part.value.mean_kw)
+        if not lowest:
+            return None
+        return Decimal(median(lowest.values())).quantize(DERIVED_DIGITS, ROUND_HALF_UP, EXACT)
+
+    def by(self, key: str, start: datetime, end: datetime) -> dict[int, Total]:
+        """Return what the span, in whole steps, comes to by one of ``KEYS``."""
+        step, key_of = KEYS[key]
+        demands: dict[int, list[Demand]] = defaultdict(list)
+        energies: dict[int, list[Energy]] = defaultdict(list)
+        for one in self.demand(start, end, step):
+            if one.value:
+                demands[key_of(one.start.astimezone(self.zone))].append(one.value)
+        for other in self.energy(start, end, step):
+            if other.value:
+                energies[key_of(other.start.astimezone(self.zone))].append(other.value)
+        return {
+            number: Total(
+                demand.combined(demands[number]) if number in demands else None,
+                energy.combined(energies[number]) if number in energies else None,
+            )
+            for number in sorted({*demands, *energies})
+        }
+
+    def _series(
+        self,
+        rows: Callable[[Piece], Iterable[Row[T]]],
+        combined: Callable[[list[T]], T],
+        start: datetime,
+        end: datetime,
+        step: Step,
+    ) -> list[Part[T]]:
+        if step is not Step.RAW:
+            return _divided(rows, combined, edges(start, end, step, self.zone))
+        found = rows(Piece(RAW_S, _utc(start), _utc(end)))
+        return [Part(at.replace(tzinfo=UTC), at.replace(tzinfo=UTC), one) for _, at, one in found]
+
+    def _demand(self, piece: Piece) -> Iterator[Row[Demand]]:
+        """Yield what is in a piece, from roll-ups or from readings."""
+        if piece.period_s == RAW_S:
+            found = samples(self.history, self.node, self.meter, piece.start, piece.end)
+            every = sorted(demand.by_period(found, RAW_S))
+            yield from (Row(RAW_S, period.start, one) for period, one in every)
+        else:
+            for start, one in self.history.demand(self.node, self.meter, *piece):
+                yield Row(piece.period_s, start, one)
+
+    def _energy(self, piece: Piece) -> Iterator[Row[Energy]]:
+        """Yield what is in a piece, from roll-ups or from readings."""
+        if piece.period_s == RAW_S:
+            of = self.history, self.node, self.meter
+            new = registers(*of, piece.start, piece.end)
+            known = self.history.last_registers(*of[1:], piece.start) if new else []
+            every = sorted(energy.totals(known, new, RAW_S).items())
+            yield from (Row(RAW_S, start, _aware(one)) for start, one in every)
+        else:
+            for start, one in self.history.energy(self.node, self.meter, *piece):
+                yield Row(piece.period_s, start, _aware(one))
+
+
+def step_for(start: datetime, end: datetime) -> Step:
+    """Return the step by which a span makes some hundred points."""
+    span = end - start
+    limits = (
+        (timedelta(hours=1), Step.RAW),
+        (timedelta(days=2), Step.FIVE_MINUTES),
+        (timedelta(days=32), Step.HOUR),
+        (timedelta(days=800), Step.DAY),
+    )
+    return next((step for longest, step in limits if span <= longest), Step.MONTH)
+
+
+def edges(start: datetime, end: datetime, step: Step, zone: ZoneInfo) -> list[datetime]:
+    """Return where the steps of a span begin, and where the last one ends, UTC without a zone.
+
+    The first begins at or before ``start`` and the last ends at or after ``end``.
+    """
+    first, last = _utc(start), _utc(end)
+    found: list[datetime] = []
+    if step is Step.FIVE_MINUTES:
+        found.append(start_of(first))
+        while found[-1] < last:
+            found.append(found[-1] + timedelta(seconds=PERIODS_S[0]))
+        return found
+    # A step more at either side: an hour that is twice on the clock is one hour apart from itself.
+    local = _floor(start.astimezone(zone).replace(tzinfo=None) - timedelta(hours=1), step)
+    while not found or found[-1] < last:
+        found += [one for one in _instants(local, step, zone) if not found or one > found[-1]]
+        local = _next(local, step)
+    return found[bisect_right(found, first) - 1 :]
+
+
+def samples(
+    store: Store, node: str, meter: str, start: datetime, end: datetime
+) -> Iterator[Sample]:
+    """Yield the demands of a meter with a value, of a span in UTC without a zone."""
+    span = (one.replace(tzinfo=UTC) for one in (start, end))
+    readings = store.between(DEMAND, meter or None, *span)
+    yield from demand.samples(one for one in readings if one.envelope.node == node)
+
+
+def registers(
+    store: Store, node: str, meter: str, start: datetime, end: datetime
+) -> list[Register]:
+    """Return the registers of a meter, of a span in UTC without a zone."""
+    span = (one.replace(tzinfo=UTC) for one in (start, end))
+    readings = store.between(SUMMATION, meter or None, *span)
+    return [energy.of_reading(one) for one in readings if one.envelope.node == node]
+
+
+def _divided(
+    rows: Callable[[Piece], Iterable[Row[T]]],
+    combined: Callable[[list[T]], T],
+    found: Sequence[datetime],
+) -> list[Part[T]]:
+    """Return the parts between edges, from the longest periods that fill them."""
+    values: list[list[T]] = [[] for _ in found[1:]]
+    for piece in _pieces(found):
+        for row in rows(piece):
+            index = bisect_right(found, row.start) - 1
+            if row.end <= found[index + 1]:
+                values[index].append(row.value)
+    return [
+        Part(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), combined(of) if of else None)
+        for (start, end), of in zip(pairwise(found), values, strict=True)
+    ]
+
+
+def _pieces(found: Sequence[datetime]) -> list[Piece]:
+    """Return the pieces that fill the spans between edges, in fewer over gaps of one period.
+
+    The period in a gap has an edge in it, so whoever reads it passes it over.
+    """
+    seconds = [int(one.replace(tzinfo=UTC).timestamp()) for one in found]
+    joined: list[list[int]] = []
+    for period_s, start, end in sorted(one for span in pairwise(seconds) for one in _cover(*span)):
+        gap_s = 0 if period_s == RAW_S else period_s
+        if joined and joined[-1][0] == period_s and start - joined[-1][2] <= gap_s:
+            joined[-1][2] = end
+        else:
+            joined.append([period_s, start, end])
+    return [
+        Piece(period_s, *(datetime.fromtimestamp(one, UTC).replace(tzinfo=None) for one in span))
+        for period_s, *span in joined
+    ]
+
+
+def _cover(start: int, end: int, level: int = len(PERIODS_S)) -> Iterator[tuple[int, int, int]]:
+    """Yield the pieces of a span: of the longest periods, what is left at its ends of shorter."""
+    period_s = PERIODS_S[level - 1] if level else RAW_S
+    first, last = -(-start // period_s) * period_s, end // period_s * period_s
+    if first < last:
+        yield period_s, first, last
+        if start < first:
+            yield from _cover(start, first, level - 1)
+        if last < end:
+            yield from _cover(last, end, level - 1)
+    elif start < end:
+        yield from _cover(start, end, level - 1)
+
+
+def _highest(rows: Iterable[Row[Demand]]) -> Row[Demand]:
+    """Return the first of the rows with the highest demand."""
+    return min(rows, key=lambda row: (-row.value.max_kw, row.start))
+
+
+def _instants(local: datetime, step: Step, zone: ZoneInfo) -> list[datetime]:
+    """Return when a clock shows a time, once or twice; a time that it leaves out is when it jumps.
+
+    A day begins when the clock shows midnight first.
+    """
+    first, second = (_utc(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+    return [first, second] if step is Step.HOUR and first < second else [first]
+
+
+def _floor(local: datetime, step: Step) -> datetime:
+    if step is Step.HOUR:
+        return local.replace(minute=0, second=0, microsecond=0)
+    return local.replace(
+        day=1 if step is Step.MONTH else local.day, hour=0, minute=0, second=0, microsecond=0
+    )
+
+
+def _next(local: datetime, step: Step) -> datetime:
+    if step is Step.MONTH:
+        return (local + timedelta(days=31)).replace(day=1)
+    return local + timedelta(hours=1 if step is Step.HOUR else 24)
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+
+
+def _aware(one: Energy) -> Energy:
+    """Return the energy with times that say that they are UTC."""
+    times: dict[str, Any] = {
+        name: time.replace(tzinfo=UTC)
+        for name, time in one._asdict().items()
+        if isinstance(time, datetime)
+    }
+    return one._replace(**times)

@@ -1,0 +1,128 @@
+"""Roll-ups and registers in MongoDB, as history asks for them.
+
+A roll-up's ``_id`` is ``<seconds>/<node>/<meter>/<start>``, so its index alone answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from bson import Decimal128
+
+from ravenbus.demand import Demand
+from ravenbus.energy import NAMES, Energy, Register, halves, last_of
+from ravenbus.history import DEMAND, SUMMATION, Meter, registers
+from ravenbus.periods import PERIODS_S, Period
+from ravenmongo.database import Document, sorted_errors
+from ravenmongo.documents import ROLLUPS
+from ravenmongo.readback import MongoStore
+
+SECOND: Final = timedelta(seconds=1)
+_END: Final = chr(ord("/") + 1)
+_SHORTEST: Final = timedelta(seconds=PERIODS_S[0])
+
+
+def rollup_id(period: Period) -> str:
+    """Return the ``_id`` of a period's roll-up."""
+    return f"{period.period_s}/{period.node}/{period.meter}/{period.start.isoformat()}"
+
+
+def demand_of(document: Document) -> Demand:
+    """Return the demand in a roll-up."""
+    return Demand(*(_plain(document[name]) for name in Demand._fields))
+
+
+def energy_of(document: Document) -> Energy:
+    """Return the energy in a roll-up."""
+    return Energy(*(_plain(document[name]) for name in Energy._fields))
+
+
+class MongoHistory(MongoStore):
+    """The collections that ``ravenmongo`` describes, with their roll-ups."""
+
+    def meters(self) -> list[Meter]:
+        """Return what there are roll-ups of, by an index that is skipped through."""
+        found: dict[tuple[str, str], Meter] = {}
+        shortest = f"{PERIODS_S[0]}/"
+        with sorted_errors():
+            for name in ROLLUPS.values():
+                after = shortest
+                while one := self._rollup(name, {"$gt": after, "$lt": f"{PERIODS_S[0]}{_END}"}, 1):
+                    of = f"{shortest}{one['node']}/{one['meter']}"
+                    after = of + _END
+                    last = self._rollup(name, {"$gt": f"{of}/", "$lt": after}, -1) or one
+                    key = (one["node"], one["meter"])
+                    meter = Meter(*key, one["start"], last["start"] + _SHORTEST)
+                    found[key] = meter.joined(found.get(key, meter))
+        return [found[key] for key in sorted(found)]
+
+    def demand(
+        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
+    ) -> Iterator[tuple[datetime, Demand]]:
+        """Yield the roll-ups of demand."""
+        for document in self._rollups(DEMAND, node, meter, period_s, start, end):
+            yield _plain(document["start"]), demand_of(document)
+
+    def energy(
+        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
+    ) -> Iterator[tuple[datetime, Energy]]:
+        """Yield the roll-ups of energy."""
+        for document in self._rollups(SUMMATION, node, meter, period_s, start, end):
+            yield _plain(document["start"]), energy_of(document)
+
+    def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
+        """Return the last value of each register."""
+        columns: list[Any] = []
+        with sorted_errors():
+            for side in (0, 1):
+                last = None
+                if time := self._nearest_register(node, meter, side, {"$lt": before}, -1):
+                    second = time.replace(microsecond=0)
+                    last = last_of(registers(self, node, meter, second, second + SECOND), side)
+                columns += [last and last.time, last and last.kwh[side]]
+        return [one for one in halves(*columns) if one]
+
+    def _rollup(self, name: str, ids: Document, order: int) -> Document | None:
+        fields = {"node": 1, "meter": 1, "start": 1}
+        return next(
+            iter(self._db[name].find({"_id": ids}, fields).sort("_id", order).limit(1)), None
+        )
+
+    def _rollups(
+        self, kind: str, node: str, meter: str, period_s: int, start: datetime, end: datetime
+    ) -> Iterator[Document]:
+        first, last = (rollup_id(Period(period_s, node, meter, one)) for one in (start, end))
+        with sorted_errors():
+            yield from (
+                self._db[ROLLUPS[kind]].find({"_id": {"$gte": first, "$lt": last}}).sort("_id", 1)
+            )
+
+    def _nearest_register(
+        self, node: str, meter: str, side: int, bound: Document, order: int
+    ) -> datetime | None:
+        """Return the time nearest to a bound at which a register had a value."""
+        needed = (f"summation_{NAMES[side]}", "multiplier", "divisor")
+        of = {"meter": meter or None, "node": node} | {one: {"$ne": None} for one in needed}
+        return self._nearest(SUMMATION, of, bound, order)
+
+    def _nearest(self, kind: str, of: Document, bound: Document, order: int) -> datetime | None:
+        """Return the time of a reading nearest to a bound, by either clock; UTC without a zone."""
+        times = []
+        for clock, untimed in (("time", {}), ("received", {"time": None})):
+            query = of | untimed | {clock: bound}
+            found = self._db[kind].find(query, {clock: 1}).sort(clock, order).limit(1)
+            times += [_plain(document[clock]) for document in found]
+        nearest = min if order > 0 else max
+        return nearest(times, default=None)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a document as the computations have it."""
+    match value:
+        case Decimal128():
+            return value.to_decimal()
+        case datetime():
+            return value.astimezone(UTC).replace(tzinfo=None)
+    return value

@@ -1,0 +1,380 @@
+"""History is the same from MySQL, from MongoDB and from a plain list of the readings."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ravenbus.demand import Demand
+from ravenbus.energy import Register, growth, in_order
+from ravenbus.forgetting import LetterSink
+from ravenbus.history import History, MeterHistory, Step
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, derived
+from ravenbus.periods import PERIODS_S, start_of
+from ravenmongo.history import MongoHistory
+from ravenmongo.rollups import RollUps
+from ravenmongo.settings import MongoUrl
+from ravenmongo.sink import MongoSink
+from ravensql.history import MysqlHistory
+from ravensql.settings import MysqlUrl
+
+from .sql import METER, Db, new_hash
+from .system import System
+
+CHANGES = {
+    "Europe/Berlin": (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC)),
+    "America/New_York": (datetime(2026, 3, 8, 7, tzinfo=UTC), datetime(2026, 11, 1, 6, tzinfo=UTC)),
+    "Australia/Adelaide": (
+        datetime(2026, 4, 4, 16, 30, tzinfo=UTC),
+        datetime(2026, 10, 3, 16, 30, tzinfo=UTC),
+    ),
+    "Asia/Kolkata": (datetime(2026, 3, 31, 18, 30, tzinfo=UTC),),
+    "UTC": (datetime(2026, 3, 1, tzinfo=UTC),),
+}
+"""When clocks change, or a month begins, UTC."""
+ANOTHER = "0013500100abcde0"
+SCALES = {METER: (1, 1000), ANOTHER: (2, 3), None: (0, 0)}
+SHORTER = timedelta(hours=44)
+"""As there are many 5 minutes."""
+
+
+@pytest.fixture
+def mongo(tmp_path: Path) -> Iterator[System]:
+    with closing(System(tmp_path)) as system:
+        if system.mongo:
+            system.mongo.start()
+        yield system
+
+
+def reading(
+    node: str, hash_: str, seq: int, meter: str | None, at: datetime, **said: Any
+) -> Reading:
+    """Return a demand, or registers, that the stick said at a time; ``timed`` if by its clock."""
+    multiplier, divisor = SCALES[meter]
+    time = at if said.pop("timed", True) else None
+    common = {"device": None, "meter": meter, "time": time}
+    common |= {"multiplier": multiplier, "divisor": divisor}
+    kind, derived_values = (
+        (InstantaneousDemand, {"demand_kw": None})
+        if "demand" in said
+        else (CurrentSummationDelivered, {"delivered_kwh": None, "received_kwh": None})
+    )
+    envelope = Envelope(node=node, run="r", hash=hash_, seq=seq, received=at)
+    return Reading(envelope, kind(**common, **derived_values, **said))
+
+
+registers = st.one_of(
+    st.none(),
+    st.integers(0, 3),
+    st.integers(17_078_000, 17_078_900),
+    st.integers(2**32 - 3, 2**32 - 1),
+)
+said = st.one_of(
+    st.fixed_dictionaries({"demand": st.one_of(st.none(), st.integers(-4000, 4000))}),
+    st.fixed_dictionaries({"summation_delivered": registers, "summation_received": registers}),
+)
+around = st.one_of(st.integers(-8000, 8000), st.integers(-130_000, 130_000))
+"""Seconds from where the clocks change."""
+things = st.lists(
+    st.tuples(
+        st.sampled_from([("a", METER), ("b", METER), ("a", ANOTHER), ("b", None)]),
+        *(around, st.integers(0, 999), st.sampled_from([True, True, False]), said),
+    ),
+    min_size=1,
+    max_size=16,
+)
+places = st.sampled_from([(zone, at) for zone, all_ in CHANGES.items() for at in all_])
+
+
+class Plain(NamedTuple):
+    """The model: one meter's readings, each a time to the second, in a list."""
+
+    kw: list[tuple[datetime, Decimal]]
+    registers: list[Register]
+
+    @classmethod
+    def of(cls, readings: Sequence[Reading], node: str, meter: str) -> Plain:
+        plain = cls([], [])
+        for one in readings:
+            found: Any = one.notification
+            if (one.envelope.node, found.meter or "") != (node, meter):
+                continue
+            at = (found.time or one.envelope.received).replace(microsecond=0, tzinfo=None)
+            scale = found.multiplier, found.divisor
+            if isinstance(found, InstantaneousDemand):
+                kw = derived(found.demand, *scale)
+                if kw is not None:
+                    plain.kw.append((at, kw))
+            else:
+                raw = (found.summation_delivered, found.summation_received)
+                delivered, received = (derived(one, *scale) for one in raw)
+                unit = derived(1, *scale)
+                assert unit
+                plain.registers.append(Register(at, (delivered, received), unit))
+        return plain
+
+    def demand(self, key: Callable[[datetime], Any]) -> dict[Any, Demand]:
+        groups = defaultdict(list)
+        for at, kw in self.kw:
+            groups[key(at)].append(kw)
+        return {of: Demand(len(kw), sum(kw), min(kw), max(kw)) for of, kw in groups.items()}
+
+    def energy(self, key: Callable[[datetime], Any]) -> dict[Any, list[Any]]:
+        """Return of each group its readings, then of each side first, last and growth."""
+        found: dict[Any, list[Any]] = {}
+        for one in self.registers:
+            group = found.setdefault(key(one.time), [0, None, None, None, None, None, None])
+            group[0] += 1
+        for side, (first, last, grew) in enumerate(((1, 2, 3), (4, 5, 6))):
+            with_value = [one for one in self.registers if one.kwh[side] is not None]
+            ordered = sorted(with_value, key=in_order(side))
+            for number, one in enumerate(ordered):
+                group = found[key(one.time)]
+                group[first] = group[first] or (one.time, one.kwh[side])
+                group[last] = (one.time, one.kwh[side])
+                grown = growth(ordered[number - 1], one, side) if number else Decimal(0)
+                group[grew] = (group[grew] or Decimal(0)) + grown
+        return found
+
+
+def plain(one: Any) -> list[Any]:
+    """Return energy as the model says it."""
+    found = [one.readings]
+    for name in ("delivered", "received"):
+        low, high, kwh, first, last = (
+            getattr(one, f"{name}_{part}")
+            for part in ("kwh_min", "kwh_max", "kwh", "first", "last")
+        )
+        found += [
+            first and (first.replace(tzinfo=None), low),
+            last and (last.replace(tzinfo=None), high),
+            kwh,
+        ]
+    return found
+
+
+def keys(zone: ZoneInfo) -> dict[Step, Callable[[datetime], Any]]:
+    """Return by what the model groups times: what a clock in the home shows."""
+
+    def local(at: datetime) -> datetime:
+        return at.replace(tzinfo=UTC).astimezone(zone)
+
+    return {
+        Step.RAW: lambda at: at,
+        Step.FIVE_MINUTES: start_of,
+        Step.HOUR: lambda at: (local(at).date(), local(at).hour, local(at).fold),
+        Step.DAY: lambda at: local(at).date(),
+        Step.MONTH: lambda at: (local(at).year, local(at).month),
+    }
+
+
+def answers(of: MeterHistory, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return every answer that there is about a span."""
+    odd = start + timedelta(hours=20, seconds=7), end - timedelta(hours=20, minutes=7)
+    found: dict[str, Any] = {"total": of.total(*odd), "peak": of.peak(*odd)}
+    found |= {"base load": of.base_load_kw(start, end)}
+    found |= {key: of.by(key, start, end) for key in ("hour", "weekday", "month")}
+    for step in Step:
+        span = (start + SHORTER, end - SHORTER) if step is Step.FIVE_MINUTES else (start, end)
+        found |= {f"demand {step}": of.demand(*span, step)}
+        found |= {f"energy {step}": of.energy(*span, step)}
+    return found
+
+
+def history(node: str, hash_: str, days: int) -> list[Reading]:
+    """Return demands and registers of some days, among which are a reset and missing values."""
+    chance = random.Random(days)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    found = []
+    for seq in range(1, 12 * days + 1):
+        count = chance.choice([None, seq, 17_078_000 + seq, 17_078_000 + seq])
+        what: dict[str, Any] = (
+            {"demand": seq} if seq % 3 else {"summation_delivered": count, "summation_received": 0}
+        )
+        at = start + timedelta(hours=2 * seq, seconds=chance.randint(0, 4000))
+        found.append(reading(node, hash_, seq, METER, at, timed=seq % 7 > 0, **what))
+    return found
+
+
+def series(store: History, node: str) -> list[Any]:
+    """Return every roll-up of a node."""
+    span = datetime(2026, 1, 1), datetime(2027, 1, 1)  # noqa: DTZ001 - UTC as stores have it
+    return [
+        list(rows(node, METER, period_s, *span))
+        for rows in (store.demand, store.energy)
+        for period_s in PERIODS_S
+    ]
+
+
+def test_several_recorders_at_once_count_as_one(mongo: System):
+    """Two store late and repeated readings and two count, at once: nothing is missed or doubled."""
+    url = MongoUrl(mongo.mongo_url)
+    written = history("a", new_hash(), 2)
+    chance = random.Random(1)
+    chance.shuffle(written)
+    parts = [written[start : start + 4] for start in range(0, len(written), 4)]
+    written_all = threading.Event()
+
+    def write(mine: list[list[Reading]]) -> None:
+        with closing(MongoSink(url.text)) as sink:
+            for part in [*mine, mine[0]]:
+                sink.store(part)
+
+    def count() -> None:
+        with closing(RollUps(url)) as rollups:
+            while not written_all.is_set():
+                rollups.count_due()
+
+    with closing(MongoSink(url.text)) as sink, ThreadPoolExecutor(4) as pool:
+        sink.prepare()
+        counting = [pool.submit(count) for _ in range(2)]
+        try:
+            list(pool.map(write, (parts[::2], parts[1::2])))
+        finally:
+            written_all.set()
+        for one in counting:
+            one.result()
+    with closing(RollUps(url)) as rollups, closing(MongoSink(url.text)) as sink:
+        rollups.count_due()
+        sink.store(history("b", new_hash(), 2))
+        rollups.count_due()
+        assert series(rollups, "a") == series(rollups, "b")
+        assert mongo.db.rollup_due.find_one() is None
+
+
+def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, caplog):
+    """Meter by meter; what is interrupted goes on where it was, and it is done once."""
+    caplog.set_level("INFO", "ravenmongo.rollups")
+    url = MongoUrl(mongo.mongo_url)
+    with closing(MongoSink(url.text)) as sink, closing(RollUps(url)) as rollups:
+        sink.prepare()
+        sink.store(history("a", new_hash(), 4))
+        rollups.count_due()
+        expected = series(rollups, "a")
+        for name in ("demand_rollup", "energy_rollup"):
+            mongo.db[name].delete_many({})
+        steps = iter([False, False, True])
+        stop = threading.Event()
+        stop.is_set = lambda: next(steps)  # type: ignore[method-assign] - asked before each day
+        assert rollups.count_before(stop, 60)
+    (progress,) = mongo.db.rollup_progress.find()
+    assert progress["counted_to"] == datetime(2026, 3, 3, tzinfo=UTC)
+    with closing(RollUps(url)) as rollups:
+        assert not rollups.count_before(threading.Event(), 60)
+        assert series(rollups, "a") == expected
+        assert not rollups.count_before(threading.Event(), 60)
+    said = [one.message for one in caplog.records]
+    assert said == ["counting roll-ups", "counting roll-ups", "roll-ups are complete"]
+
+
+def test_both_stores_and_a_plain_list_answer_the_same(db: Db, mongo: System):
+    """To the last digit, whatever came late, twice or not, and where clocks change."""
+    url, mysql_url = MongoUrl(mongo.mongo_url), MysqlUrl(db.url)
+    sinks: list[list[LetterSink]] = [
+        [db.sink(), db.sink()],
+        [MongoSink(url.text), MongoSink(url.text)],
+    ]
+    counting = [RollUps(url), RollUps(url)]
+    stores: list[History] = [MysqlHistory(mysql_url), MongoHistory(url)]
+    number = iter(range(10**6))
+
+    @settings(max_examples=8)
+    @given(places, things, st.randoms(use_true_random=False))
+    def same(place: tuple[str, datetime], things: list[Any], chance: random.Random) -> None:
+        zone_name, change = place
+        mine = f"x{next(number)}"
+        hashes = {node: new_hash() for node in ("a", "b")}
+        written = [
+            reading(
+                mine + node, hashes[node], seq, meter, timed=timed, **what,
+                at=change + timedelta(seconds=seconds, milliseconds=millis),
+            )
+            for seq, ((node, meter), seconds, millis, timed, what) in enumerate(things, 1)
+        ]  # fmt: skip
+        order = [*written, *chance.sample(written, (len(written) + 3) // 4)]
+        chance.shuffle(order)
+        while order:
+            size = chance.randint(1, 6)
+            batch, order = order[:size], order[size:]
+            for of_store in sinks:
+                chance.choice(of_store).store(batch)
+            chance.choice(counting).count_due()
+
+        nodes = (mine + "a", mine + "b")
+        meters = [[one for one in store.meters() if one.node in nodes] for store in stores]
+        assert meters[0] == meters[1]
+        zone = ZoneInfo(zone_name)
+        start, end = (change + timedelta(days=days) for days in (-2, 2))
+        for node, meter, first, last in meters[0]:
+            model = Plain.of(written, node, meter)
+            times = [at for at, _ in model.kw] + [one.time for one in model.registers]
+            assert first == start_of(min(times)).replace(tzinfo=UTC)
+            assert last == (start_of(max(times)) + timedelta(minutes=5)).replace(tzinfo=UTC)
+            mysql, mongo = (MeterHistory(store, node, meter, zone) for store in stores)
+            found = answers(mysql, start, end)
+            assert answers(mongo, start, end) == found
+            require_model(model, found, zone, start, end)
+
+    try:
+        for of_store in sinks:
+            of_store[0].prepare()
+        same()
+    finally:
+        for one in (*sinks[0], *sinks[1], *counting, *stores):
+            one.close()
+
+
+def require_model(
+    model: Plain, found: dict[str, Any], zone: ZoneInfo, start: datetime, end: datetime
+) -> None:
+    """Require that the answers are those of the model."""
+    for step, key in keys(zone).items():
+        by_demand, by_energy = model.demand(key), model.energy(key)
+        if step is Step.FIVE_MINUTES:
+            low, high = ((one.replace(tzinfo=None)) for one in (start + SHORTER, end - SHORTER))
+            by_demand = {at: one for at, one in by_demand.items() if low <= at < high}
+            by_energy = {at: one for at, one in by_energy.items() if low <= at < high}
+        for parts in (found[f"demand {step}"], found[f"energy {step}"]):
+            if step not in (Step.RAW, Step.FIVE_MINUTES):
+                assert parts[0].start <= start < end <= parts[-1].end
+            if step is not Step.RAW:
+                assert all(one.end == other.start for one, other in pairwise(parts))
+        keyed = {key(one.start.replace(tzinfo=None)): one.value for one in found[f"demand {step}"]}
+        assert {of: one for of, one in keyed.items() if one} == by_demand
+        keyed = {key(one.start.replace(tzinfo=None)): one.value for one in found[f"energy {step}"]}
+        assert {of: plain(one) for of, one in keyed.items() if one} == by_energy
+    low, high = (
+        (start + timedelta(hours=20, seconds=7)).replace(tzinfo=None),
+        (end - timedelta(hours=20, minutes=7)).replace(tzinfo=None),
+    )
+    of_demand, of_energy = found["total"]
+    assert of_demand == model.demand(lambda at: low <= at < high).get(True)
+    inside = model.energy(lambda at: low <= at < high).get(True)
+    assert (of_energy and plain(of_energy)) == inside
+    kw = [(-value, start_of(at)) for at, value in model.kw if low <= at < high]
+    peak = found["peak"]
+    assert (peak and (-peak.kw, peak.at.replace(tzinfo=None))) == min(kw, default=None)
+    lowest: dict[Any, list[Decimal]] = defaultdict(list)
+    for (day, *_), one in model.demand(keys(zone)[Step.HOUR]).items():
+        lowest[day].append(one.mean_kw)
+    expected = median(map(min, lowest.values())) if lowest else None
+    assert found["base load"] == (expected and round(expected, 9))
+    assert {of: one.demand for of, one in found["hour"].items() if one.demand} == model.demand(
+        lambda at: at.replace(tzinfo=UTC).astimezone(zone).hour
+    )
