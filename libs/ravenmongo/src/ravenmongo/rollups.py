@@ -1,8 +1,8 @@
 """Demand and energy by 5 minutes, hour and day, beside the readings.
 
 A period is counted again from what it is made of and never added to, so a late reading, a second
-recorder and a crash do no harm.  A sink notes which 5 minutes its readings are in; whoever counts
-them removes the note, unless it was written again meanwhile.
+recorder and a crash do no harm.  A sink notes which 5 minutes the readings of a batch are in; whoever
+has counted them removes the note.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from bson import Decimal128, Int64, ObjectId
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
+from bson import Decimal128, Int64
+from pymongo import ReplaceOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
@@ -62,20 +62,8 @@ def note(db: Database[Document], readings: Iterable[Reading]) -> None:
         for one in readings
         if one.kind in ROLLUPS
     }
-    token = {"$set": {"token": ObjectId()}}
-    notes = [UpdateOne({"_id": id_}, token, upsert=True) for id_ in sorted(due)]
-    while notes:
-        try:
-            db[DUE].bulk_write(notes, ordered=False)
-        except BulkWriteError as error:
-            failures = error.details["writeErrors"]
-            if error.details["writeConcernErrors"] or any(
-                one["code"] != DUPLICATE_KEY for one in failures
-            ):
-                raise
-            notes = [notes[one["index"]] for one in failures]  # another recorder was faster
-        else:
-            return
+    if due:
+        db[DUE].insert_one({"due": sorted(due)})
 
 
 def run(url: MongoUrl, stop: threading.Event) -> None:
@@ -115,18 +103,16 @@ class RollUps(MongoHistory):
         more = True
         while more:
             with sorted_errors():
-                notes = list(self._db[DUE].find().sort("_id", 1).limit(NOTES_AT_ONCE))
+                notes = list(self._db[DUE].find().limit(NOTES_AT_ONCE))
             more = len(notes) == NOTES_AT_ONCE
             due: dict[Meter, set[datetime]] = defaultdict(set)
-            for one in notes:
-                *meter, start = one["_id"].split("/")
+            for one in {one for note in notes for one in note["due"]}:
+                *meter, start = one.split("/")
                 due[Meter(*meter)].add(datetime.fromisoformat(start))
             for of, starts in due.items():
                 self._count(of, starts)
-            if notes:
-                done = [DeleteOne({"_id": one["_id"], "token": one["token"]}) for one in notes]
-                with sorted_errors():
-                    self._db[DUE].bulk_write(done, ordered=False)
+            with sorted_errors():
+                self._db[DUE].delete_many({"_id": {"$in": [one["_id"] for one in notes]}})
 
     def count_before(self, stop: threading.Event, for_s: float) -> bool:
         """Count what was stored before readings were noted, for a time; return whether more is left.
