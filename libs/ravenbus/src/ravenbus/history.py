@@ -361,7 +361,8 @@ def _instants(local: datetime, step: Step, zone: ZoneInfo) -> list[datetime]:
 
     A day begins when the clock shows midnight first.
     """
-    first, second = (_utc(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+    offsets = (zone.utcoffset(local.replace(fold=fold)) for fold in (0, 1))
+    first, second = (local - (offset or timedelta()) for offset in offsets)
     return [first, second] if step is Step.HOUR and first < second else [first]
 
 
