@@ -27,6 +27,7 @@ from ravenbus.history import History, MeterHistory, Step
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, derived
 from ravenbus.periods import PERIODS_S, start_of
+from ravenmongo import rollups
 from ravenmongo.history import MongoHistory
 from ravenmongo.rollups import RollUps
 from ravenmongo.settings import MongoUrl
@@ -35,7 +36,7 @@ from ravensql.history import MysqlHistory
 from ravensql.settings import MysqlUrl
 
 from .sql import METER, Db, new_hash
-from .system import System
+from .system import System, wait_until
 
 CHANGES = {
     "Europe/Berlin": (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC)),
@@ -237,24 +238,24 @@ def test_several_recorders_at_once_count_as_one(mongo: System):
                 sink.store(part)
 
     def count() -> None:
-        with closing(RollUps(url)) as rollups:
+        with closing(RollUps(url)) as counting:
             while not written_all.is_set():
-                rollups.count_due()
+                counting.count_due()
 
     with closing(MongoSink(url.text)) as sink, ThreadPoolExecutor(4) as pool:
         sink.prepare()
-        counting = [pool.submit(count) for _ in range(2)]
+        counters = [pool.submit(count) for _ in range(2)]
         try:
             list(pool.map(write, (parts[::2], parts[1::2])))
         finally:
             written_all.set()
-        for one in counting:
+        for one in counters:
             one.result()
-    with closing(RollUps(url)) as rollups, closing(MongoSink(url.text)) as sink:
-        rollups.count_due()
+    with closing(RollUps(url)) as counting, closing(MongoSink(url.text)) as sink:
+        counting.count_due()
         sink.store(history("b", new_hash(), 2))
-        rollups.count_due()
-        assert series(rollups, "a") == series(rollups, "b")
+        counting.count_due()
+        assert series(counting, "a") == series(counting, "b")
         assert mongo.db.rollup_due.find_one() is None
 
 
@@ -262,25 +263,52 @@ def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, cap
     """Meter by meter; what is interrupted goes on where it was, and it is done once."""
     caplog.set_level("INFO", "ravenmongo.rollups")
     url = MongoUrl(mongo.mongo_url)
-    with closing(MongoSink(url.text)) as sink, closing(RollUps(url)) as rollups:
+    with closing(MongoSink(url.text)) as sink, closing(RollUps(url)) as counting:
         sink.prepare()
         sink.store(history("a", new_hash(), 4))
-        rollups.count_due()
-        expected = series(rollups, "a")
+        counting.count_due()
+        expected = series(counting, "a")
         for name in ("demand_rollup", "energy_rollup"):
             mongo.db[name].delete_many({})
         steps = iter([False, False, True])
         stop = threading.Event()
         stop.is_set = lambda: next(steps)  # type: ignore[method-assign] - asked before each day
-        assert rollups.count_before(stop, 60)
+        assert counting.count_before(stop, 60)
     (progress,) = mongo.db.rollup_progress.find()
     assert progress["counted_to"] == datetime(2026, 3, 3, tzinfo=UTC)
-    with closing(RollUps(url)) as rollups:
-        assert not rollups.count_before(threading.Event(), 60)
-        assert series(rollups, "a") == expected
-        assert not rollups.count_before(threading.Event(), 60)
+    with closing(RollUps(url)) as counting:
+        assert not counting.count_before(threading.Event(), 60)
+        assert series(counting, "a") == expected
+        assert not counting.count_before(threading.Event(), 60)
     said = [one.message for one in caplog.records]
     assert said == ["counting roll-ups", "counting roll-ups", "roll-ups are complete"]
+
+
+def test_what_is_stored_is_counted_beside_over_an_outage(mongo: System, caplog, monkeypatch):
+    """The problem is said once, and what was noted before is counted after it."""
+    monkeypatch.setattr("ravenmongo.rollups.EVERY_S", 0.05)
+    caplog.set_level("INFO", "ravenmongo.rollups")
+    url, stop = MongoUrl(mongo.mongo_url), threading.Event()
+    with closing(MongoSink(url.text)) as sink, closing(MongoHistory(url)) as store:
+        sink.prepare()
+        sink.store(history("a", new_hash(), 1))
+        if mongo.mongo:
+            mongo.mongo.kill()
+        with ThreadPoolExecutor(1) as pool:
+            counting = pool.submit(rollups.run, url, stop)
+            try:
+                if mongo.mongo:
+                    wait_until(lambda: "roll-ups postponed" in caplog.text, "it is missed")
+                    mongo.mongo.start()
+                wait_until(lambda: mongo.db.rollup_progress.find_one("complete"), "it is counted")
+                wait_until(lambda: not mongo.db.rollup_due.find_one(), "all is counted")
+                sink.store(history("b", new_hash(), 1))
+                wait_until(lambda: series(store, "b") == series(store, "a"), "both are the same")
+            finally:
+                stop.set()
+            counting.result()
+    if mongo.mongo:
+        assert [caplog.text.count(f"roll-ups {what}") for what in ("postponed", "go on")] == [1, 1]
 
 
 def test_both_stores_and_a_plain_list_answer_the_same(db: Db, mongo: System):

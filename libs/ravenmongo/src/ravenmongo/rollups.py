@@ -72,7 +72,7 @@ def run(url: MongoUrl, stop: threading.Event) -> None:
     What stands in the way is logged.
     """
     rollups = RollUps(url)
-    trouble, pause_s = "", EVERY_S
+    postponed, pause_s = False, EVERY_S
     try:
         while not stop.wait(pause_s):
             pause_s = EVERY_S
@@ -81,11 +81,13 @@ def run(url: MongoUrl, stop: threading.Event) -> None:
                 if rollups.count_before(stop, EVERY_S):
                     pause_s = 0.0
             except (RetryableError, PoisonError) as error:
-                if str(error) != trouble:
+                if not postponed:
                     log.warning("roll-ups postponed", extra={"reason": str(error)})
-                trouble = str(error)
+                postponed = True
             else:
-                trouble = ""
+                if postponed:
+                    log.info("roll-ups go on")
+                postponed = False
     finally:
         stop.set()
         rollups.close()
