@@ -238,7 +238,7 @@ def test_several_recorders_at_once_count_as_one(mongo: System):
                 sink.store(part)
 
     def count() -> None:
-        with closing(RollUps(url)) as counting:
+        with closing(RollUps(url, threading.Event())) as counting:
             while not written_all.is_set():
                 counting.count_due()
 
@@ -251,7 +251,7 @@ def test_several_recorders_at_once_count_as_one(mongo: System):
             written_all.set()
         for one in counters:
             one.result()
-    with closing(RollUps(url)) as counting, closing(MongoSink(url.text)) as sink:
+    with closing(RollUps(url, threading.Event())) as counting, closing(MongoSink(url.text)) as sink:
         counting.count_due()
         sink.store(history("b", new_hash(), 2))
         counting.count_due()
@@ -263,23 +263,24 @@ def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, cap
     """Meter by meter; what is interrupted goes on where it was, and it is done once."""
     caplog.set_level("INFO", "ravenmongo.rollups")
     url = MongoUrl(mongo.mongo_url)
-    with closing(MongoSink(url.text)) as sink, closing(RollUps(url)) as counting:
+    steps = iter([False, False, True])
+    with closing(MongoSink(url.text)) as sink, closing(RollUps(url, threading.Event())) as counting:
         sink.prepare()
         sink.store(history("a", new_hash(), 4))
         counting.count_due()
         expected = series(counting, "a")
         for name in ("demand_rollup", "energy_rollup"):
             mongo.db[name].delete_many({})
-        steps = iter([False, False, True])
-        stop = threading.Event()
-        stop.is_set = lambda: next(steps)  # type: ignore[method-assign] - asked before each day
-        assert counting.count_before(stop, 60)
+    stop = threading.Event()
+    stop.is_set = lambda: next(steps)  # type: ignore[method-assign] - asked before each day
+    with closing(RollUps(url, stop)) as counting:
+        assert counting.count_before(60)
     (progress,) = mongo.db.rollup_progress.find()
     assert progress["counted_to"] == datetime(2026, 3, 3, tzinfo=UTC)
-    with closing(RollUps(url)) as counting:
-        assert not counting.count_before(threading.Event(), 60)
+    with closing(RollUps(url, threading.Event())) as counting:
+        assert not counting.count_before(60)
         assert series(counting, "a") == expected
-        assert not counting.count_before(threading.Event(), 60)
+        assert not counting.count_before(60)
     said = [one.message for one in caplog.records]
     assert said == ["counting roll-ups", "counting roll-ups", "roll-ups are complete"]
 
@@ -318,7 +319,7 @@ def test_both_stores_and_a_plain_list_answer_the_same(db: Db, mongo: System):
         [db.sink(), db.sink()],
         [MongoSink(url.text), MongoSink(url.text)],
     ]
-    counting = [RollUps(url), RollUps(url)]
+    counting = [RollUps(url, threading.Event()), RollUps(url, threading.Event())]
     stores: list[History] = [MysqlHistory(mysql_url), MongoHistory(url)]
     number = iter(range(10**6))
 

@@ -37,7 +37,7 @@ from ravenmongo.settings import MongoUrl
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 30.0
-NOTES_AT_ONCE: Final = 1000
+NOTES_AT_ONCE: Final = 200
 SAID_EVERY_S: Final = 60.0
 SHORTEST: Final = timedelta(seconds=PERIODS_S[0])
 DAY: Final = timedelta(days=1)
@@ -71,14 +71,14 @@ def run(url: MongoUrl, stop: threading.Event) -> None:
 
     What stands in the way is logged.
     """
-    rollups = RollUps(url)
+    rollups = RollUps(url, stop)
     postponed, pause_s = False, EVERY_S
     try:
         while not stop.wait(pause_s):
             pause_s = EVERY_S
             try:
                 rollups.count_due()
-                if rollups.count_before(stop, EVERY_S):
+                if rollups.count_before(EVERY_S):
                     pause_s = 0.0
             except (RetryableError, PoisonError) as error:
                 if not postponed:
@@ -97,8 +97,13 @@ class RollUps(MongoHistory):
     """The collections of roll-ups, which it keeps up to date.
 
     A document has a ``revision`` and is replaced as it was read alone: of two that count a period
-    at once, the one that may not have seen all begins again.
+    at once, the one that may not have seen all begins again.  Between two steps it ends when
+    ``stop`` is set.
     """
+
+    def __init__(self, url: MongoUrl, stop: threading.Event) -> None:
+        super().__init__(url)
+        self._stop = stop
 
     def count_due(self) -> None:
         """Count the periods that are noted; raise RetryableError."""
@@ -112,11 +117,13 @@ class RollUps(MongoHistory):
                 *meter, start = one.split("/")
                 due[Meter(*meter)].add(datetime.fromisoformat(start))
             for of, starts in due.items():
+                if self._stop.is_set():
+                    return
                 self._count(of, starts)
             with sorted_errors():
                 self._db[DUE].delete_many({"_id": {"$in": [one["_id"] for one in notes]}})
 
-    def count_before(self, stop: threading.Event, for_s: float) -> bool:
+    def count_before(self, for_s: float) -> bool:
         """Count what was stored before readings were noted, for a time; return whether more is left.
 
         A day of a meter is one step, after which what is interrupted goes on.  It rests as long as
@@ -129,7 +136,7 @@ class RollUps(MongoHistory):
             end += for_s
             for kind, meter, day in self._days():
                 began = time.monotonic()
-                if stop.is_set() or began > end:
+                if self._stop.is_set() or began > end:
                     return True
                 if began >= said_at:
                     log.info("counting roll-ups", extra={"kind": kind, "meter": meter, "day": day})
@@ -140,7 +147,7 @@ class RollUps(MongoHistory):
                         {day + n * SHORTEST for n in range(DAY // SHORTEST)},
                     )
                 self._put_progress(kind, meter, day + DAY)
-                stop.wait(time.monotonic() - began)
+                self._stop.wait(time.monotonic() - began)
             self._db[PROGRESS].replace_one({"_id": "complete"}, {}, upsert=True)
         log.info("roll-ups are complete")
         return False
