@@ -1,4 +1,4 @@
-"""A database of one test's own on MariaDB or another server, and the readings to put into it."""
+"""A database of one test's own on MariaDB or another server."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
 from raven_harness import stack
-from ravenbus.messages import Envelope, Reading
-from ravenbus.notifications import InstantaneousDemand
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests import judge
 
-from .system import NODE, System
+from .system import System
 
 DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
-METER = "0013500100abcdef"
-T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 
 LEGACY = """
 CREATE TABLE instantaneous_demand (
@@ -143,16 +138,3 @@ class SqlSystem(System):
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         return judge.in_sql(self.sql.url, self.accepted()[0])
-
-
-def new_hash() -> str:
-    return str(uuid.uuid4())
-
-
-def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
-    at = T0 + timedelta(seconds=8 * min(seq, 10**6))
-    fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
-    fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
-    received = changes.pop("received", at)
-    envelope = Envelope(node=NODE, run="r", hash=hash_, seq=seq, received=received)
-    return Reading(envelope, InstantaneousDemand(**(fields | changes)))

@@ -22,8 +22,9 @@ from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, T0, Db, new_hash, reading
+from .sql import Db
 from .system import NODE
 
 

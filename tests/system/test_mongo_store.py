@@ -15,8 +15,8 @@ from ravenmongo import documents
 from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, T0, new_hash, reading
 from .system import NODE, System
 
 

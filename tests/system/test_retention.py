@@ -37,8 +37,9 @@ from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import OLD_INSERT, Db, SqlSystem, run
 from .system import NODE, wait_until
 
 MARCH, APRIL, MAY = (Month.parse(f"2026-0{number}") for number in (3, 4, 5))

@@ -34,10 +34,10 @@ from ravensql import rows, schema
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests import judge
-from tests.kinds import every_kind
+from tests.kinds import METER, T0, every_kind, new_hash, reading
 from tests.unit.ravenbus.fakes import Clock
 
-from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import DATA, OLD_INSERT, Db, SqlSystem, run
 from .system import NODE, Client, wait_until
 
 MANY = 10_000

@@ -39,8 +39,9 @@ from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests import judge
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import DATA, OLD_INSERT, Db, SqlSystem, run
 from .system import NODE, certificate, wait_until
 
 # From the stick to the tables

@@ -25,9 +25,9 @@ from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from tests import judge
-from tests.kinds import every_kind
+from tests.kinds import METER, T0, every_kind, new_hash, reading
 
-from .sql import METER, T0, Db, SqlSystem, new_hash, reading
+from .sql import Db, SqlSystem
 from .system import NODE, wait_until
 
 TABLES = tuple(rows.COLUMNS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import msgspec
@@ -11,21 +11,29 @@ import pytest
 
 from raven_reader import service as module
 from raven_reader.outbox import SpoolOutbox
-from raven_reader.replay import judged
 from raven_reader.service import Reader, ReaderMetrics
 from raven_reader.settings import ReaderSettings
 from raven_reader.spool import Spool
 from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, decode, decode_reading, encode
+from ravenbus.messages import DeadLetter, decode, decode_reading
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.topics import HOMEASSISTANT_DISCOVERY, RAW, REPLY, Topics
 
-from .examples import EXAMPLES, METER, NOON, demand, device_info, fragment, price, summation
+from .examples import (
+    EXAMPLES,
+    NOON,
+    OTHER_METER,
+    demand,
+    device_info,
+    fragment,
+    price,
+    stamped,
+    summation,
+)
 from .fakes import Clock, Crowded, Recorder
 
 TOPICS = Topics()
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def message(payload):
@@ -151,9 +159,6 @@ def test_every_kind_is_kept_and_published(make):
     assert all(b"CurrentSummation" in one.fragment for one in waiting)
 
 
-OTHER_METER = "0x0013500200fedcba"
-
-
 def test_a_new_meters_readings_wait_on_disk_and_are_taken_in(home):
     """A meter that is new is no reading's until it came three times, over a restart too."""
     home.hear(demand("0x000001"))
@@ -210,10 +215,6 @@ def test_a_registers_baseline_outlasts_a_report_without_a_value_and_a_restart(ho
     assert len(home.spool.waiting()) == 1
 
 
-def stamped(when):
-    return demand(TimeStamp=f"0x{int((when - EPOCH).total_seconds()):08x}")
-
-
 @pytest.mark.parametrize(
     ("days", "synchronised", "state", "says"),
     [
@@ -244,46 +245,6 @@ def test_a_wrong_clock_is_seen_and_costs_nothing(home, caplog, days, synchronise
     assert home.counted("raven_clock_problem", clock=whose) == 0
     lines = [record for record in caplog.records if getattr(record, "check", "") == "clock"]
     assert [record.message for record in lines] == ["problem", "recovered"]
-
-
-def letters_of(*fragments):
-    """Return letters as `raven-dead-letters list --json` prints them."""
-    return [
-        encode(
-            DeadLetter(
-                id=f"{number:032x}",
-                service="reader",
-                node="home",
-                at=NOON,
-                reason="clock-far-off",
-                detail="d",
-                payload=xml,
-                size=len(xml),
-            )
-        )
-        for number, xml in enumerate(fragments)
-    ]
-
-
-def test_dead_letters_of_an_older_reader_are_taken_in(home):
-    """A demand that 1.0 buried for its clock is a reading, once, with what the clock claimed."""
-    long_ago = NOON - timedelta(days=60)
-    lines = letters_of(stamped(long_ago), demand(TimeStamp="0x00000e10"))
-    found = list(judged(lines, "home", [], home.settings.limits))
-    assert [one.why for one in found] == ["", ""]
-    claimed = [one.notification.claimed_time for one in found]
-    assert claimed == [long_ago, EPOCH + timedelta(hours=1)]
-
-
-def test_letters_of_a_new_meter_are_taken_in_once_they_show_it(home):
-    """Three letters show a meter as three reports do; fewer stay where they are."""
-    xml = [demand(f"0x00000{number}", MeterMacId=OTHER_METER) for number in (2, 3, 4)]
-    limits = home.settings.limits
-    found = list(judged(letters_of(*xml[:2]), "home", [METER], limits))
-    assert [one.why.partition(":")[0] for one in found] == ["unknown-meter"] * 2
-    found = list(judged(letters_of(*xml), "home", [METER], limits))
-    assert [one.letter.id[-1] for one in found] == ["0", "1", "2"]
-    assert [one.notification.demand for one in found] == [2, 3, 4]
 
 
 def test_a_repeated_report_refreshes_the_last_one(home):
