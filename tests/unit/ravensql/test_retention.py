@@ -132,7 +132,7 @@ def test_the_oldest_month_goes_first_and_one_that_waits_holds_no_other_up(filled
     filled.server("INSERT INTO relay VALUES (1, 's', 'home', 'mqtts://up')")
     archive(filled.retention(0))
     said = [(r.message, r.month, getattr(r, "rows", None)) for r in caplog.records]
-    assert said[0] == ("archiving is put off", MARCH, None)
+    assert said[0] == ("archiving postponed", MARCH, None)
     assert said[1:] == [("archived", APRIL, 5), ("archived", MAY, 5)]
     assert "5 rows are not sent to mqtts://up" in caplog.records[0].reason
     assert filled.in_tables() == [1, 2, 3, 4, 5]

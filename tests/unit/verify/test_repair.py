@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raven_verify.bus import Buried, Message
+from raven_verify.bus import Buried, Publication
 from raven_verify.inventory import report
 from raven_verify.repair import STORED_S, Repair
 from ravenbus.consumer import read
@@ -12,7 +12,7 @@ from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.messages import Reading, Run, dead_letter_id, decode_reading, encode
 from ravenbus.ranges import merged
 from ravenbus.readback import AT_ONCE, Holding, Known
-from ravenbus.topics import Topics
+from ravenbus.topics import READING, Topics
 from tests.kinds import T0, new_hash, reading
 from tests.memory import Memory
 from tests.unit.ravenbus.fakes import Clock
@@ -177,7 +177,9 @@ def test_what_is_buried_again_is_told_from_what_is_stored():
     home = Home(Store("a"), Store("b", 1, 2, 3))
     home.bus.buries = {2}
     third = reading(HASH, 3)
-    home.bus.bury(Message(Topics().reading("home", third.kind), encode(third)), "b-writer")
+    home.bus.bury(
+        Publication(Topics().of(READING, node="home", kind=third.kind), encode(third)), "b-writer"
+    )
     (repaired,) = home.repair()
     assert outcome(repaired) == ("a", [(1, 1), (3, 3)], [(2, 2)], [])
 
