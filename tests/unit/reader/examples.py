@@ -740,3 +740,8 @@ EXAMPLES = [
         n.Warning(device=None, meter=None, time=None, text="Unknown command"),
     ),
 ]
+
+
+def of_example(name):
+    """Return the fragment of an example."""
+    return next(example.xml for example in EXAMPLES if example.name == name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -101,15 +102,8 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Callable[[int, float], Fleet]]:
-    made: list[Fleet] = []
-
-    def make(count: int, queue_max: float) -> Fleet:
-        made.append(Fleet(tmp_path, count, queue_max))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with ExitStack() as stack:
+        yield lambda *how: stack.enter_context(closing(Fleet(tmp_path, *how)))
 
 
 @pytest.mark.parametrize(
