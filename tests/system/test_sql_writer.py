@@ -31,8 +31,10 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker, Published
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravenbus.retrying import Retry
 from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
+from ravenbus.storing import Storing
 from ravenbus.topics import Topics
 from ravensql import schema
 from ravensql.housekeeping import look_after
@@ -141,10 +143,10 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     stop = AtOnce(lambda: (mariadb.start(), back.set()))
     broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
     with closing(sql.sql.sink()) as sink:
-        consumer = Consumer(
-            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics(), name="w"
-        )
-        thread = threading.Thread(target=consumer.run, args=(stop,))
+        topics, retry, metrics = Topics(), Retry(Health(), stop), ConsumerMetrics()
+        storing = Storing("sql-writer", sink, topics, retry, metrics, name="w")
+        consumer = Consumer(Alone(broker), storing, topics, retry, metrics, name="w")
+        thread = threading.Thread(target=consumer.run)
         thread.start()
         wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
         mariadb.kill()
