@@ -43,7 +43,7 @@ from ravensql.sink import MysqlSink
 from tests import judge
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
-from .system import NODE, certificate, wait_until
+from .system import NODE, WAIT_S, certificate, wait_until
 
 # From the stick to the tables
 
@@ -162,6 +162,39 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
     store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
     assert len(store) <= 4, [record.reason for record in store]
+
+
+def test_a_flood_with_qos_0_fills_no_memory(sql: SqlSystem, mariadb: stack.MariaDb | None):
+    """While the database is away it is dropped and counted; what came with QoS 1 is stored once."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    port = stack.free_port()
+    sql.writer.env["RAVEN_METRICS_PORT"] = str(port)
+    sql.broker.start()
+    sql.writer.start()
+    sql.wait_for_log(sql.writer, "connected to the broker")
+    mariadb.kill()
+    home, hash_ = sql.client(NODE), new_hash()
+    topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+    before, last = resident(sql.writer), 0
+    while (stack.metric(port, "raven_dropped_total") or 0) < 50_000:
+        last += 1
+        for _ in range(1000):
+            home.publish(topic, encode(reading(hash_, last)) + b" " * 4096, qos=0)
+        home.publish(topic, encode(reading(hash_, last)))
+        while not isinstance(home.events.get(timeout=WAIT_S), Published):
+            pass
+    assert resident(sql.writer) - before < 80 * 2**20, "200 MB were dropped"
+    assert sql.writer.text().count("message dropped") == 1
+    mariadb.start()
+    numbers = list(range(1, last + 1))
+    wait_until(lambda: judge.in_sql(sql.sql.url, hash_)[1] == numbers, "all is stored once")
+
+
+def resident(process: stack.Process) -> int:
+    """Return the bytes of a process that are in memory."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):

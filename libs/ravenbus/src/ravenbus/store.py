@@ -44,6 +44,7 @@ def run(
         client_id=settings.raven_client_id,
         session_expiry_s=SESSION_EXPIRY_S,
         receive_maximum=2 * settings.raven_batch_size,
+        dropped=metrics.dropped.inc,
     )
     log.info(
         "started",
