@@ -11,6 +11,7 @@ from paho.mqtt.client import MQTTMessage
 
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import (
+    PACKET_MIN,
     QOS_0_BYTES,
     QOS_0_MAX,
     Broker,
@@ -103,6 +104,17 @@ def test_a_broker_that_acknowledges_nothing_is_refused():
     broker = StrictBroker(bytes([0x24, 0]))
     with pytest.raises(BrokerAwayError, match="QoS 0 alone"):
         Broker(broker.url, "c")(SimpleQueue())
+    broker.close()
+
+
+def test_a_broker_that_takes_no_confirmation_is_refused():
+    """It says how much has to fit; a byte more, and it is used."""
+    broker = StrictBroker(b"\x27" + (PACKET_MIN - 1).to_bytes(4))
+    with pytest.raises(BrokerAwayError, match="refuses: it takes 1023 bytes at once: needed are"):
+        Broker(broker.url, "c")(SimpleQueue())
+    broker.close()
+    broker = StrictBroker(b"\x27" + PACKET_MIN.to_bytes(4))
+    Broker(broker.url, "c")(SimpleQueue()).close()
     broker.close()
 
 

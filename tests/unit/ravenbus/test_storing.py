@@ -14,7 +14,7 @@ from ravenbus.messages import (
     decode,
     encode,
 )
-from ravenbus.mqtt import PACKET_RESERVE, Received
+from ravenbus.mqtt import PACKET_MIN, PACKET_RESERVE, Received
 from ravenbus.topics import Topics
 
 from .bench import LETTER, NOW, OF_READER, RUN, TOPIC, Bench, bringing, message, reading, started
@@ -220,6 +220,22 @@ def test_a_dead_letter_is_cut_to_what_the_broker_takes(monkeypatch, size):
     assert 1100 < len(sent) <= 1500 - PACKET_RESERVE
     assert letter.payload == kept.payload[: len(letter.payload)]
     assert (letter.id, letter.size) == (kept.id, size)
+
+
+def test_a_dead_letter_fits_the_smallest_packets(monkeypatch):
+    """What it says of the fault is cut as well as the payload."""
+    topic = f"raven/v1/{'x' * 300}/a/b/c"
+    bench = started(monkeypatch, Received(1, topic, b"x" * 900))
+    prepare = bench.broker._prepare[0]
+    bench.broker._prepare[0] = lambda c: (setattr(c, "packet_max", PACKET_MIN), prepare(c))
+    bench.go()
+    (kept,) = bench.sink.letters
+    (sent,) = bench.broker.connections[0].payloads()
+    letter = decode(sent, DeadLetter)
+    assert len(sent) <= PACKET_MIN - PACKET_RESERVE
+    assert letter == replaced(kept, payload=b"", detail=letter.detail)
+    assert kept.detail.startswith(letter.detail)
+    assert 50 < len(letter.detail) < len(kept.detail)
 
 
 def test_a_redelivered_message_is_buried_under_the_same_id(monkeypatch):

@@ -42,6 +42,8 @@ DEFAULT_RECEIVE_MAXIMUM = 65535
 """Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
 """The largest packet that there is (MQTT 5.0, 2.1.4)."""
+PACKET_MIN = 1024
+"""Bytes that a broker has to take, for the shortest confirmation and dead letter to fit."""
 QOS_0_MAX = 10_000
 QOS_0_BYTES = 16 * 2**20
 """Most messages with QoS 0 that wait in memory, and most bytes of them.
@@ -355,6 +357,8 @@ class _PahoConnection:
             self._can_retain = bool(getattr(answer, "RetainAvailable", 1))
             if not getattr(answer, "MaximumQoS", 1):
                 self._refusal = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
+            if self.packet_max < PACKET_MIN:
+                self._refusal = f"it takes {self.packet_max} bytes at once: needed are {PACKET_MIN}"
         self._answered.set()
 
     def _on_disconnect(

@@ -254,7 +254,7 @@ class Storing:
         self._metrics.stored.inc(stored.new)
         self._metrics.duplicate.inc(stored.duplicate)
         for _, letter in letters:
-            fitting = shortened(letter, intake.connection.packet_max - PACKET_RESERVE)
+            fitting = _fitting(letter, intake.connection.packet_max - PACKET_RESERVE)
             intake.connection.publish(self._topics.dead(self._service), encode(fitting))
             self._metrics.dead.labels(reason=letter.reason).inc()
         for _, item in items:
@@ -270,7 +270,8 @@ class Storing:
     def confirm(self, intake: Intake) -> None:
         """Say what is committed."""
         if self._confirmations:
-            for topic, payload in self._confirmations.take():
+            most = intake.connection.packet_max - PACKET_RESERVE
+            for topic, payload in self._confirmations.take(most):
                 intake.connection.tell(topic, payload)
             self._confirm_at = self._clock() + CONFIRM_S
 
@@ -313,6 +314,15 @@ class Storing:
         """Raise SlotLostError if another one holds the slot now, FatalError if none should."""
         self._retry("slot", slot.confirm)
         raise FatalError(TAKEN_OVER)
+
+
+def _fitting(letter: DeadLetter, most: int) -> DeadLetter:
+    """Return the letter with as much of its payload, and then of its detail, as there is room for."""
+    letter = shortened(letter, most)
+    excess = max(0, len(encode(letter)) - most)
+    return msgspec.structs.replace(
+        letter, detail=letter.detail[: max(0, len(letter.detail) - excess)]
+    )
 
 
 def read(topics: Topics, topic: str, payload: bytes) -> Item:
