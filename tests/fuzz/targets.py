@@ -21,7 +21,6 @@ from raven_reader.framing import FRAGMENT_MAX, ROOTS
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
 from ravenbus.confirming import STORES_MAX, StoreListener
-from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import (
     Command,
@@ -38,6 +37,7 @@ from ravenbus.messages import (
 )
 from ravenbus.mqtt import Received, matches
 from ravenbus.notifications import KINDS, Notification, kind_of
+from ravenbus.storing import read
 from ravenbus.topics import COMMAND, DEAD, GONE, READING, RUN, STORED, Topics
 from ravenmongo import documents
 from ravenmongo.database import sorted_errors

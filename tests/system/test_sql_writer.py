@@ -31,8 +31,10 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker, Published
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravenbus.retrying import Retry
 from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
+from ravenbus.storing import Storing
 from ravenbus.topics import Topics
 from ravensql import schema
 from ravensql.housekeeping import look_after
@@ -42,7 +44,7 @@ from tests import judge
 from tests.kinds import METER, T0, new_hash, reading
 
 from .sql import DATA, OLD_INSERT, Db, SqlSystem, run
-from .system import NODE, certificate, wait_until
+from .system import NODE, WAIT_S, certificate, wait_until
 
 # From the stick to the tables
 
@@ -142,10 +144,10 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     stop = AtOnce(lambda: (mariadb.start(), back.set()))
     broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
     with closing(sql.sql.sink()) as sink:
-        consumer = Consumer(
-            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics(), name="w"
-        )
-        thread = threading.Thread(target=consumer.run, args=(stop,))
+        topics, retry, metrics = Topics(), Retry(Health(), stop), ConsumerMetrics()
+        storing = Storing("sql-writer", sink, topics, retry, metrics, name="w")
+        consumer = Consumer(Alone(broker), storing, topics, retry, metrics, name="w")
+        thread = threading.Thread(target=consumer.run)
         thread.start()
         wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
         mariadb.kill()
@@ -161,6 +163,39 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
     store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
     assert len(store) <= 4, [record.reason for record in store]
+
+
+def test_a_flood_with_qos_0_fills_no_memory(sql: SqlSystem, mariadb: stack.MariaDb | None):
+    """While the database is away it is dropped and counted; what came with QoS 1 is stored once."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    port = stack.free_port()
+    sql.writer.env["RAVEN_METRICS_PORT"] = str(port)
+    sql.broker.start()
+    sql.writer.start()
+    sql.wait_for_log(sql.writer, "connected to the broker")
+    mariadb.kill()
+    home, hash_ = sql.client(NODE), new_hash()
+    topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+    before, last = resident(sql.writer), 0
+    while (stack.metric(port, "raven_dropped_total") or 0) < 50_000:
+        last += 1
+        for _ in range(1000):
+            home.publish(topic, encode(reading(hash_, last)) + b" " * 4096, qos=0)
+        home.publish(topic, encode(reading(hash_, last)))
+        while not isinstance(home.events.get(timeout=WAIT_S), Published):
+            pass
+    assert resident(sql.writer) - before < 80 * 2**20, "200 MB were dropped"
+    assert sql.writer.text().count("message dropped") == 1
+    mariadb.start()
+    numbers = list(range(1, last + 1))
+    wait_until(lambda: judge.in_sql(sql.sql.url, hash_)[1] == numbers, "all is stored once")
+
+
+def resident(process: stack.Process) -> int:
+    """Return the bytes of a process that are in memory."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):

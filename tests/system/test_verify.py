@@ -20,6 +20,7 @@ from raven_harness import stack
 from ravenbus.messages import Reading, Run, encode
 from ravenbus.notifications import KINDS
 from ravensql import rows, schema
+from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
@@ -207,15 +208,15 @@ def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySy
     system.start_stores()
     hash_ = new_hash()
     system.fill(hash_, 40)
-    retention = Retention(url, system.folder / "archive", None, threading.Event())
+    archive = Archive(url, system.folder / "archive", threading.Event())
     month = Month.parse("2026-03")
-    assert retention.archive(month) == 40
+    assert Retention(archive, None).archive(month) == 40
     assert system.sql("SELECT COUNT(*) FROM instantaneous_demand") == ((0,),)
     status, run = system.run_report(hash_)
     assert (status, run["stores"]["MySQL"]["archived"]) == (0, 40)
     assert run["stores"]["MySQL"]["count"] == 40
 
-    retention.restore(month)
+    archive.restore(month)
     (seq,) = system.sql("SELECT MIN(seq) FROM instantaneous_demand")[0]
     system.sql(
         "INSERT INTO notification (time, node, kind, body, run, hash, seq) "

@@ -233,10 +233,12 @@ class MariaDb(Server):
     def __init__(self, folder: Path, *options: str) -> None:
         self.password = secrets.token_hex(12)
         self.folder, port = folder / "mariadb", free_port()
-        self.folder.mkdir()
-        data = self.folder / "data"
+        data, temporary = self.folder / "data", self.folder / "tmp"
+        temporary.mkdir(parents=True)
         as_root = ["--user=root"] if os.geteuid() == 0 else []
         small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
+        # A server that starts removes what others have in the folder that they would share.
+        small.append(f"--tmpdir={temporary}")
         subprocess.run(
             [
                 *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -13,6 +14,7 @@ from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import Reading
 from ravenbus.notifications import Warning as Said
 from ravensql import archives, rows
+from ravensql.archiving import Archive
 from ravensql.housekeeping import archive, look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
@@ -65,8 +67,12 @@ class Filled:
         with closing(MysqlSink(self.server.url)) as sink:
             return sink.store(items)
 
+    @property
+    def moving(self):
+        return Archive(self.server.url, self.folder, Stop(), lambda: JUNE_15)
+
     def retention(self, keep=None, stop=None):
-        return Retention(self.server.url, self.folder, keep, stop or Stop(), lambda: JUNE_15)
+        return Retention(replace(self.moving, stop=stop or Stop()), keep)
 
     def in_tables(self):
         every = " UNION ALL ".join(f"SELECT seq FROM {table}" for table in rows.COLUMNS)  # noqa: S608
@@ -248,8 +254,8 @@ def test_an_archive_that_is_cut_anywhere_is_completed_the_next_time(filled):
         assert filled.store(*march) == (0, 5)
         filled.retention().archive(MARCH)
         assert (filled.in_tables(), filled.in_files()) == ([*range(6, 16)], [1, 2, 3, 4, 5])
-        assert [fault for _, fault in filled.retention().verify([])] == [None, None]
-        filled.retention().restore(MARCH)
+        assert [fault for _, fault in filled.moving.verify([])] == [None, None]
+        filled.moving.restore(MARCH)
         assert filled.everything() == before
         if not was_cut():
             break
@@ -262,7 +268,7 @@ def test_a_restore_that_is_cut_anywhere_is_completed_the_next_time(filled):
     for at in count(1):
         filled.retention().archive(MARCH)
         with power_cut(filled.server, at) as was_cut:
-            filled.retention().restore(MARCH)
+            filled.moving.restore(MARCH)
         assert filled.store(*march) == (0, 5)
         recorded = filled.server("SELECT 1 FROM archive")
         if recorded and filled.in_tables()[0] == 1:
@@ -270,7 +276,7 @@ def test_a_restore_that_is_cut_anywhere_is_completed_the_next_time(filled):
                 with pytest.raises(RetryableError, match="restore of 2026-03 was interrupted"):
                     filled.retention().archive(month)
         if recorded:
-            filled.retention().restore(MARCH)
+            filled.moving.restore(MARCH)
         assert filled.everything() == before
         assert filled.server("SELECT * FROM archived_run") == []
         assert filled.server("SELECT * FROM archived_digest") == []
@@ -327,15 +333,15 @@ def test_a_file_whose_checksum_differs_is_named_and_not_restored(filled, damaged
     name = f"{OTHERS}-2026-03.csv.gz"
     path = filled.folder / (name if damaged == ".gz" else f"{name}.sha256")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    found = dict(filled.retention().verify([]))
+    found = dict(filled.moving.verify([]))
     assert len(found) == 4
     assert [file for file, fault in found.items() if fault] == [name]
     assert "checksum" in found[name]
     with pytest.raises(FatalError, match=f"2026-03 cannot be restored: {name}"):
-        filled.retention().restore(MARCH)
+        filled.moving.restore(MARCH)
     assert filled.in_tables() == list(range(11, 16))
     assert filled.server("SELECT COUNT(*) FROM archive WHERE restoring") == [(0,)]
-    assert filled.retention().restore(APRIL) == 5
+    assert filled.moving.restore(APRIL) == 5
     assert filled.in_tables() == list(range(6, 16))
 
 
@@ -347,17 +353,17 @@ def test_a_file_of_other_columns_is_not_restored(filled):
         *(OTHERS, "device"),
     )
     with pytest.raises(FatalError, match=r"has columns that notification has not: \{'device'\}"):
-        filled.retention().restore(MARCH)
+        filled.moving.restore(MARCH)
     assert filled.server("SELECT * FROM notification WHERE seq <= 5") == []
 
 
 def test_only_what_is_archived_is_restored_or_verified(filled):
     """Of the months that are asked for, or all."""
     with pytest.raises(FatalError, match="2026-03 is not archived"):
-        filled.retention().restore(MARCH)
+        filled.moving.restore(MARCH)
     for month in (MARCH, APRIL):
         filled.retention().archive(month)
-    found = list(filled.retention().verify([APRIL, MAY]))
+    found = list(filled.moving.verify([APRIL, MAY]))
     assert found == [
         ("2026-05", "it is not archived"),
         (f"{DEMANDS}-2026-04.csv.gz", None),

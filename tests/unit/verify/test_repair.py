@@ -7,11 +7,11 @@ import pytest
 from raven_verify.bus import Buried, Publication
 from raven_verify.inventory import report
 from raven_verify.repair import STORED_S, Repair
-from ravenbus.consumer import read
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.messages import Reading, Run, dead_letter_id, decode_reading, encode
 from ravenbus.ranges import merged
 from ravenbus.readback import AT_ONCE, Holding, Known
+from ravenbus.storing import read
 from ravenbus.topics import READING, Topics
 from tests.kinds import T0, new_hash, reading
 from tests.memory import Memory

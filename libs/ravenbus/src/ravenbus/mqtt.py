@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
@@ -24,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ravenbus.errors import BrokerAwayError
+from ravenbus.logs import Sparse
 from ravenbus.settings import MqttSettings, MqttUrl
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,15 @@ DEFAULT_RECEIVE_MAXIMUM = 65535
 """Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
 """The largest packet that there is (MQTT 5.0, 2.1.4)."""
+PACKET_MIN = 1024
+"""Bytes that a broker has to take, for the shortest confirmation and dead letter to fit."""
+QOS_0_MAX = 10_000
+QOS_0_BYTES = 16 * 2**20
+"""Most messages with QoS 0 that wait in memory, and most bytes of them.
+
+A broker sends as many as it likes, and what reads them from the network cannot wait: it sends the
+acknowledgements, too.
+"""
 PACKET_RESERVE = 256
 """Bytes that a packet has beside its payload: the topic and MQTT's own."""
 KEY_ROUNDS = 100_000
@@ -125,7 +136,7 @@ class Connection(Protocol):
         """
 
     def acknowledge(self, message: Received) -> None:
-        """Send the PUBACK of a message that asks for one."""
+        """Say that a message is done with: make room for others, or send the PUBACK if it has one."""
 
     def alive(self) -> bool:
         """Say whether anything still reads from the network."""
@@ -169,7 +180,8 @@ class Broker:
     A broker gives a session to whoever asks for its client id, so with a password the id that it
     is told has a part that follows from that; ``client_id`` is the part that people see.
     ``session_expiry_s`` 0 is a session that ends with the connection; otherwise the session is
-    resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement.
+    resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement;
+    ``dropped`` is called for each message with QoS 0 that there is no room for.
     """
 
     url: MqttUrl
@@ -179,6 +191,7 @@ class Broker:
     receive_maximum: int = 100
     will: Will | None = None
     secret: bool = True
+    dropped: Callable[[], None] = lambda: None
 
     @property
     def told(self) -> str:
@@ -227,6 +240,10 @@ class _PahoConnection:
         self._granted = 0
         self._denied: str | None = None
         self._answer = threading.Condition()
+        self._sparse = Sparse(log)
+        self._qos_0_lock = threading.Lock()
+        self._qos_0_count = 0
+        self._qos_0_bytes = 0
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.told,
@@ -308,6 +325,8 @@ class _PahoConnection:
         # To acknowledge what was sent with QoS 0 is a protocol error, and ends the connection.
         if message.qos:
             self._client.ack(message.mid, message.qos)
+        else:
+            self._keep(message, -1)
 
     def alive(self) -> bool:
         # paho's own is_connected() stays true when its thread has died.
@@ -338,6 +357,8 @@ class _PahoConnection:
             self._can_retain = bool(getattr(answer, "RetainAvailable", 1))
             if not getattr(answer, "MaximumQoS", 1):
                 self._refusal = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
+            if self.packet_max < PACKET_MIN:
+                self._refusal = f"it takes {self.packet_max} bytes at once: needed are {PACKET_MIN}"
         self._answered.set()
 
     def _on_disconnect(
@@ -356,7 +377,21 @@ class _PahoConnection:
         received = Received(
             message.mid, message.topic, bytes(message.payload), message.qos, message.retain
         )
-        self._events.put(received)
+        if received.qos or self._keep(received, 1):
+            self._events.put(received)
+            return
+        self._broker.dropped()
+        self._sparse.warning("message dropped", "too many with QoS 0", topic=received.topic)
+
+    def _keep(self, message: Received, change: int) -> bool:
+        """Count a message with QoS 0 in, or out; return False if there is no room for it."""
+        with self._qos_0_lock:
+            count = self._qos_0_count + change
+            size = self._qos_0_bytes + change * (len(message.topic) + len(message.payload))
+            fits = change < 0 or (count <= QOS_0_MAX and size <= QOS_0_BYTES)
+            if fits:
+                self._qos_0_count, self._qos_0_bytes = count, size
+            return fits
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any

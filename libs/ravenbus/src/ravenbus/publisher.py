@@ -39,7 +39,7 @@ from ravenbus.mqtt import (
     matches,
     puback_name,
 )
-from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
+from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, Retry
 from ravenbus.topics import GONE, STORED, Topics
 
 log = logging.getLogger(__name__)
@@ -177,10 +177,11 @@ class Publisher:
     def run(self, stop: threading.Event) -> None:
         """Publish until ``stop`` is set, then drain what is in flight."""
         reconnecting = Reconnecting()
+        retry = Retry(self._health, stop, self._wait)
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
-                connection = retrying(stop, self._wait)(self._open, self._events)
+                connection = retry("broker", lambda: self._connect(self._events))
             except BrokerAwayError:
                 return
             with self._lock:
@@ -197,14 +198,6 @@ class Publisher:
                 reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
                 self._health.failing("broker", reason)
                 stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else pause_s)
-
-    def _open(self, events: Events) -> Connection:
-        self._health.beat()
-        try:
-            return self._connect(events)
-        except BrokerAwayError as error:
-            self._health.failing("broker", str(error))
-            raise
 
     def _serve(self, connection: Connection, stop: threading.Event) -> Lost | None:
         """Publish over one connection; return why it was lost, or None if it is to be closed."""
