@@ -369,16 +369,18 @@ class Consumer:
 
         ``quiet_s`` is 0 for a session that was not there before.
         """
-        alone, shared = self._subscriptions(intake.slot)
-        topics = sorted({*alone, *shared})
-        intake.connection.unsubscribe(topics)
-        self._settle(intake)
+        if quiet_s:
+            alone, shared = self._subscriptions(intake.slot)
+            intake.connection.unsubscribe(sorted({*alone, *shared}))
+            self._settle(intake)
         while not enough():
             if self._take(intake, quiet_s):
                 continue
             self._flush(intake)
             # What the acknowledgements made room for comes before the answer to what follows them.
-            intake.connection.unsubscribe(topics)
+            # It is about a topic that nobody subscribes to: who gives up what it does not have
+            # takes it from everybody else on ejabberd (26.07).
+            intake.connection.unsubscribe([self._topics.gone(self._name)])
             self._settle(intake)
             if intake.events.empty():
                 self._confirm(intake)
