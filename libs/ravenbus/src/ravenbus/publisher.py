@@ -149,11 +149,24 @@ class Publisher:
         self._subscriptions[topic_filter] = handle, retained
 
     def hear_stores(self, topics: Topics, nodes: Iterable[str]) -> None:
-        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
+        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone.
+
+        A store that comes is told the nodes' runs again: RabbitMQ (4.3) gives what is retained to
+        nobody who subscribes with a wildcard.
+        """
         listener = Listener(topics, self._outbox)
+        runs: list[str] = []
         for node in nodes:
             self.subscribe(topics.confirmation(node, "+"), listener.confirmed)
-        self.subscribe(topics.gone("+"), listener.gone, retained=True)
+            runs.append(topics.of_node(node, "run"))
+
+        def gone(message: Received) -> None:
+            listener.gone(message)
+            if not message.payload:
+                with self._lock:
+                    self._unsent_state |= dict.fromkeys(t for t in runs if t in self._state)
+
+        self.subscribe(topics.gone("+"), gone, retained=True)
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
