@@ -29,8 +29,9 @@ compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands
 	@tests/compose/run
 
 .PHONY: brokers
-brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on RabbitMQ too, as root, in a Debian of its own
+brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on Mosquitto 2.0 and 2.1, RabbitMQ and ejabberd, as root
 	@tests/brokers/fetch.sh
+	@harness/src/raven_harness/crash/fetch.sh
 	$(BIN)/pytest tests/brokers
 
 .PHONY: crash

@@ -116,8 +116,8 @@ def run(connection: Any, query: str, *args: Any) -> Sequence[tuple[Any, ...]]:
 class SqlSystem(System):
     """Broker, stick and reader as elsewhere; the store is MariaDB."""
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, db: Db, broker: Any = None) -> None:
+        super().__init__(folder, broker=broker)
         self.mongo = None
         self.sql = db
         self.writer = self.another_writer("sql-writer")

@@ -74,9 +74,9 @@ class Client:
 class System:
     """The parts, started on demand and all ended with the test."""
 
-    def __init__(self, folder: Path, *accounts: str) -> None:
+    def __init__(self, folder: Path, *accounts: str, broker: Any = None) -> None:
         self.folder = folder
-        self.broker = stack.Broker(
+        self.broker = broker or stack.Broker(
             folder,
             [NODE, "mongo-recorder", "sql-writer", "watcher", "verify", "intruder", *accounts],
         )

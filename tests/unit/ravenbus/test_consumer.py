@@ -12,7 +12,7 @@ from ravenbus import consumer
 from ravenbus.errors import FatalError, SlotLostError
 from ravenbus.mqtt import Connect, Denied
 from ravenbus.slots import Slot, former
-from ravenbus.topics import Topics
+from ravenbus.topics import GONE, Topics
 
 from .bench import Bench, bringing, message, started
 from .fakes import FakeBroker, FakeConnection
@@ -98,6 +98,28 @@ def test_the_session_of_an_older_version_is_drained_and_ended(monkeypatch):
     assert (connection.acknowledged, connection.session_ended) == ([1], True)
     assert connection.subscribed == []
     assert slot.calls == ["confirm", "joined", "release"]
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_session_gives_up_only_what_it_has_and_once(monkeypatch, present: bool):
+    """Who gives up what it does not have takes it from everybody else on ejabberd."""
+    holder: list[Bench] = []
+    bench, slot = grouped(monkeypatch, bringing(holder, message(1)))
+    holder.append(bench)
+    monkeypatch.setattr(consumer, "QUIET_S", 0.01)
+    given_up: list[str] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.session_present = present
+        monkeypatch.setattr(connection, "unsubscribe", given_up.extend)
+
+    slot.before = old = FakeBroker(prepare, wakes=False)
+    bench.go()
+    subscribed = sorted({*Topics().stored(), *Topics().shared("g")})
+    assert sorted(given_up) == sorted(
+        [Topics().of(GONE, store="raven-tester"), *subscribed * present]
+    )
+    assert old.connections[0].session_ended
 
 
 def test_who_sits_in_the_session_of_an_older_version_stops_nobody(monkeypatch):
@@ -267,7 +289,7 @@ def test_a_session_is_ended_only_when_the_broker_has_nothing_left_for_it(monkeyp
         monkeypatch.setattr(connection, "settle", settle)
 
     bench, slot = grouped(monkeypatch, prepare)
-    monkeypatch.setattr(consumer, "QUIET_S", 0)
+    monkeypatch.setattr(consumer, "QUIET_S", 0.01)
     slot.leaves = True
     bench.go()
     connection = bench.broker.connections[0]

@@ -16,6 +16,7 @@ from ravenbus.mqtt import (
     QOS_0_MAX,
     Broker,
     Published,
+    Will,
     _PahoConnection,
 )
 from ravenbus.settings import MqttUrl
@@ -146,3 +147,38 @@ def test_what_comes_with_qos_0_is_bounded_by_number_and_bytes(caplog, payload, m
     for _ in range(3):
         bring(connection._client, None, qos_0(payload))
     assert (events.qsize(), len(dropped)) == (most + 1, 4)
+
+
+def test_a_broker_that_keeps_a_session_for_a_shorter_time_is_told(caplog):
+    """Whoever runs it has to know how long a store may be away."""
+    broker = StrictBroker(bytes([0x11, 0, 0, 1, 0x2C]))
+    Broker(broker.url, "c", session_expiry_s=3600)(SimpleQueue()).close()
+    broker.close()
+    (record,) = caplog.records
+    assert "shorter time than asked" in record.message
+    assert (record.kept_s, record.asked_s) == (300, 3600)
+
+
+def test_a_broker_that_refuses_a_retained_will_gets_one_that_is_not_retained():
+    """The refused attempt leaves no event behind that would end the next connection."""
+    retained: list[bool] = []
+
+    def serve(listener: socket.socket) -> None:
+        for reason in (0x9A, 0):
+            connection, _ = listener.accept()
+            with connection:
+                retained.append(bool(connection.recv(4096)[9] & 0x20))
+                connection.sendall(bytes([0x20, 3, 0, reason, 0]))
+                while connection.recv(4096):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        url = MqttUrl(f"mqtt://127.0.0.1:{listener.getsockname()[1]}")
+        events: SimpleQueue = SimpleQueue()
+        connection = Broker(url, "c", will=Will("status", b"gone"))(events)
+        assert retained == [True, False]
+        assert events.empty()
+        connection.close()
+        server.join(10)

@@ -161,16 +161,18 @@ class Consumer:
 
         ``quiet_s`` is 0 for a session that was not there before.
         """
-        alone, shared = self._subscriptions(intake.slot)
-        topics = sorted({*alone, *shared})
-        intake.connection.unsubscribe(topics)
-        intake.connection.settle()
+        if quiet_s:
+            alone, shared = self._subscriptions(intake.slot)
+            intake.connection.unsubscribe(sorted({*alone, *shared}))
+            intake.connection.settle()
         while not enough():
             if self.storing.take(intake, quiet_s):
                 continue
             self.storing.flush(intake)
             # What the acknowledgements made room for comes before the answer to what follows them.
-            intake.connection.unsubscribe(topics)
+            # It is about a topic that nobody subscribes to: who gives up what it does not have
+            # takes it from everybody else on ejabberd (26.07).
+            intake.connection.unsubscribe([self.topics.of(GONE, store=self.name)])
             intake.connection.settle()
             if intake.events.empty():
                 self.storing.confirm(intake)

@@ -38,6 +38,9 @@ TOO_LARGE = 0x95
 """Reason for a packet beyond what the broker takes, which is not sent: it would end the connection."""
 REFUSED = 0x80
 """Reasons from here on are errors."""
+NO_RETAIN, NO_QOS = 0x9A, 0x9B
+"""Reasons of a CONNACK: the broker retains no will, or has no such QoS for it."""
+QOS_0_ALONE = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
@@ -212,7 +215,20 @@ class Broker:
     def __call__(self, events: Events) -> Connection:
         """Connect; raise BrokerAwayError that says why it failed."""
         connection = _PahoConnection(self, events)
-        connection.open()
+        try:
+            connection.open()
+        except BrokerAwayError:
+            if connection.can_retain:
+                raise
+            connection = _PahoConnection(self, events, can_retain=False)
+            connection.open()
+        if not connection.can_retain:
+            log.warning("the broker retains nothing: who comes later sees no last readings")
+        if connection.session_expiry_s < self.session_expiry_s:
+            log.warning(
+                "the broker keeps messages for a client that is away for a shorter time than asked",
+                extra={"kept_s": connection.session_expiry_s, "asked_s": self.session_expiry_s},
+            )
         return connection
 
 
@@ -223,13 +239,14 @@ def _key(password: str, client_id: str) -> str:
 
 
 class _PahoConnection:
-    def __init__(self, broker: Broker, events: Events) -> None:
+    def __init__(self, broker: Broker, events: Events, *, can_retain: bool = True) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.packet_max = DEFAULT_PACKET_MAX
         self.can_share = True
         self.taken_over = False
         self.session_present = False
-        self._can_retain = True
+        self.can_retain = can_retain
+        self.session_expiry_s = broker.session_expiry_s
         self._broker = broker
         self._events = events
         self._answered = threading.Event()
@@ -257,7 +274,7 @@ class _PahoConnection:
         if broker.tls:
             client.tls_set_context(broker.tls)
         if broker.will:
-            client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=True)
+            client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=can_retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -288,15 +305,13 @@ class _PahoConnection:
             self._client.loop_stop()
             why = f"refuses: {self._refusal}" if answered else "does not answer"
             raise BrokerAwayError(f"{url} {why}")
-        if not self._can_retain:
-            log.warning("the broker retains nothing: who comes later sees no last readings")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         if len(payload) > self.packet_max - PACKET_RESERVE:
             self._unsent -= 1  # no id of a message that is sent
             self._events.put(Published(self._unsent, TOO_LARGE))
             return self._unsent
-        return self._client.publish(topic, payload, qos=1, retain=retain and self._can_retain).mid
+        return self._client.publish(topic, payload, qos=1, retain=retain and self.can_retain).mid
 
     def tell(self, topic: str, payload: bytes) -> None:
         self._client.publish(topic, payload, qos=0)
@@ -346,7 +361,8 @@ class _PahoConnection:
         self, _client: Client, _data: Any, flags: Any, reason: Any, answer: Any
     ) -> None:
         if reason.is_failure:
-            self._refusal = str(reason)
+            self._refusal = QOS_0_ALONE if reason.value == NO_QOS else str(reason)
+            self.can_retain = reason.value != NO_RETAIN
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
@@ -354,9 +370,12 @@ class _PahoConnection:
             self._client._max_inflight_messages = self.receive_maximum  # noqa: SLF001
             self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
             self.can_share = bool(getattr(answer, "SharedSubscriptionAvailable", 1))
-            self._can_retain = bool(getattr(answer, "RetainAvailable", 1))
+            self.can_retain &= bool(getattr(answer, "RetainAvailable", 1))
+            self.session_expiry_s = getattr(
+                answer, "SessionExpiryInterval", self._broker.session_expiry_s
+            )
             if not getattr(answer, "MaximumQoS", 1):
-                self._refusal = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
+                self._refusal = QOS_0_ALONE
             if self.packet_max < PACKET_MIN:
                 self._refusal = f"it takes {self.packet_max} bytes at once: needed are {PACKET_MIN}"
         self._answered.set()
@@ -371,7 +390,9 @@ class _PahoConnection:
         with self._answer:
             self._ended.set()
             self._answer.notify()
-        self._events.put(Lost(str(reason), self.taken_over))
+        # The events go on to the next attempt to connect if this one was refused.
+        if not self._refusal:
+            self._events.put(Lost(str(reason), self.taken_over))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         received = Received(

@@ -40,7 +40,7 @@ from ravenbus.mqtt import (
     puback_name,
 )
 from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, Retry
-from ravenbus.topics import GONE, STORED, Topics
+from ravenbus.topics import GONE, RUN, STORED, Topics
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +149,24 @@ class Publisher:
         self._subscriptions[topic_filter] = handle, retained
 
     def hear_stores(self, topics: Topics, nodes: Iterable[str]) -> None:
-        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
+        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone.
+
+        A store that comes is told the nodes' runs again: RabbitMQ (4.3) gives what is retained to
+        nobody who subscribes with a wildcard.
+        """
         listener = StoreListener(topics, self._outbox)
+        runs: list[str] = []
         for node in nodes:
             self.subscribe(topics.of(STORED, node=node, store="+"), listener.confirmed)
-        self.subscribe(topics.of(GONE, store="+"), listener.gone, retained=True)
+            runs.append(topics.of(RUN, node=node))
+
+        def gone(message: Received) -> None:
+            listener.gone(message)
+            if not message.payload:
+                with self._lock:
+                    self._unsent_state |= dict.fromkeys(t for t in runs if t in self._state)
+
+        self.subscribe(topics.of(GONE, store="+"), gone, retained=True)
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
