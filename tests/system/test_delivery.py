@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 
 import pytest
 
@@ -220,7 +221,7 @@ def test_what_is_impossible_is_a_dead_letter_of_the_reader(system: System):
 
 def test_the_demo_agrees_although_everything_is_killed(system: System):
     """Kill -9 of recorder and reader, and a broker that stops, in the middle of `make demo`."""
-    command = [str(stack.BIN / "python"), "-u", str(stack.ROOT / "tools" / "demo.py")]
+    command = [sys.executable, "-u", "-m", "raven_harness.demo"]
     demo = system.run_process(stack.Process("demo", command, system.folder, {"DURATION": "20"}))
 
     def pid(name: str) -> int:
