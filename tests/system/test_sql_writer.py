@@ -501,23 +501,46 @@ def test_a_full_disk_is_waited_for(tmp_path: Path):
 
 
 def shape(db: Db) -> list[str]:
-    tables = sorted(name for (name,) in db("SHOW TABLES"))
-    created = [db(f"SHOW CREATE TABLE {name}")[0][1] for name in tables]
+    with closing(db.connect()) as connection:
+        tables = sorted(name for (name,) in run(connection, "SHOW TABLES"))
+        created = [run(connection, f"SHOW CREATE TABLE {name}")[0][1] for name in tables]
     return [text.replace(db.name, "").replace(db.user, "") for text in created]
 
 
-def test_a_migration_that_was_interrupted_is_taken_up_again(new_db: Callable[[], Db]):
-    """However many statements ran before the crash, the tables come out the same."""
-    whole = new_db()
+class CrashError(BaseException):
+    """Ends a migration where nothing expects it."""
+
+
+def test_a_migration_that_was_interrupted_is_taken_up_again(
+    new_db: Callable[[], Db], monkeypatch: pytest.MonkeyPatch
+):
+    """After whichever statement it crashes, the same steps go on from there to the same tables."""
+    whole, cut = new_db(), new_db()
+    run_long, after = schema.run_long, {}
+
+    def noted(cursor: Any, sql: str, beat: Callable[[], None]) -> None:
+        run_long(cursor, sql, beat)
+        after[sql] = shape(whole)
+
+    monkeypatch.setattr(schema, "run_long", noted)
     schema.migrate(MysqlUrl(whole.url))
-    statements = [one for step in schema.migrations() for one in step.statements]
-    for done in range(1, len(statements)):
-        cut = new_db()
-        for statement in statements[:done]:
-            cut(statement.sql)
-        assert schema.migrate(MysqlUrl(cut.url))
-        assert shape(cut) == shape(whole)
-        assert schema.migrate(MysqlUrl(cut.url)) == []
+    crashed: set[str] = set()
+
+    def crashing(cursor: Any, sql: str, beat: Callable[[], None]) -> None:
+        run_long(cursor, sql, beat)
+        if sql not in crashed:
+            crashed.add(sql)
+            raise CrashError
+
+    monkeypatch.setattr(schema, "run_long", crashing)
+    for statements in range(1, len(after) + 1):
+        with pytest.raises(CrashError):
+            schema.migrate(MysqlUrl(cut.url))
+        assert len(crashed) == statements
+        assert shape(cut) == list(after.values())[statements - 1]
+    assert schema.migrate(MysqlUrl(cut.url)) == [schema.migrations()[-1]]
+    assert shape(cut) == shape(whole)
+    assert schema.migrate(MysqlUrl(cut.url)) == []
 
 
 def test_the_command_migrates_alone_and_says_what_is_wrong(db: Db, tmp_path: Path):
