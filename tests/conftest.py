@@ -1,4 +1,4 @@
-"""What tests of every folder share: one SQL server."""
+"""What tests of every folder share: one server of each kind of store."""
 
 from __future__ import annotations
 
@@ -51,3 +51,26 @@ def mariadb(mariadb_server: stack.MariaDb | None) -> Iterator[stack.MariaDb | No
     yield mariadb_server
     if mariadb_server and not mariadb_server.running:
         mariadb_server.start()
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Mongo | None]:
+    """A server of our own, or none where MONGO_URL names one."""
+    if os.environ.get("MONGO_URL"):
+        yield None
+        return
+    server = stack.Mongo(tmp_path_factory.mktemp("mongo"))
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.running:
+            server.kill()
+
+
+@pytest.fixture
+def mongo(mongo_server: stack.Mongo | None) -> Iterator[stack.Mongo | None]:
+    """The server, which a test may kill: for the next one it is started again."""
+    yield mongo_server
+    if mongo_server and not mongo_server.running:
+        mongo_server.start()

@@ -25,10 +25,10 @@ def broker(tmp_path: Path) -> Iterator[RabbitMq]:
 
 
 @pytest.fixture
-def system(tmp_path: Path, broker: RabbitMq) -> Iterator[System]:
+def system(tmp_path: Path, mongo: stack.Mongo | None, broker: RabbitMq) -> Iterator[System]:
     class OnRabbit(System):
         def __init__(self, folder: Path) -> None:
-            super().__init__(folder)
+            super().__init__(folder, mongo)
             self.broker = broker
             for process in (self.reader, self.recorder):
                 process.env["MQTT_URL"] = broker.url("")
@@ -41,8 +41,6 @@ def test_a_broker_that_is_killed_and_started_again_loses_and_doubles_nothing(
     system: System, broker: RabbitMq
 ):
     """In the middle of a stream, with readings on both ways."""
-    if system.mongo:
-        system.mongo.start()
     system.recorder.start()
     system.wait_for_log(system.recorder, "connected to the broker")
     system.plug_in("--rate", "100", "--count", "1500")
@@ -56,8 +54,6 @@ def test_a_broker_that_is_killed_and_started_again_loses_and_doubles_nothing(
 
 def test_one_recorder_works_and_another_goes_on_when_it_is_killed(system: System):
     """RabbitMQ grants shared subscriptions and sends nothing there: so nobody asks for one."""
-    if system.mongo:
-        system.mongo.start()
     recorders = [
         system.recorder,
         *(
@@ -78,12 +74,14 @@ def test_one_recorder_works_and_another_goes_on_when_it_is_killed(system: System
     system.assert_complete()
 
 
-def test_the_writer_stores_what_the_recorder_stores(tmp_path: Path, broker: RabbitMq, db):
+def test_the_writer_stores_what_the_recorder_stores(
+    tmp_path: Path, broker: RabbitMq, mongo: stack.Mongo | None, db
+):
     """Two stores of different kinds each get everything."""
 
     class OnRabbit(SqlSystem):
         def __init__(self, folder: Path) -> None:
-            super().__init__(folder, db)
+            super().__init__(folder, mongo, db)
             self.broker = broker
             for process in (self.reader, self.writer):
                 process.env["MQTT_URL"] = broker.url("")

