@@ -22,7 +22,7 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 
 .PHONY: test
 test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
-	$(BIN)/pytest
+	$(BIN)/pytest -n $$((2 * $$(nproc))) --dist worksteal
 
 .PHONY: compose-test
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled

@@ -35,11 +35,11 @@ def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mosquitto
 
 
 @pytest.fixture
-def system(tmp_path: Path, broker: Mosquitto20 | Inside) -> Iterator[System]:
-    with closing(System(tmp_path, broker=broker)) as built:
+def system(
+    tmp_path: Path, mongo: stack.Mongo | None, broker: Mosquitto20 | Inside
+) -> Iterator[System]:
+    with closing(System(tmp_path, mongo, broker=broker)) as built:
         built.reader.env["RAVEN_METRICS_PORT"] = str(stack.free_port())
-        if built.mongo:
-            built.mongo.start()
         yield built
 
 

@@ -27,8 +27,6 @@ def test_a_broker_without_acknowledgements_is_refused(system: System):
     """Nobody could tell there what arrived: the reader keeps everything and says why."""
     limit(system, "max_qos 0")
     system.broker.start()
-    if system.mongo:
-        system.mongo.start()
     system.recorder.start()
     system.plug_in("--rate", "100", "--count", "20")
     system.reader.start()

@@ -22,8 +22,6 @@ from .system import NODE, System
 
 @pytest.fixture
 def store(system: System) -> Iterator[MongoSink]:
-    if system.mongo:
-        system.mongo.start()
     sink = MongoSink(system.mongo_url)
     yield sink
     sink.close()

@@ -784,7 +784,7 @@ def test_a_writer_that_archives_stores_and_ends_when_asked(sql: SqlSystem, tmp_p
     sql.start_writing("--rate", "100", "--count", "50")
     sql.assert_complete()
     sql.writer.send(signal.SIGTERM)
-    assert sql.writer.wait(10) == 0
+    assert sql.writer.wait() == 0
 
 
 def test_a_newer_database_ends_the_service(filled: Filled):

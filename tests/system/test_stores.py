@@ -49,9 +49,8 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[
             return Both(MysqlSink(url), MysqlStore(url))
 
         def mongo() -> Both:
-            system = stack.enter_context(closing(System(tmp_path)))
-            if system.mongo:
-                system.mongo.start()
+            server = request.getfixturevalue("mongo")
+            system = stack.enter_context(closing(System(tmp_path, server)))
             return Both(MongoSink(system.mongo_url), MongoStore(MongoUrl(system.mongo_url)))
 
         def memory() -> Both:

@@ -63,8 +63,8 @@ class Upgrade(VerifySystem):
     Programs run the released version until each is upgraded.
     """
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder, db)
+    def __init__(self, folder: Path, mongo: stack.Mongo | None, db: Db) -> None:
+        super().__init__(folder, mongo, db)
         self.old = released.unpack(folder / "released")
         self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "verify"], "upstream")
         self.upstream_url = stack.in_database(self.mongo_url, f"{self.database}_upstream")
@@ -277,8 +277,8 @@ def same_values(said: dict[str, Any], document: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-def system(tmp_path: Path, db: Db) -> Iterator[Upgrade]:
-    built = Upgrade(tmp_path, db)
+def system(tmp_path: Path, mongo: stack.Mongo | None, db: Db) -> Iterator[Upgrade]:
+    built = Upgrade(tmp_path, mongo, db)
     yield built
     built.close()
 
@@ -365,8 +365,6 @@ def test_the_months_that_1_0_archived_are_known_and_restored(system: Upgrade):
 
 def work_with_1_0(system: Upgrade) -> None:
     """Have all parts of the released version take in readings of every kind, and dead letters."""
-    if system.mongo:
-        system.mongo.start()
     for broker in (system.broker, system.upstream):
         broker.start()
     programs = (*system.stores, system.relay)

@@ -45,16 +45,9 @@ class Done(NamedTuple):
 class VerifySystem(SqlSystem):
     """Broker, writer with MariaDB and recorder with MongoDB, side by side."""
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder, db)
-        self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
-        self.recorder = stack.recorder(folder, self.broker.url("mongo-recorder"), self.mongo_url)
-
     def start_stores(self) -> None:
         """Start everything but the stick and its reader."""
         self.broker.start()
-        if self.mongo:
-            self.mongo.start()
         for store in (self.recorder, self.writer):
             store.start()
             self.wait_for_log(store, "connected to the broker")
@@ -145,8 +138,8 @@ class VerifySystem(SqlSystem):
 
 
 @pytest.fixture
-def system(tmp_path: Path, db: Db) -> Iterator[VerifySystem]:
-    built = VerifySystem(tmp_path, db)
+def system(tmp_path: Path, mongo: stack.Mongo | None, db: Db) -> Iterator[VerifySystem]:
+    built = VerifySystem(tmp_path, mongo, db)
     yield built
     built.close()
 
@@ -387,8 +380,6 @@ def test_what_cannot_be_reached_is_said(system: VerifySystem):
     done = system.verify(**nothing)
     assert (done.status, "MYSQL_URL and MONGO_URL are not set" in done.err) == (78, True)
     system.broker.start()
-    if system.mongo:
-        system.mongo.start()
     only_mongo = {"MYSQL_URL": ""}
     done = system.verify(**only_mongo)
     assert (done.status, done.out) == (0, "No readings yet in MongoDB.\n")

@@ -27,24 +27,39 @@ ACL = ROOT / "deploy" / "mosquitto" / "acl"
 PEERS_LOCK = ROOT / "bench" / "peers.txt"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-_given_out: set[int] = set()
+PORTS_AT_ONCE = 64
+_ports: list[int] = []
+_claims: list[socket.socket] = []
+"""Hold the names of the ranges of ports that this process has to itself, as long as it lives."""
 
 
 def free_port() -> int:
     """Return a TCP port of the loopback that nothing uses now.
 
-    It is none of those that outgoing connections get, so that it stays free while its server is
-    down.
+    It is none of those that outgoing connections get, and no other process is given it here, so
+    that it stays free while its server is down.
     """
-    first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     while True:
-        port = random.randrange(int(first) // 2, int(first))  # noqa: S311 - a port is no secret
-        if port in _given_out:
-            continue
+        if not _ports:
+            _ports.extend(_claimed())
+        port = _ports.pop()
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            _given_out.add(port)
             return port
+
+
+def _claimed() -> range:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        start = random.randrange(first // 2, first - PORTS_AT_ONCE, PORTS_AT_ONCE)  # noqa: S311 - a port is no secret
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0raven-ports-{start}")
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return range(start, start + PORTS_AT_ONCE)
 
 
 class Process:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _TICK_S: Final = 0.002
 # How long a reader may take at the end for what is still on the line, when nobody asked to stop.
 _DRAIN_S: Final = 5.0
-_DRAIN_STOPPED_S: Final = 1.0
 _USAGE_STATUS: Final = 2
 
 
@@ -170,7 +169,7 @@ class _Loop:
         self._until_done()
         for station in self._stations:
             station.finish()
-        give_up_s = time.monotonic() + (_DRAIN_STOPPED_S if self._stop else _DRAIN_S)
+        give_up_s = time.monotonic() + _DRAIN_S
         while time.monotonic() < give_up_s and not self._all_drained():
             self._turn()
         for station in self._stations:

@@ -36,7 +36,7 @@ _LOOK_OPEN_S: Final = 0.05
 _LOOK_DRAINING_S: Final = 0.002
 # The kernel hands bytes on in two steps, and only the second is counted: empty must stay empty for a while.
 _DRAINED_FOR_S: Final = 0.25
-_UNPLUG_PATIENCE_S: Final = 0.5
+_UNPLUG_PATIENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Station:
         return wake
 
     def unplug(self, now_s: float) -> None:
-        """Stop, and take the port away in the next steps, when the reader took what was sent or half a second passed.
+        """Stop, and take the port away in the next steps, when the reader took what was sent or five seconds passed.
 
         The stick then has no power until it is plugged again.
         """
