@@ -95,7 +95,7 @@ class Confirmations:
         self._count += 1
 
     def take(self, most: int) -> list[tuple[str, bytes]]:
-        """Return what there is to say, topics with payloads of ``most`` bytes, and forget it."""
+        """Return what there is to say, topics with payloads of at most ``most`` bytes; forget it."""
         found: list[tuple[str, bytes]] = []
         for node in self._runs.keys() | self._letters.keys():
             runs = self._runs[node]
