@@ -231,6 +231,14 @@ def test_a_letter_is_taken_in_once(replay):
     assert (status, said) == (0, [f"{1:032x}  accepted before"])
 
 
+def test_it_goes_into_the_run_under_way_whatever_the_shell_says(replay):
+    """To look begins no run, and neither does taking in: that is the reader's to do."""
+    replay([letter(1, demand())])
+    assert replay([letter(1, demand())], RAVEN_RUN="spring")[1][-1].endswith("into winter")
+    replay([letter(1, demand())], "--yes", RAVEN_RUN="spring")
+    assert in_outbox(replay.folder)[:2] == ([("instantaneous_demand", 1)], "winter")
+
+
 def test_what_stays_is_said_with_its_status(replay):
     """By the settings as they are now; what is good beside it is taken in."""
     lines = letters_of(demand("0x0249f0"), demand())

@@ -38,7 +38,9 @@ def replay(settings: ReaderSettings, name: str, *, yes: bool) -> int:
     with opened(name) as file, locked(settings.raven_state):
         spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
         with closing(spool):
-            spool.begin(settings.raven_node, settings.raven_run, now())
+            # The run under way, whatever RAVEN_RUN says in this shell: to look changes nothing.
+            last = spool.last_run()
+            spool.begin(settings.raven_node, last.run if last else settings.raven_run, now())
             latest = (reading.notification.meter for reading in spool.latest())
             meters = {meter for meter in latest if meter}
             for letter, notification, why in judged(file, spool.node, meters, settings.limits):
