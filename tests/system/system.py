@@ -223,6 +223,6 @@ class System:
             if not self.mongo:
                 self._mongo_client.drop_database(self.database)
             self._mongo_client.close()
-        for process in (self.simulator, self.reader, *self.others, self.recorder, self.broker):
+        for process in (self.reader, self.simulator, *self.others, self.recorder, self.broker):
             if process.running:
                 process.kill()

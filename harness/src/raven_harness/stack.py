@@ -300,9 +300,19 @@ class MariaDb(Server):
         return f"mysql://{name}:{password}@127.0.0.1:{self.port}/{name}"
 
 
-def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:
+class Simulator(Process):
+    """A simulated stick, whose port is gone when it is, as a device's is."""
+
+    def kill(self) -> int:
+        """End it with SIGKILL; its link could lead to a terminal that another one has by then."""
+        if "--pty" in self.command:
+            Path(self.command[self.command.index("--pty") + 1]).unlink(missing_ok=True)
+        return super().kill()
+
+
+def simulator(folder: Path, *options: str, name: str = "simulator") -> Simulator:
     """Return a simulated stick with the given options."""
-    return Process(name, [str(BIN / "raven-simulator"), *options], folder)
+    return Simulator(name, [str(BIN / "raven-simulator"), *options], folder)
 
 
 def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str) -> Process:
