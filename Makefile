@@ -20,17 +20,20 @@ help:  ## Explain the targets
 demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simulated, or RAVEN_DEVICE=…) into every store (DURATION=20 to end by itself)
 	@$(BIN)/python -m raven_harness.demo
 
+# Some tests change a server for a moment, so one of yours takes one test at a time.
+WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((2 * $$(nproc)))))
 .PHONY: test
 test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: compose-test
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled
 	@tests/compose/run
 
 .PHONY: brokers
-brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on RabbitMQ too, as root, in a Debian of its own
+brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on Mosquitto 2.0 and 2.1, RabbitMQ and ejabberd, as root
 	@tests/brokers/fetch.sh
+	@harness/src/raven_harness/crash/fetch.sh
 	$(BIN)/pytest tests/brokers
 
 .PHONY: crash

@@ -81,7 +81,7 @@ def _sizes() -> str:
     base = _layers("python:3.13-slim-trixie")
     rows, largest = [], 0.0
     for name in OURS:
-        layers = _layers(f"raven-{name}:1.0.0")
+        layers = _layers(f"raven-{name}:1.1.0")
         size = sum(layers.values()) / 1e6
         added = sum(size for layer, size in layers.items() if layer not in base) / 1e6
         rows.append((f"raven-{name}", f"{size:.1f}", f"{added:.2f}"))

@@ -1,10 +1,11 @@
-"""What tests of every folder share: one SQL server."""
+"""What tests of every folder share: one server of each kind of store."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("raven")
+
+# It is processes that are killed here, never the machine: what they wrote need not reach a disk.
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +51,26 @@ def mariadb(mariadb_server: stack.MariaDb | None) -> Iterator[stack.MariaDb | No
     yield mariadb_server
     if mariadb_server and not mariadb_server.running:
         mariadb_server.start()
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Mongo | None]:
+    """A server of our own, or none where MONGO_URL names one."""
+    if os.environ.get("MONGO_URL"):
+        yield None
+        return
+    server = stack.Mongo(tmp_path_factory.mktemp("mongo"))
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.running:
+            server.kill()
+
+
+@pytest.fixture
+def mongo(mongo_server: stack.Mongo | None) -> Iterator[stack.Mongo | None]:
+    """The server, which a test may kill: for the next one it is started again."""
+    yield mongo_server
+    if mongo_server and not mongo_server.running:
+        mongo_server.start()

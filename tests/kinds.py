@@ -1,14 +1,44 @@
-"""A notification of each kind, for tests of what becomes of every one."""
+"""Readings for tests, and a notification of each kind."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
-from ravenbus.notifications import KINDS, Notification, PriceBlock, ProfileData, scaled
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import (
+    KINDS,
+    InstantaneousDemand,
+    Notification,
+    PriceBlock,
+    ProfileData,
+    scaled,
+)
 
 METER = "0013500100abcdef"
+T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
+
+
+def new_hash() -> str:
+    return str(uuid.uuid4())
+
+
+def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
+    """Return a demand, eight seconds after the one before."""
+    at = T0 + timedelta(seconds=8 * min(seq, 10**6))
+    fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
+    fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
+    envelope = Envelope(
+        node=changes.pop("node", "home"),
+        run=changes.pop("run", "r"),
+        hash=hash_,
+        seq=seq,
+        received=changes.pop("received", at),
+    )
+    return Reading(envelope, InstantaneousDemand(**(fields | changes)))
 
 
 def every_kind() -> list[Notification]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ravenbus.consumer import Stored
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.ranges import Range, common, merged
 from ravenbus.readback import Choice, Holding, Known, time_of
+from ravenbus.storing import Stored
 
 
 class Memory:

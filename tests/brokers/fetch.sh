@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes in .brokers/rabbitmq a Debian sid with RabbitMQ 4, whose MQTT plugin has MQTT 5.
-# It is started in there (chroot), so that nothing of this system changes.
+# Makes in .brokers/sid a Debian sid with RabbitMQ 4, whose MQTT plugin has MQTT 5, and ejabberd.
+# They are started in there (chroot), so that nothing of this system changes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root="$PWD/.brokers/rabbitmq"
+root="$PWD/.brokers/sid"
 [ -d "$root" ] && exit 0
 [ "$(id -u)" = 0 ] || { echo "brokers: only root can make and enter another system" >&2; exit 1; }
 command -v debootstrap >/dev/null || {
@@ -14,8 +14,8 @@ mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'O
 [ -n "$(mirror)" ] || apt-get update -qq
 mkdir -p .brokers
 rm -rf "$root.new"
-echo "brokers: fetching Debian sid with rabbitmq-server"
-debootstrap --variant=minbase --include=rabbitmq-server sid "$root.new" "$(mirror)" >.brokers/log 2>&1 || {
+echo "brokers: fetching Debian sid with rabbitmq-server and ejabberd"
+debootstrap --variant=minbase --include=rabbitmq-server,ejabberd sid "$root.new" "$(mirror)" >.brokers/log 2>&1 || {
   tail -5 .brokers/log >&2
   exit 1
 }

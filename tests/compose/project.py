@@ -94,14 +94,18 @@ class Project:
         self.name = f"raven-test-{uuid.uuid4().hex[:8]}"
         self.folder = folder
         folder.mkdir()
-        shutil.copytree(ROOT / "deploy", folder / "deploy")
-        text = (ROOT / "docker-compose.yml").read_text()
+        self.take(ROOT)
+        self.set(**{"MQTTS_PUBLISH": "127.0.0.1:0", **env})
+
+    def take(self, version: Path) -> None:
+        """Take the files of a version, as `git pull` does."""
+        shutil.copytree(version / "deploy", self.folder / "deploy", dirs_exist_ok=True)
+        text = (version / "docker-compose.yml").read_text()
         # Tests look more often than a Raspberry Pi should.
         text = text.replace("interval: 30s", "interval: 3s").replace(
             "interval: 120s", "interval: 5s"
         )
-        (folder / "docker-compose.yml").write_text(text)
-        self.set(**{"MQTTS_PUBLISH": "127.0.0.1:0", **env})
+        (self.folder / "docker-compose.yml").write_text(text)
 
     def set(self, **env: str) -> None:
         """Write `.env`, with what it held before."""

@@ -22,7 +22,6 @@ from raven_reader.intake import Accepted, Intake, Outcome, Rejected
 from raven_reader.secrets import mask
 from ravenbus import demand
 from ravenbus.confirming import STORES_MAX, StoreListener
-from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import (
     Command,
@@ -39,6 +38,7 @@ from ravenbus.messages import (
 )
 from ravenbus.mqtt import Received, matches
 from ravenbus.notifications import KINDS, Notification, kind_of
+from ravenbus.storing import read
 from ravenbus.topics import COMMAND, DEAD, GONE, READING, RUN, STORED, Topics
 from ravenmongo import documents
 from ravenmongo.database import sorted_errors

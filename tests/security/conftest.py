@@ -19,8 +19,8 @@ PACKET_MAX = int(DEPLOYED.partition("max_packet_size ")[2].split()[0])
 class Site(System):
     """A running broker, recorder and writer; ``sql`` is the writer's database."""
 
-    def __init__(self, folder: Path, mysql_admin_url: str) -> None:
-        super().__init__(folder, "neighbour")
+    def __init__(self, folder: Path, mongo: stack.Mongo | None, mysql_admin_url: str) -> None:
+        super().__init__(folder, mongo, "neighbour")
         with Path(self.broker.command[-1]).open("a") as config:
             config.write(f"max_packet_size {PACKET_MAX}\n")
         self.sql = Db(mysql_admin_url)
@@ -29,8 +29,6 @@ class Site(System):
 
     def open(self) -> None:
         self.broker.start()
-        if self.mongo:
-            self.mongo.start()
         for store in self.stores:
             store.start()
         for store in self.stores:
@@ -51,8 +49,10 @@ def mysql_admin_url(mariadb_server: stack.MariaDb | None) -> str:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, mysql_admin_url: str) -> Iterator[Site]:
-    built = Site(tmp_path_factory.mktemp("site"), mysql_admin_url)
+def site(
+    tmp_path_factory: pytest.TempPathFactory, mongo_server: stack.Mongo | None, mysql_admin_url: str
+) -> Iterator[Site]:
+    built = Site(tmp_path_factory.mktemp("site"), mongo_server, mysql_admin_url)
     try:
         built.open()
         yield built

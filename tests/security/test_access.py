@@ -146,8 +146,7 @@ def pubacks(client: Client, wanted: dict[int, str]) -> dict[str, int]:
 def test_an_account_writes_its_own_topics_and_no_other(connect: dict[str, Client], account: str):
     """Every other publish is answered with Not authorized, and nobody ever sees it."""
     observer, client = connect["observer"], connect[account]
-    observer.connection.subscribe(["#", "$SYS/#"])
-    observer.connection.settle()
+    observer.subscribe("#", "$SYS/#")
     token = uuid.uuid4().hex.encode()
     mids = {client.connection.publish(topic, token): topic for topic in sorted(TOPICS)}
     reasons = pubacks(client, mids)
@@ -166,8 +165,7 @@ def test_an_account_writes_its_own_topics_and_no_other(connect: dict[str, Client
 def test_an_account_reads_its_own_topics_and_no_other(connect: dict[str, Client], account: str):
     """Whatever it subscribes to, with wildcards and shared: nothing comes that is not for it."""
     observer, client = connect["observer"], connect[account]
-    client.connection.subscribe([*sorted(TOPICS), *WILDCARDS])
-    client.connection.settle()
+    client.subscribe(*sorted(TOPICS), *WILDCARDS)
     token = uuid.uuid4().hex.encode()
     for topic in sorted(TOPICS):
         if not topic.startswith("$SYS"):  # the broker's own, retained
@@ -184,8 +182,7 @@ def test_a_will_says_nothing_that_its_account_may_not(
 ):
     """A client that dies with a will on another node's status leaves no word there."""
     observer = connect["observer"]
-    observer.connection.subscribe(["raven/v1/+/status", "fence"])
-    observer.connection.settle()
+    observer.subscribe("raven/v1/+/status", "fence")
     for node in reversed(NODES):  # home dies last
         client = Paho(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         client.username_pw_set("home", broker.passwords["home"])

@@ -51,8 +51,7 @@ def test_one_home_cannot_have_the_broker_retain_without_end(broker: stack.Broker
     home.connection.close()
     assert accepted == 0
     watcher, neighbour = Client(broker.url("watcher")), Client(broker.url("neighbour"))
-    watcher.connection.subscribe(["raven/v1/neighbour/latest/+"])
-    watcher.connection.settle()
+    watcher.subscribe("raven/v1/neighbour/latest/+")
     neighbour.publish("raven/v1/neighbour/latest/warning", b"here")
     while not isinstance(event := watcher.events.get(timeout=30), Received):
         pass

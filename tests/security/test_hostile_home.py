@@ -22,7 +22,7 @@ from raven_harness import stack
 from ravenbus.messages import DeadLetter, encode
 from ravenbus.mqtt import Broker
 from ravenbus.settings import MqttUrl
-from tests.system.system import NODE, Client, System, wait_until
+from tests.system.system import NODE, Client, System, patiently, wait_until
 from tests.unit.reader.examples import demand
 
 from .conftest import Site
@@ -136,11 +136,10 @@ def test_a_replay_sends_nothing_in_the_name_of_another(site: Site):
 def test_sessions_runs_and_kinds_without_number_stop_nobody(site: Site):
     """200 sessions that never come back, 1,000 runs, every kind: the neighbour is stored at once."""
     for _ in range(200):
-        connection = Broker(
-            MqttUrl(site.broker.url(NODE)), uuid.uuid4().hex, session_expiry_s=3600
-        )(SimpleQueue())
+        broker = Broker(MqttUrl(site.broker.url(NODE)), uuid.uuid4().hex, session_expiry_s=3600)
+        connection = patiently(lambda b=broker: b(SimpleQueue()))
         connection.subscribe([f"raven/v1/{NODE}/command", f"raven/v1/{NODE}/stored/+"])
-        connection.settle()
+        patiently(connection.settle)
         connection.close()
     node = Node(site)
     for _ in range(1000):
@@ -158,9 +157,9 @@ def test_sessions_runs_and_kinds_without_number_stop_nobody(site: Site):
 
 
 @pytest.fixture
-def measured(tmp_path: Path) -> Iterator[int]:
+def measured(tmp_path: Path, mongo: stack.Mongo | None) -> Iterator[int]:
     """A reader whose metrics are served."""
-    system, port = System(tmp_path), stack.free_port()
+    system, port = System(tmp_path, mongo), stack.free_port()
     system.reader.env["RAVEN_METRICS_PORT"] = str(port)
     try:
         system.start("--rate", "20", recorder=False)

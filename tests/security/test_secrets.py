@@ -42,8 +42,8 @@ URLS = ("MQTT_URL", "UPSTREAM_MQTT_URL", "MYSQL_URL", "MONGO_URL")
 class Talkative(System):
     """Every service, saying all that it can, and a stick that tells its secrets."""
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, mongo: stack.Mongo | None, db: Db) -> None:
+        super().__init__(folder, mongo)
         self.sql = db
         self.stick = Stick()
         broker = self.broker.url
@@ -83,14 +83,12 @@ class Talkative(System):
 
 @pytest.fixture(scope="module")
 def talkative(
-    tmp_path_factory: pytest.TempPathFactory, mysql_admin_url: str
+    tmp_path_factory: pytest.TempPathFactory, mongo_server: stack.Mongo | None, mysql_admin_url: str
 ) -> Iterator[Talkative]:
     db = Db(mysql_admin_url)
-    built = Talkative(tmp_path_factory.mktemp("talkative"), db)
+    built = Talkative(tmp_path_factory.mktemp("talkative"), mongo_server, db)
     try:
         built.broker.start()
-        if built.mongo:
-            built.mongo.start()
         for store in (built.recorder, built.writer):
             store.start()
             built.wait_for_log(store, "connected to the broker")

@@ -55,8 +55,8 @@ class Stick:
 class Attacked(System):
     """Broker and reader, and a stick that does what it likes."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, mongo: stack.Mongo | None) -> None:
+        super().__init__(folder, mongo)
         self.stick = Stick()
         self.port = stack.free_port()
         self.reader.env |= {
@@ -83,8 +83,10 @@ class Attacked(System):
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    built = Attacked(tmp_path_factory.mktemp("attacked"))
+def attacked(
+    tmp_path_factory: pytest.TempPathFactory, mongo_server: stack.Mongo | None
+) -> Iterator[Attacked]:
+    built = Attacked(tmp_path_factory.mktemp("attacked"), mongo_server)
     try:
         built.broker.start()
         built.reader.start()
@@ -143,7 +145,6 @@ REFUSED: dict[str, dict[str, Any] | bytes] = {
 def test_no_refused_command_reaches_the_stick(attacked: Attacked):
     """Each gets a reply that says why; the stick hears what was allowed before and after."""
     replies = attacked.watch(f"raven/v1/{NODE}/reply")
-    replies.connection.settle()
     asker = attacked.client("watcher")
     topic = f"raven/v1/{NODE}/command"
     for command in REFUSED.values():

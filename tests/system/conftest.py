@@ -16,8 +16,8 @@ from .system import System
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
-    built = System(tmp_path)
+def system(tmp_path: Path, mongo: stack.Mongo | None) -> Iterator[System]:
+    built = System(tmp_path, mongo)
     yield built
     built.close()
 
@@ -41,8 +41,8 @@ def db(new_db: Callable[[], Db]) -> Db:
 
 
 @pytest.fixture
-def sql(tmp_path: Path, db: Db) -> Iterator[SqlSystem]:
-    built = SqlSystem(tmp_path, db)
+def sql(tmp_path: Path, mongo: stack.Mongo | None, db: Db) -> Iterator[SqlSystem]:
+    built = SqlSystem(tmp_path, mongo, db)
     yield built
     built.close()
 

@@ -1,4 +1,4 @@
-"""A database of one test's own on MariaDB or another server, and the readings to put into it."""
+"""A database of one test's own on MariaDB or another server."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
 from raven_harness import stack
-from ravenbus.messages import Envelope, Reading
-from ravenbus.notifications import InstantaneousDemand
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests import judge
 
-from .system import NODE, System
+from .system import System
+
+# Nobody here is signed by a public authority; loading them all takes 30 ms of each connection.
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 DATA = Path(os.environ.get("RAVEN_DATA", stack.ROOT.parent / "shared" / "data"))
-METER = "0013500100abcdef"
-T0 = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 
 LEGACY = """
 CREATE TABLE instantaneous_demand (
@@ -95,8 +94,8 @@ class Db:
     def sink(self) -> MysqlSink:
         return MysqlSink(MysqlUrl(self.url))
 
-    def insert_legacy(self, file: Path) -> None:
-        """Insert the rows of a real table of python-raven."""
+    def insert_legacy(self, file: Path, most: int | None = None) -> None:
+        """Insert the rows of a real table of python-raven, or the first so many of them."""
         with file.open(newline="") as lines, closing(self.connect(autocommit=False)) as connection:
             run(connection, "SET time_zone = '+00:00'")
             with connection.cursor() as cursor:
@@ -104,7 +103,7 @@ class Db:
                     "INSERT INTO instantaneous_demand (time, demand, multiplier, divisor, run, "
                     "hash) VALUES (%s, %s, %s, %s, %s, '')"
                 )
-                cursor.executemany(query, list(csv.reader(lines)))
+                cursor.executemany(query, list(islice(csv.reader(lines), most)))
             connection.commit()
 
     def make_legacy(self, engine: str = "InnoDB") -> None:
@@ -121,9 +120,8 @@ def run(connection: Any, query: str, *args: Any) -> Sequence[tuple[Any, ...]]:
 class SqlSystem(System):
     """Broker, stick and reader as elsewhere; the store is MariaDB."""
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder)
-        self.mongo = None
+    def __init__(self, folder: Path, mongo: stack.Mongo | None, db: Db, broker: Any = None) -> None:
+        super().__init__(folder, mongo, broker=broker)
         self.sql = db
         self.writer = self.another_writer("sql-writer")
 
@@ -133,26 +131,14 @@ class SqlSystem(System):
         self.others.append(process)
         return process
 
-    def start_writing(self, *options: str) -> None:
+    def start_writing(self, *options: str, reader: bool = True) -> None:
         """Start everything; the writer has its subscription before the stick reports."""
         self.broker.start()
         self.writer.start()
         self.wait_for_log(self.writer, "connected to the broker")
         self.plug_in(*options)
-        self.reader.start()
+        if reader:
+            self.reader.start()
 
     def stored(self) -> tuple[Counter[str], list[int]]:
         return judge.in_sql(self.sql.url, self.accepted()[0])
-
-
-def new_hash() -> str:
-    return str(uuid.uuid4())
-
-
-def reading(hash_: str, seq: int, demand: int = 1437, **changes: Any) -> Reading:
-    at = T0 + timedelta(seconds=8 * min(seq, 10**6))
-    fields = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
-    fields |= {"multiplier": 1, "divisor": 1000, "demand": demand, "demand_kw": demand / 1000}
-    received = changes.pop("received", at)
-    envelope = Envelope(node=NODE, run="r", hash=hash_, seq=seq, received=received)
-    return Reading(envelope, InstantaneousDemand(**(fields | changes)))

@@ -16,15 +16,17 @@ from raven_reader.spool import Spool
 from ravenbus import notifications as n
 from ravenbus import resending
 from ravenbus.health import Health
+from ravenbus.messages import Confirmation, DeadLetter, decode, encode
 from ravenbus.metrics import PublisherMetrics
-from ravenbus.mqtt import Broker
+from ravenbus.mqtt import PACKET_MIN, PACKET_RESERVE, Broker
 from ravenbus.publisher import Publisher
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
 from tests import judge
+from tests.kinds import new_hash, reading
 
 from . import system as parts
-from .system import NODE, System, wait_until
+from .system import NODE, System, patiently, wait_until
 
 FASTER = 30
 """How much faster the outbox's clock goes: a minute is two seconds."""
@@ -127,7 +129,53 @@ def test_a_store_that_is_said_to_be_gone_is_forgotten_until_it_starts(
         wait_until(lambda: heard()[1:] == [b""], "the store takes it back")
         wait_until(lambda: home.outbox._required, "and is waited for again")
         late = system.watch("raven/v1/gone/+")
-        late.connection.settle()
         late.connection.subscribe(["raven/v1/gone"])
-        late.connection.settle()  # what was retained came before this answer
+        patiently(late.connection.settle)  # what was retained came before this answer
         assert list(late.messages()) == []
+
+
+LARGEST = PACKET_MIN - PACKET_RESERVE
+
+
+def bounded(system: System, max_packet_size: int) -> None:
+    """Have the broker take packets of at most so many bytes."""
+    config = system.folder / "broker" / "mosquitto.conf"
+    config.write_text(f"max_packet_size {max_packet_size}\n{config.read_text()}")
+
+
+def test_confirmations_and_dead_letters_fit_what_the_broker_takes(system: System):
+    """Nine hundred ranges are said in many messages, and a dead letter is cut; all arrives."""
+    bounded(system, PACKET_MIN)
+    system.start(reader=False)
+    heard = system.watch(f"raven/v1/{NODE}/stored/+", "raven/v1/dead/+")
+    heard.connection.settle()
+    home, hash_ = system.client(NODE), new_hash()
+    numbers = list(range(1, 1800, 2))
+    for seq in numbers:
+        home.publish(f"raven/v1/{NODE}/reading/instantaneous_demand", encode(reading(hash_, seq)))
+    home.publish(f"raven/v1/{NODE}/reading/warning", b"x" * LARGEST)
+    confirmed: list[int] = []
+    letters: list[DeadLetter] = []
+
+    def all_heard() -> bool:
+        for message in heard.messages():
+            assert len(message.payload) <= LARGEST
+            if "stored" in message.topic:
+                found = decode(message.payload, Confirmation).runs
+                confirmed.extend(first for first, _ in found.get(hash_, []))
+            else:
+                letters.append(decode(message.payload, DeadLetter))
+        return len(confirmed) == len(numbers) and bool(letters)
+
+    wait_until(all_heard, "everything is confirmed")
+    assert sorted(confirmed) == numbers
+    assert [(letter.size, bool(letter.payload)) for letter in letters] == [(LARGEST, True)]
+    assert "connection lost" not in system.recorder.text()
+
+
+def test_a_broker_that_takes_too_little_is_refused(system: System):
+    """The recorder says how much it takes, and how much is needed."""
+    bounded(system, PACKET_MIN - 1)
+    system.broker.start()
+    system.recorder.start()
+    system.wait_for_log(system.recorder, f"it takes {PACKET_MIN - 1} bytes at once: needed are")

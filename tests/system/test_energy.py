@@ -17,13 +17,15 @@ from ravenbus.errors import RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
 from ravensql import energy, readings, rows, schema
+from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, T0, Db, new_hash, reading
+from .sql import Db
 from .system import NODE
 
 
@@ -111,7 +113,8 @@ def test_a_late_reading_of_an_archived_month_invents_no_energy(db: Db, tmp_path:
         sink.store(registers(new_hash(), 1_006_100, start=april))
         june = datetime(2026, 6, 15, tzinfo=UTC)
         look_after(url, utc=lambda: june)
-        Retention(url, tmp_path, None, threading.Event(), lambda: june).archive(Month.of(march))
+        archive = Archive(url, tmp_path, threading.Event(), lambda: june)
+        Retention(archive, None).archive(Month.of(march))
         sink.store(registers(new_hash(), 1_003_000, start=late))
     assert [kwh for _, kwh in db(days)] == [0, 3, 3, Decimal("0.1")]
 
@@ -122,7 +125,8 @@ def test_a_month_that_1_0_archived_is_counted_when_it_is_restored(db: Db, tmp_pa
     schema.migrate(url)
     look_after(url, utc=lambda: datetime(2026, 3, 1, tzinfo=UTC))
     june = datetime(2026, 6, 15, tzinfo=UTC)
-    retention = Retention(url, tmp_path, None, threading.Event(), lambda: june)
+    archive = Archive(url, tmp_path, threading.Event(), lambda: june)
+    retention = Retention(archive, None)
     march, late, april = (
         datetime(2026, *at, tzinfo=UTC) for at in ((3, 31, 20), (4, 1, 1), (4, 1, 5))
     )
@@ -139,7 +143,7 @@ def test_a_month_that_1_0_archived_is_counted_when_it_is_restored(db: Db, tmp_pa
         sink.store(registers(new_hash(), 1_003_000, 1_003_500, every_s=3600, start=april))
         days = "SELECT delivered_kwh FROM energy_rollup WHERE period_s = 86400 ORDER BY start"
         assert db(days) == ((None,), (Decimal("0.5"),))
-        retention.restore(Month.of(march))
+        archive.restore(Month.of(march))
         assert db(days) == ((1,), (Decimal("2.5"),))
         sink.store(registers(new_hash(), 1_002_000, start=late))
         assert db(days) == ((1,), (Decimal("2.5"),))
@@ -147,7 +151,7 @@ def test_a_month_that_1_0_archived_is_counted_when_it_is_restored(db: Db, tmp_pa
             "SELECT MIN(delivered_kwh), SUM(readings) FROM energy_rollup WHERE period_s = 300"
         ) == ((0, 5),)
         retention.archive(Month.of(march))
-        retention.restore(Month.of(march))
+        archive.restore(Month.of(march))
         assert db(days) == ((1,), (Decimal("2.5"),))
 
 

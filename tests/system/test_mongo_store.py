@@ -15,15 +15,13 @@ from ravenmongo import documents
 from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, T0, new_hash, reading
 from .system import NODE, System
 
 
 @pytest.fixture
 def store(system: System) -> Iterator[MongoSink]:
-    if system.mongo:
-        system.mongo.start()
     sink = MongoSink(system.mongo_url)
     yield sink
     sink.close()

@@ -14,8 +14,9 @@ from ravensql import schema
 from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import OLD_INSERT, Db, SqlSystem, run
 from .system import NODE
 
 ZERO = "INSERT INTO instantaneous_demand VALUES ('0000-00-00 00:00:00', 700, 1, 1000, 'r', 'h')"

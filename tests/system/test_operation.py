@@ -305,8 +305,9 @@ def test_health_and_metrics_follow_the_progress(system: System):
 
 def test_an_account_has_only_its_own_topics(system: System):
     """A reader's account cannot write another node's readings, nor an intruder any."""
-    system.start("--rate", "50", "--count", "10")
+    system.start("--rate", "50", "--count", "10", reader=False)
     copies = system.watch(f"raven/v1/{NODE}/reading/+")
+    system.reader.start()
     system.assert_complete()
     payload = next(copies.messages()).payload
     system.client("intruder").publish(f"raven/v1/{NODE}/reading/warning", payload)

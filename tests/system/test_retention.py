@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -32,13 +33,15 @@ from ravenbus.notifications import (
     Notification,
     PriceCluster,
 )
-from ravensql import archives, housekeeping, retention, rows, schema
+from ravensql import archives, archiving, housekeeping, rows, schema
+from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
+from .sql import OLD_INSERT, Db, SqlSystem, run
 from .system import NODE, wait_until
 
 MARCH, APRIL, MAY = (Month.parse(f"2026-0{number}") for number in (3, 4, 5))
@@ -118,8 +121,12 @@ class Filled:
             db(insert, demand, demand, demand, "old", "h")
         look_after(self.url, utc=lambda: JUNE_15)
 
+    @property
+    def archive(self) -> Archive:
+        return Archive(self.url, self.folder, threading.Event(), lambda: JUNE_15)
+
     def retention(self, keep: int | None = None) -> Retention:
-        return Retention(self.url, self.folder, keep, threading.Event(), lambda: JUNE_15)
+        return Retention(self.archive, keep)
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir())
@@ -139,7 +146,7 @@ class Filled:
 
 @pytest.fixture
 def filled(db: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
-    monkeypatch.setattr(retention, "LOCK_PAUSE_S", 0.05)
+    monkeypatch.setattr(archiving, "LOCK_PAUSE_S", 0.05)
     found = Filled(db, tmp_path / "archive")
     yield found
     found.sink.close()
@@ -215,25 +222,25 @@ def test_an_archive_is_read_without_us(filled: Filled):
 
 def test_a_restored_month_is_what_it_was_bit_for_bit(filled: Filled):
     """Every column of every row, its flags included; archived again, the files are the same."""
-    db, archive = filled.db, filled.retention()
+    db, retention = filled.db, filled.retention()
     db("UPDATE notification SET relayed = 1")
     before, rolled = tables(db), rollups(db)
-    archive.archive(MARCH)
-    archive.archive(APRIL)
+    retention.archive(MARCH)
+    retention.archive(APRIL)
     files = {path.name: path.read_bytes() for path in filled.folder.iterdir()}
-    assert archive.restore(MARCH) == 22
-    assert archive.restore(APRIL) == 20
+    assert filled.archive.restore(MARCH) == 22
+    assert filled.archive.restore(APRIL) == 20
     assert tables(db) == before
     assert months(db)[:3] == ["2026-03", "2026-04", "2026-05"]
     assert db("SELECT COUNT(*) FROM instantaneous_demand PARTITION (p_2026_03)") == ((10,),)
     assert db("SELECT COUNT(*) FROM archive") == db("SELECT COUNT(*) FROM archived_run") == ((0,),)
     with pytest.raises(FatalError, match="2026-03 is not archived"):
-        archive.restore(MARCH)
+        filled.archive.restore(MARCH)
     look_after(filled.url, utc=lambda: JUNE_15)
     assert filled.sink.store([*filled.march, *filled.april]) == (0, 40)
     assert (tables(db), rollups(db)) == (before, rolled)
-    archive.archive(MARCH)
-    archive.archive(APRIL)
+    retention.archive(MARCH)
+    retention.archive(APRIL)
     assert {path.name: path.read_bytes() for path in filled.folder.iterdir()} == files
 
 
@@ -250,43 +257,43 @@ def test_a_redelivery_of_what_is_archived_is_a_duplicate(filled: Filled):
 
 def test_late_rows_are_stored_rolled_up_and_archived_later(filled: Filled):
     """Readings of an archived month wait with the oldest month that is left."""
-    db, archive = filled.db, filled.retention()
+    db, retention = filled.db, filled.retention()
     late = of_every_kind(filled.hash, 100, 3, 20)
-    archive.archive(MARCH)
+    retention.archive(MARCH)
     assert filled.sink.store([*late, *filled.march]) == (20, 20)
     query = "SELECT readings FROM demand_rollup WHERE period_s = 86400 AND start = '2026-03-02'"
     assert db(query + " AND node = %s", NODE) == ((16,),)
-    archive.archive(APRIL)
+    retention.archive(APRIL)
     assert sum(map(len, tables(db).values())) == 20, "only May"
     assert set(db("SELECT first_seq, last_seq, month FROM archived_run")) == {
         (1, 20, "2026-03"), (21, 40, "2026-04"), (100, 119, "2026-04"),
     }  # fmt: skip
     assert filled.sink.store([*late, *filled.march, *filled.april]) == (0, 60)
-    assert archive.restore(MARCH) == 22
-    assert archive.restore(APRIL) == 40
+    assert filled.archive.restore(MARCH) == 22
+    assert filled.archive.restore(APRIL) == 40
     assert sum(map(len, tables(db).values())) == 82
 
 
 def test_what_no_relay_has_sent_stays(filled: Filled):
     """Not sent, or nobody took it: the month waits, and says for whom; then it goes."""
-    db, archive = filled.db, filled.retention()
+    db, retention = filled.db, filled.retention()
     db(
         "INSERT INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
     )
     with pytest.raises(RetryableError, match="22 rows are not sent to mqtts://upstream:8883; if"):
-        archive.archive(MARCH)
+        retention.archive(MARCH)
     for table in rows.COLUMNS:
         db(f"UPDATE {table} SET relayed = 1 + (id %% 2) WHERE time < %s", "2026-04-01")  # noqa: S608
     db("UPDATE price_cluster SET relayed = 0 ORDER BY id LIMIT 1")
     with pytest.raises(RetryableError, match="1 rows are not sent"):
-        archive.archive(MARCH)
+        retention.archive(MARCH)
     assert not filled.folder.exists()
     db("UPDATE price_cluster SET relayed = 1 WHERE relayed = 0")
-    assert archive.archive(MARCH) == 22
+    assert retention.archive(MARCH) == 22
     with pytest.raises(RetryableError, match="not sent"):
-        archive.archive(APRIL)
+        retention.archive(APRIL)
     db("DELETE FROM relay")
-    assert archive.archive(APRIL) == 20
+    assert retention.archive(APRIL) == 20
 
 
 @pytest.mark.parametrize("table", list(rows.COLUMNS))
@@ -310,11 +317,11 @@ def test_what_comes_between_verifying_and_dropping_stays(
         filled.retention().archive(MARCH)
     assert "2026-03" in months(filled.db, table)
     filled.retention().archive(MARCH)
-    assert all(fault is None for _, fault in filled.retention().verify([]))
+    assert all(fault is None for _, fault in filled.archive.verify([]))
     assert filled.sink.store([late, *filled.march]) == (0, 21)
     ranges = filled.db("SELECT SUM(last_seq - first_seq + 1) FROM archived_run")
     assert ranges == ((21,),)
-    assert filled.retention().restore(MARCH) == 23
+    assert filled.archive.restore(MARCH) == 23
     assert sum(map(len, tables(filled.db).values())) == 63
 
 
@@ -380,20 +387,20 @@ def test_an_archive_that_is_interrupted_anywhere_is_completed_the_next_time(
 ):
     """Before each change of the database or of a file: nothing is lost, doubled or left behind."""
     before, rolled = tables(filled.db), rollups(filled.db)
-    archive, fuse = filled.retention(), Fuse(monkeypatch)
+    retention, fuse = filled.retention(), Fuse(monkeypatch)
     for at in count(1):
         fuse.left = at
         try:
-            archive.archive(MARCH)
+            retention.archive(MARCH)
             break
         except PowerCutError:
             fuse.left = 10**9
         assert filled.sink.store([*filled.march, *filled.may]) == (0, 40)
-        archive.archive(MARCH)
+        retention.archive(MARCH)
         assert_all_there(filled)
-        assert [fault for _, fault in archive.verify([MARCH])] == [None] * 4
+        assert [fault for _, fault in filled.archive.verify([MARCH])] == [None] * 4
         assert not [name for name in filled.files() if name.endswith(".part")]
-        archive.restore(MARCH)
+        filled.archive.restore(MARCH)
         assert tables(filled.db) == before
     assert at > 40
     assert rollups(filled.db) == rolled
@@ -407,12 +414,12 @@ def test_a_restore_that_is_interrupted_anywhere_is_completed_the_next_time(
     Nothing is archived until then: a part of a month would take the place of the whole.
     """
     before, rolled = tables(filled.db), rollups(filled.db)
-    archive, fuse = filled.retention(), Fuse(monkeypatch)
+    retention, fuse = filled.retention(), Fuse(monkeypatch)
     for at in count(1):
-        archive.archive(MARCH)
+        retention.archive(MARCH)
         fuse.left = at
         try:
-            archive.restore(MARCH)
+            filled.archive.restore(MARCH)
             break
         except PowerCutError:
             fuse.left = 10**9
@@ -421,9 +428,9 @@ def test_a_restore_that_is_interrupted_anywhere_is_completed_the_next_time(
         if restoring:
             for month in (MARCH, APRIL):
                 with pytest.raises(RetryableError, match="restore of 2026-03 was interrupted"):
-                    archive.archive(month)
+                    retention.archive(month)
         if recorded:
-            archive.restore(MARCH)
+            filled.archive.restore(MARCH)
         assert tables(filled.db) == before
         assert filled.db("SELECT COUNT(*) FROM archived_run") == ((0,),)
     assert at > 15
@@ -495,7 +502,7 @@ def test_a_damaged_file_is_found_and_not_restored(filled: Filled, how: str, said
     assert text[2].startswith(f"{name}: ")
     assert said in text[2]
     with pytest.raises(FatalError, match="2026-03 cannot be restored: notification-2026-03"):
-        filled.retention().restore(MARCH)
+        filled.archive.restore(MARCH)
     assert tables(filled.db) == before
 
 
@@ -518,7 +525,7 @@ def test_a_record_that_somebody_changed_leads_nowhere_else(
     before = tables(filled.db)
     assert filled.run_command("verify")[0] == 1
     with pytest.raises(FatalError, match=said):
-        filled.retention().restore(MARCH)
+        filled.archive.restore(MARCH)
     assert tables(filled.db) == before
 
 
@@ -537,7 +544,7 @@ def test_a_file_that_unpacks_to_gigabytes_costs_neither_memory_nor_time(filled: 
     tracemalloc.start()
     try:
         with pytest.raises(FatalError, match=said):
-            filled.retention().restore(MARCH)
+            filled.archive.restore(MARCH)
         assert tracemalloc.get_traced_memory()[1] < 256 * 2**20
     finally:
         tracemalloc.stop()
@@ -593,7 +600,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(filled: Filled):
 
 def test_what_is_not_committed_yet_is_waited_for(filled: Filled, monkeypatch: pytest.MonkeyPatch):
     """A row whose id is low and whose commit is late is in the file, or the month waits."""
-    monkeypatch.setattr(retention, "LOCK_TRIES", 1)
+    monkeypatch.setattr(archiving, "LOCK_TRIES", 1)
     insert = OLD_INSERT.replace("(demand", "(time, demand").replace("(%s", "('2026-03-05', %s")
     with closing(filled.db.connect(autocommit=False)) as late:
         run(late, insert, 5, 1, 1, "late", "h")
@@ -629,7 +636,7 @@ def test_a_reader_of_the_tables_delays_the_archive_and_nobody_else(filled: Fille
         thread.join()
     (error,) = failed
     assert "MySQL is locked" in str(error)
-    assert longest < 5 * retention.LOCK_WAIT_S
+    assert longest < 5 * archiving.LOCK_WAIT_S
     assert filled.retention().archive(MARCH) == 22
 
 
@@ -646,8 +653,8 @@ def test_the_files_of_1_0_are_verified_and_restored(filled: Filled):
         digest = archives.publish(part, path)
         filled.db("UPDATE archive SET sha256 = %s WHERE file = %s", digest, path.name)
     filled.db("DELETE FROM archived_digest")
-    assert [fault for _, fault in filled.retention().verify([])] == [None] * 4
-    filled.retention().restore(MARCH)
+    assert [fault for _, fault in filled.archive.verify([])] == [None] * 4
+    filled.archive.restore(MARCH)
     assert (tables(filled.db), rollups(filled.db)) == before
 
 
@@ -660,7 +667,7 @@ def test_a_number_used_again_after_its_month_was_archived_is_another_reading(fil
         envelope = msgspec.structs.replace(one.envelope, received=later)
         with pytest.raises(PoisonError, match="identity-conflict"):
             filled.sink.store([Reading(envelope, one.notification)])
-    filled.retention().restore(MARCH)
+    filled.archive.restore(MARCH)
     assert filled.db("SELECT COUNT(*) FROM archived_digest") == ((0,),)
     assert filled.sink.store(filled.march) == (0, 20)
     # What an earlier version archived has no digest, and is taken to be the same.
@@ -711,17 +718,17 @@ def test_a_writer_stores_while_months_are_archived(filled: Filled):
 
 def test_the_rights_that_are_documented_are_enough(filled: Filled):
     """The account of docs/operations.md archives and restores, and the containers' is the same."""
-    db, archive = filled.db, filled.retention()
+    db, retention = filled.db, filled.retention()
     page = (stack.ROOT / "docs" / "operations.md").read_text()
     (rights,) = re.findall(r"in its database it needs (.*)\.", page)
     assert set(re.split(", | and ", rights)) == set(credentials.WRITER_RIGHTS.split(", "))
     db.admin(f"REVOKE ALL ON {db.name}.* FROM {db.user}@'%'")
     db.admin(f"GRANT {rights.replace(' and ', ', ')} ON {db.name}.* TO {db.user}@'%'")
-    assert archive.archive(MARCH) == 22
-    assert archive.restore(MARCH) == 22
+    assert retention.archive(MARCH) == 22
+    assert filled.archive.restore(MARCH) == 22
     db.admin(f"REVOKE LOCK TABLES ON {db.name}.* FROM {db.user}@'%'")
     with pytest.raises(RetryableError, match="MySQL refuses"):
-        archive.archive(MARCH)
+        retention.archive(MARCH)
 
 
 def test_a_run_is_proved_complete_over_tables_and_archive(filled: Filled):
@@ -751,11 +758,11 @@ class Clock(threading.Event):
 def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptureFixture):
     """Not within the first hour, then each day; two whole months before this one stay."""
     caplog.set_level("INFO")
-    archive = filled.retention(keep=2)
-    housekeeping.run(filled.url, archive, Clock(11), lambda: JUNE_15)
+    retention = filled.retention(keep=2)
+    housekeeping.run(filled.url, retention, Clock(11), lambda: JUNE_15)
     assert months(filled.db)[0] == "2026-03"
     stop = Clock(12)
-    housekeeping.run(filled.url, archive, stop, lambda: JUNE_15)
+    housekeeping.run(filled.url, retention, stop, lambda: JUNE_15)
     assert months(filled.db)[0] == "2026-04"
     assert stop.is_set()
     archived = [record for record in caplog.records if record.msg == "archived"]
@@ -763,9 +770,7 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     filled.db(
         "INSERT INTO relay (id, source, node, upstream) VALUES (1, 's', 'n', 'mqtts://upstream:8883')"
     )
-    july = Retention(
-        filled.url, filled.folder, 1, threading.Event(), lambda: datetime(2026, 7, 2, tzinfo=UTC)
-    )
+    july = Retention(replace(filled.archive, utc=lambda: datetime(2026, 7, 2, tzinfo=UTC)), 1)
     filled.db("UPDATE instantaneous_demand SET relayed = 1 WHERE time > '2026-05-01'")
     housekeeping.archive(july)
     put_off = [record for record in caplog.records if record.msg == "archiving postponed"]
@@ -779,7 +784,7 @@ def test_a_writer_that_archives_stores_and_ends_when_asked(sql: SqlSystem, tmp_p
     sql.start_writing("--rate", "100", "--count", "50")
     sql.assert_complete()
     sql.writer.send(signal.SIGTERM)
-    assert sql.writer.wait(10) == 0
+    assert sql.writer.wait() == 0
 
 
 def test_a_newer_database_ends_the_service(filled: Filled):

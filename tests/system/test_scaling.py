@@ -16,7 +16,7 @@ from raven_mongo_recorder.ledger import MongoLedger
 from ravenbus.mqtt import Broker
 from ravenbus.settings import MqttUrl
 
-from .system import System, wait_until
+from .system import System, patiently, wait_until
 
 GROUP = "raven-mongo-recorder"
 LEASE_S = "1"
@@ -71,7 +71,8 @@ class Replicas:
         url = MqttUrl(self.system.broker.url("mongo-recorder"))
         found = []
         for name in (GROUP, *(f"{GROUP}-{number}" for number in range(2, 8))):
-            connection = Broker(url, name, session_expiry_s=60)(SimpleQueue())
+            broker = Broker(url, name, session_expiry_s=60)
+            connection = patiently(lambda b=broker: b(SimpleQueue()))
             if connection.session_present:
                 found.append(name)
             connection.close(end_session=True)
@@ -193,8 +194,6 @@ def test_all_that_stop_at_once_leave_one_session(system: System, replicas: Repli
 
 def test_the_ledger_loses_no_change(system: System):
     """Replicas that change the group at the same moment do so one after the other."""
-    if system.mongo:
-        system.mongo.start()
 
     def ledger(address: str) -> MongoLedger:
         return MongoLedger(system.mongo_url, GROUP, address)
@@ -220,14 +219,13 @@ def test_what_waits_in_the_sessions_of_an_older_version_is_stored(replicas: Repl
     """Before 1.1 anybody knew a session's name: both are drained, and ended."""
     system = replicas.system
     system.broker.start()
-    if system.mongo:
-        system.mongo.start()
     url = MqttUrl(system.broker.url("mongo-recorder"))
     names = (GROUP, f"{GROUP}-2")
     for number, name in enumerate(names, 1):
-        old = Broker(url, name, session_expiry_s=3600, secret=False)(SimpleQueue())
+        broker = Broker(url, name, session_expiry_s=3600, secret=False)
+        old = patiently(lambda b=broker: b(SimpleQueue()))
         old.subscribe([f"$share/{GROUP}/raven/v1/+/reading/+", "raven/v1/+/run"])
-        old.settle()
+        patiently(old.settle)
         old.close()
         with closing(MongoLedger(system.mongo_url, GROUP, f"{url.host}:{url.port}")) as ledger:
             ledger.change(lambda group, n=number: {**group, n: Slot(State.MEMBER)})
@@ -241,7 +239,8 @@ def test_what_waits_in_the_sessions_of_an_older_version_is_stored(replicas: Repl
     def kept() -> list[str]:
         found = []
         for name in names:
-            connection = Broker(url, name, session_expiry_s=60, secret=False)(SimpleQueue())
+            broker = Broker(url, name, session_expiry_s=60, secret=False)
+            connection = patiently(lambda b=broker: b(SimpleQueue()))
             if connection.session_present:
                 found.append(name)
             connection.close()

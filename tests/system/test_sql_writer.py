@@ -31,17 +31,20 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, encode
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker, Published
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
+from ravenbus.retrying import Retry
 from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
+from ravenbus.storing import Storing
 from ravenbus.topics import Topics
 from ravensql import schema
 from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests import judge
+from tests.kinds import METER, T0, new_hash, reading
 
-from .sql import DATA, METER, OLD_INSERT, T0, Db, SqlSystem, new_hash, reading, run
-from .system import NODE, certificate, wait_until
+from .sql import DATA, OLD_INSERT, Db, SqlSystem, run
+from .system import NODE, WAIT_S, certificate, patiently, wait_until
 
 # From the stick to the tables
 
@@ -80,9 +83,9 @@ def test_what_waits_in_the_session_of_an_older_version_is_stored(sql: SqlSystem)
     )
 
     def session_present() -> bool:
-        connection = old(SimpleQueue())
+        connection = patiently(lambda: old(SimpleQueue()))
         connection.subscribe(["raven/v1/+/reading/+", "raven/v1/+/run", "raven/v1/dead/reader"])
-        connection.settle()
+        patiently(connection.settle)
         connection.close()
         return connection.session_present
 
@@ -141,10 +144,10 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     stop = AtOnce(lambda: (mariadb.start(), back.set()))
     broker = Broker(MqttUrl(sql.broker.url("sql-writer")), "w", session_expiry_s=60)
     with closing(sql.sql.sink()) as sink:
-        consumer = Consumer(
-            "sql-writer", Alone(broker), sink, Topics(), Health(), ConsumerMetrics(), name="w"
-        )
-        thread = threading.Thread(target=consumer.run, args=(stop,))
+        topics, retry, metrics = Topics(), Retry(Health(), stop), ConsumerMetrics()
+        storing = Storing("sql-writer", sink, topics, retry, metrics, name="w")
+        consumer = Consumer(Alone(broker), storing, topics, retry, metrics, name="w")
+        thread = threading.Thread(target=consumer.run)
         thread.start()
         wait_until(lambda: "connected to the broker" in caplog.text, "it is connected")
         mariadb.kill()
@@ -160,6 +163,39 @@ def test_a_database_that_is_away_for_an_hour_is_asked_now_and_then(
     assert 120 < len(stop.waits) < 1000, "at least every 30 s, and not all the time"
     store = [record for record in caplog.records if getattr(record, "check", "") == "store"]
     assert len(store) <= 4, [record.reason for record in store]
+
+
+def test_a_flood_with_qos_0_fills_no_memory(sql: SqlSystem, mariadb: stack.MariaDb | None):
+    """While the database is away it is dropped and counted; what came with QoS 1 is stored once."""
+    if not mariadb:
+        pytest.skip("MYSQL_ADMIN_URL names a server that is not ours to kill")
+    port = stack.free_port()
+    sql.writer.env["RAVEN_METRICS_PORT"] = str(port)
+    sql.broker.start()
+    sql.writer.start()
+    sql.wait_for_log(sql.writer, "connected to the broker")
+    mariadb.kill()
+    home, hash_ = sql.client(NODE), new_hash()
+    topic = f"raven/v1/{NODE}/reading/instantaneous_demand"
+    before, last = resident(sql.writer), 0
+    while (stack.metric(port, "raven_dropped_total") or 0) < 50_000:
+        last += 1
+        for _ in range(1000):
+            home.publish(topic, encode(reading(hash_, last)) + b" " * 4096, qos=0)
+        home.publish(topic, encode(reading(hash_, last)))
+        while not isinstance(home.events.get(timeout=WAIT_S), Published):
+            pass
+    assert resident(sql.writer) - before < 80 * 2**20, "200 MB were dropped"
+    assert sql.writer.text().count("message dropped") == 1
+    mariadb.start()
+    numbers = list(range(1, last + 1))
+    wait_until(lambda: judge.in_sql(sql.sql.url, hash_)[1] == numbers, "all is stored once")
+
+
+def resident(process: stack.Process) -> int:
+    """Return the bytes of a process that are in memory."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):
@@ -205,8 +241,9 @@ def test_two_writers_that_start_together_make_the_tables_once_and_store_once(sql
 def test_a_poison_row_is_a_dead_letter_and_its_batch_is_stored(sql: SqlSystem):
     """What the server or we refuse is kept with its reason; its neighbours are stored."""
     sql.writer.env["RAVEN_FLUSH_AFTER_S"] = "2"
-    sql.start_writing("--rate", "100", "--count", "20")
+    sql.start_writing("--rate", "100", "--count", "20", reader=False)
     copies = sql.watch(f"raven/v1/{NODE}/reading/instantaneous_demand")
+    sql.reader.start()
     sql.assert_complete()
     message = next(copies.messages())
     good, topic = json.loads(message.payload), message.topic
@@ -501,23 +538,46 @@ def test_a_full_disk_is_waited_for(tmp_path: Path):
 
 
 def shape(db: Db) -> list[str]:
-    tables = sorted(name for (name,) in db("SHOW TABLES"))
-    created = [db(f"SHOW CREATE TABLE {name}")[0][1] for name in tables]
+    with closing(db.connect()) as connection:
+        tables = sorted(name for (name,) in run(connection, "SHOW TABLES"))
+        created = [run(connection, f"SHOW CREATE TABLE {name}")[0][1] for name in tables]
     return [text.replace(db.name, "").replace(db.user, "") for text in created]
 
 
-def test_a_migration_that_was_interrupted_is_taken_up_again(new_db: Callable[[], Db]):
-    """However many statements ran before the crash, the tables come out the same."""
-    whole = new_db()
+class CrashError(BaseException):
+    """Ends a migration where nothing expects it."""
+
+
+def test_a_migration_that_was_interrupted_is_taken_up_again(
+    new_db: Callable[[], Db], monkeypatch: pytest.MonkeyPatch
+):
+    """After whichever statement it crashes, the same steps go on from there to the same tables."""
+    whole, cut = new_db(), new_db()
+    run_long, after = schema.run_long, {}
+
+    def noted(cursor: Any, sql: str, beat: Callable[[], None]) -> None:
+        run_long(cursor, sql, beat)
+        after[sql] = shape(whole)
+
+    monkeypatch.setattr(schema, "run_long", noted)
     schema.migrate(MysqlUrl(whole.url))
-    statements = [one for step in schema.migrations() for one in step.statements]
-    for done in range(1, len(statements)):
-        cut = new_db()
-        for statement in statements[:done]:
-            cut(statement.sql)
-        assert schema.migrate(MysqlUrl(cut.url))
-        assert shape(cut) == shape(whole)
-        assert schema.migrate(MysqlUrl(cut.url)) == []
+    crashed: set[str] = set()
+
+    def crashing(cursor: Any, sql: str, beat: Callable[[], None]) -> None:
+        run_long(cursor, sql, beat)
+        if sql not in crashed:
+            crashed.add(sql)
+            raise CrashError
+
+    monkeypatch.setattr(schema, "run_long", crashing)
+    for statements in range(1, len(after) + 1):
+        with pytest.raises(CrashError):
+            schema.migrate(MysqlUrl(cut.url))
+        assert len(crashed) == statements
+        assert shape(cut) == list(after.values())[statements - 1]
+    assert schema.migrate(MysqlUrl(cut.url)) == [schema.migrations()[-1]]
+    assert shape(cut) == shape(whole)
+    assert schema.migrate(MysqlUrl(cut.url)) == []
 
 
 def test_the_command_migrates_alone_and_says_what_is_wrong(db: Db, tmp_path: Path):
@@ -743,4 +803,4 @@ def test_a_stop_during_an_outage_ends_the_writer_soon(sql: SqlSystem):
     sql.writer.start()
     sql.wait_for_log(sql.writer, "see MYSQL_URL")
     sql.writer.send(signal.SIGTERM)
-    assert sql.writer.wait(10) == 0
+    assert sql.writer.wait() == 0

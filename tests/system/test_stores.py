@@ -23,10 +23,10 @@ from ravenmongo.sink import MongoSink
 from ravensql.readback import MysqlStore
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
-from tests.kinds import every_kind
+from tests.kinds import METER, T0, every_kind, new_hash, reading
 from tests.memory import Memory
 
-from .sql import METER, T0, Db, new_hash, reading
+from .sql import Db
 from .system import NODE, System
 
 FINE = timedelta(microseconds=123456)
@@ -49,9 +49,8 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[
             return Both(MysqlSink(url), MysqlStore(url))
 
         def mongo() -> Both:
-            system = stack.enter_context(closing(System(tmp_path)))
-            if system.mongo:
-                system.mongo.start()
+            server = request.getfixturevalue("mongo")
+            system = stack.enter_context(closing(System(tmp_path, server)))
             return Both(MongoSink(system.mongo_url), MongoStore(MongoUrl(system.mongo_url)))
 
         def memory() -> Both:

@@ -20,14 +20,15 @@ from raven_harness import stack
 from ravenbus.messages import Reading, Run, encode
 from ravenbus.notifications import KINDS
 from ravensql import rows, schema
+from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from tests import judge
-from tests.kinds import every_kind
+from tests.kinds import METER, T0, every_kind, new_hash, reading
 
-from .sql import METER, T0, Db, SqlSystem, new_hash, reading
+from .sql import Db, SqlSystem
 from .system import NODE, wait_until
 
 TABLES = tuple(rows.COLUMNS)
@@ -44,16 +45,9 @@ class Done(NamedTuple):
 class VerifySystem(SqlSystem):
     """Broker, writer with MariaDB and recorder with MongoDB, side by side."""
 
-    def __init__(self, folder: Path, db: Db) -> None:
-        super().__init__(folder, db)
-        self.mongo = None if os.environ.get("MONGO_URL") else stack.Mongo(folder)
-        self.recorder = stack.recorder(folder, self.broker.url("mongo-recorder"), self.mongo_url)
-
     def start_stores(self) -> None:
         """Start everything but the stick and its reader."""
         self.broker.start()
-        if self.mongo:
-            self.mongo.start()
         for store in (self.recorder, self.writer):
             store.start()
             self.wait_for_log(store, "connected to the broker")
@@ -144,8 +138,8 @@ class VerifySystem(SqlSystem):
 
 
 @pytest.fixture
-def system(tmp_path: Path, db: Db) -> Iterator[VerifySystem]:
-    built = VerifySystem(tmp_path, db)
+def system(tmp_path: Path, mongo: stack.Mongo | None, db: Db) -> Iterator[VerifySystem]:
+    built = VerifySystem(tmp_path, mongo, db)
     yield built
     built.close()
 
@@ -207,15 +201,15 @@ def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySy
     system.start_stores()
     hash_ = new_hash()
     system.fill(hash_, 40)
-    retention = Retention(url, system.folder / "archive", None, threading.Event())
+    archive = Archive(url, system.folder / "archive", threading.Event())
     month = Month.parse("2026-03")
-    assert retention.archive(month) == 40
+    assert Retention(archive, None).archive(month) == 40
     assert system.sql("SELECT COUNT(*) FROM instantaneous_demand") == ((0,),)
     status, run = system.run_report(hash_)
     assert (status, run["stores"]["MySQL"]["archived"]) == (0, 40)
     assert run["stores"]["MySQL"]["count"] == 40
 
-    retention.restore(month)
+    archive.restore(month)
     (seq,) = system.sql("SELECT MIN(seq) FROM instantaneous_demand")[0]
     system.sql(
         "INSERT INTO notification (time, node, kind, body, run, hash, seq) "
@@ -386,8 +380,6 @@ def test_what_cannot_be_reached_is_said(system: VerifySystem):
     done = system.verify(**nothing)
     assert (done.status, "MYSQL_URL and MONGO_URL are not set" in done.err) == (78, True)
     system.broker.start()
-    if system.mongo:
-        system.mongo.start()
     only_mongo = {"MYSQL_URL": ""}
     done = system.verify(**only_mongo)
     assert (done.status, done.out) == (0, "No readings yet in MongoDB.\n")

@@ -27,24 +27,39 @@ ACL = ROOT / "deploy" / "mosquitto" / "acl"
 PEERS_LOCK = ROOT / "bench" / "peers.txt"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-_given_out: set[int] = set()
+PORTS_AT_ONCE = 64
+_ports: list[int] = []
+_claims: list[socket.socket] = []
+"""Hold the names of the ranges of ports that this process has to itself, as long as it lives."""
 
 
 def free_port() -> int:
     """Return a TCP port of the loopback that nothing uses now.
 
-    It is none of those that outgoing connections get, so that it stays free while its server is
-    down.
+    It is none of those that outgoing connections get, and no other process is given it here, so
+    that it stays free while its server is down.
     """
-    first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     while True:
-        port = random.randrange(int(first) // 2, int(first))  # noqa: S311 - a port is no secret
-        if port in _given_out:
-            continue
+        if not _ports:
+            _ports.extend(_claimed())
+        port = _ports.pop()
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            _given_out.add(port)
             return port
+
+
+def _claimed() -> range:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        start = random.randrange(first // 2, first - PORTS_AT_ONCE, PORTS_AT_ONCE)  # noqa: S311 - a port is no secret
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0raven-ports-{start}")
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return range(start, start + PORTS_AT_ONCE)
 
 
 class Process:
@@ -233,10 +248,12 @@ class MariaDb(Server):
     def __init__(self, folder: Path, *options: str) -> None:
         self.password = secrets.token_hex(12)
         self.folder, port = folder / "mariadb", free_port()
-        self.folder.mkdir()
-        data = self.folder / "data"
+        data, temporary = self.folder / "data", self.folder / "tmp"
+        temporary.mkdir(parents=True)
         as_root = ["--user=root"] if os.geteuid() == 0 else []
         small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
+        # A server that starts removes what others have in the folder that they would share.
+        small.append(f"--tmpdir={temporary}")
         subprocess.run(
             [
                 *(
@@ -283,9 +300,19 @@ class MariaDb(Server):
         return f"mysql://{name}:{password}@127.0.0.1:{self.port}/{name}"
 
 
-def simulator(folder: Path, *options: str, name: str = "simulator") -> Process:
+class Simulator(Process):
+    """A simulated stick, whose port is gone when it is, as a device's is."""
+
+    def kill(self) -> int:
+        """End it with SIGKILL; its link could lead to a terminal that another one has by then."""
+        if "--pty" in self.command:
+            Path(self.command[self.command.index("--pty") + 1]).unlink(missing_ok=True)
+        return super().kill()
+
+
+def simulator(folder: Path, *options: str, name: str = "simulator") -> Simulator:
     """Return a simulated stick with the given options."""
-    return Process(name, [str(BIN / "raven-simulator"), *options], folder)
+    return Simulator(name, [str(BIN / "raven-simulator"), *options], folder)
 
 
 def reader(folder: Path, device: str, mqtt_url: str, node: str, **settings: str) -> Process:

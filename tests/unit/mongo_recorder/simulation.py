@@ -26,10 +26,10 @@ from raven_mongo_recorder.group import Group
 from raven_mongo_recorder.slots import LeasedSlots
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
-from ravenbus import consumer as consumer_module
 from ravenbus import publisher as publisher_module
+from ravenbus import storing as storing_module
 from ravenbus.confirming import Stores
-from ravenbus.consumer import Consumer, Stored
+from ravenbus.consumer import Consumer
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Confirmation, Envelope, Reading, encode
@@ -37,6 +37,8 @@ from ravenbus.metrics import ConsumerMetrics, PublisherMetrics
 from ravenbus.mqtt import DEFAULT_PACKET_MAX, Lost, Published, Received, matches
 from ravenbus.notifications import InstantaneousDemand
 from ravenbus.publisher import Publisher
+from ravenbus.retrying import Retry
+from ravenbus.storing import Stored, Storing
 from ravenbus.topics import READING, RUN, Topics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -503,19 +505,21 @@ class Recorder(Process):
         clock: Callable[[], float] = lambda: world.now  # noqa: E731
         connector: Any = Connector(world, GROUP)
         self.slots = LeasedSlots(SimulatedLedger(world), connector, LEASE_S, health, clock)
-        consumer = Consumer(
+        topics, retry = Topics(), Retry(health, self.stop, wait_fixed(1))
+        storing = Storing(
             "tester",
-            self.slots,
             SimulatedSink(world),
-            Topics(),
-            health,
+            topics,
+            retry,
             self.metrics,
             name=STORE,
             batch_size=WINDOW // 2,
-            wait=wait_fixed(1),
             clock=clock,
         )
-        self.begin(consumer.run)
+        consumer = Consumer(
+            self.slots, storing, topics, retry, self.metrics, name=STORE, clock=clock
+        )
+        self.begin(lambda _: consumer.run())
 
     def balances(self) -> bool:
         """Received = stored + duplicate + given back + in flight."""
@@ -602,7 +606,7 @@ def patch(monkeypatch: Any, world: World) -> None:
         Event=lambda: SimulatedEvent(world), Lock=lambda: SimulatedLock(world), Thread=thread
     )
     monkeypatch.setattr(slots_module, "threading", simulated)
-    monkeypatch.setattr(consumer_module, "SimpleQueue", lambda: SimulatedQueue(world))
+    monkeypatch.setattr(storing_module, "SimpleQueue", lambda: SimulatedQueue(world))
     monkeypatch.setattr(publisher_module, "SimpleQueue", lambda: SimulatedQueue(world))
 
 

@@ -5,31 +5,36 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
+import pytest
 from msgspec.structs import replace
 
-from ravenbus.confirming import STORES_MAX, Confirmations, StoreListener
+from ravenbus.confirming import SAID_BYTES, STORES_MAX, Confirmations, StoreListener
 from ravenbus.messages import Confirmation, Envelope, Gone, Reading, dead_letter, decode, encode
-from ravenbus.mqtt import Received
+from ravenbus.mqtt import DEFAULT_PACKET_MAX, PACKET_MIN, PACKET_RESERVE, Received
 from ravenbus.notifications import Warning as Said
 from ravenbus.topics import Topics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_much_is_said_in_messages_that_every_broker_takes():
+@pytest.mark.parametrize("most", [PACKET_MIN - PACKET_RESERVE, 5000, DEFAULT_PACKET_MAX])
+def test_much_is_said_in_messages_that_the_broker_takes(most):
     """As many runs and letters as there are items, with the largest numbers: all of it is said."""
-    said = Confirmations("raven-sql-writer", Topics())
+    said = Confirmations("s" * 64, Topics())
     numbers, letters = set(), set()
     for number in range(1500):
         hash_, seq = str(uuid.UUID(int=number)), 2**63 - 1 - number
-        envelope = Envelope(node="home", run="r", hash=hash_, seq=seq, received=NOW)
+        envelope = Envelope(node="n" * 64, run="r", hash=hash_, seq=seq, received=NOW)
         said.note(Reading(envelope, Said(device=None, meter=None, time=None, text="x")))
         letter = dead_letter("reader", "t", b"%d" % number, NOW, ValueError("no"))
-        said.note(replace(letter, node="home"))
+        said.note(replace(letter, node="n" * 64))
         numbers.add((hash_, seq))
         letters.add(letter.id)
-    payloads = [payload for _, payload in said.take()]
-    assert max(map(len, payloads)) < 60_000
+    payloads = [payload for _, payload in said.take(most)]
+    assert max(map(len, payloads)) <= min(most, SAID_BYTES)
+    assert len(payloads) < 4 * sum(map(len, payloads)) / min(most, SAID_BYTES), (
+        "no more than it takes"
+    )
     found = [decode(payload, Confirmation) for payload in payloads]
     assert {(h, first) for one in found for h, got in one.runs.items() for first, _ in got} == (
         numbers

@@ -7,9 +7,18 @@ import threading
 from queue import SimpleQueue
 
 import pytest
+from paho.mqtt.client import MQTTMessage
 
 from ravenbus.errors import BrokerAwayError
-from ravenbus.mqtt import Broker, Published
+from ravenbus.mqtt import (
+    PACKET_MIN,
+    QOS_0_BYTES,
+    QOS_0_MAX,
+    Broker,
+    Published,
+    Will,
+    _PahoConnection,
+)
 from ravenbus.settings import MqttUrl
 
 RECEIVE_MAXIMUM = 5
@@ -97,3 +106,79 @@ def test_a_broker_that_acknowledges_nothing_is_refused():
     with pytest.raises(BrokerAwayError, match="QoS 0 alone"):
         Broker(broker.url, "c")(SimpleQueue())
     broker.close()
+
+
+def test_a_broker_that_takes_no_confirmation_is_refused():
+    """It says how much has to fit; a byte more, and it is used."""
+    broker = StrictBroker(b"\x27" + (PACKET_MIN - 1).to_bytes(4))
+    with pytest.raises(BrokerAwayError, match="refuses: it takes 1023 bytes at once: needed are"):
+        Broker(broker.url, "c")(SimpleQueue())
+    broker.close()
+    broker = StrictBroker(b"\x27" + PACKET_MIN.to_bytes(4))
+    Broker(broker.url, "c")(SimpleQueue()).close()
+    broker.close()
+
+
+def qos_0(payload: bytes, qos: int = 0) -> MQTTMessage:
+    message = MQTTMessage(mid=7, topic=b"t")
+    message.payload, message.qos = payload, qos
+    return message
+
+
+@pytest.mark.parametrize(
+    ("payload", "most"), [(b"", QOS_0_MAX), (b"x" * (QOS_0_BYTES // 8 - 1), 8)]
+)
+def test_what_comes_with_qos_0_is_bounded_by_number_and_bytes(caplog, payload, most):
+    """What finds no room is counted each time, and logged once; QoS 1 comes in all the same."""
+    dropped: list[None] = []
+    events: SimpleQueue = SimpleQueue()
+    broker = Broker(MqttUrl("mqtt://broker"), "c", dropped=lambda: dropped.append(None))
+    connection = _PahoConnection(broker, events)
+    bring = connection._client.on_message
+    for _ in range(most + 3):
+        bring(connection._client, None, qos_0(payload))
+    assert (events.qsize(), len(dropped)) == (most, 3)
+    bring(connection._client, None, qos_0(payload, qos=1))
+    assert events.qsize() == most + 1
+    assert caplog.text.count("message dropped") == 1
+
+    for _ in range(2):
+        connection.acknowledge(events.get())
+    for _ in range(3):
+        bring(connection._client, None, qos_0(payload))
+    assert (events.qsize(), len(dropped)) == (most + 1, 4)
+
+
+def test_a_broker_that_keeps_a_session_for_a_shorter_time_is_told(caplog):
+    """Whoever runs it has to know how long a store may be away."""
+    broker = StrictBroker(bytes([0x11, 0, 0, 1, 0x2C]))
+    Broker(broker.url, "c", session_expiry_s=3600)(SimpleQueue()).close()
+    broker.close()
+    (record,) = caplog.records
+    assert "shorter time than asked" in record.message
+    assert (record.kept_s, record.asked_s) == (300, 3600)
+
+
+def test_a_broker_that_refuses_a_retained_will_gets_one_that_is_not_retained():
+    """The refused attempt leaves no event behind that would end the next connection."""
+    retained: list[bool] = []
+
+    def serve(listener: socket.socket) -> None:
+        for reason in (0x9A, 0):
+            connection, _ = listener.accept()
+            with connection:
+                retained.append(bool(connection.recv(4096)[9] & 0x20))
+                connection.sendall(bytes([0x20, 3, 0, reason, 0]))
+                while connection.recv(4096):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        url = MqttUrl(f"mqtt://127.0.0.1:{listener.getsockname()[1]}")
+        events: SimpleQueue = SimpleQueue()
+        connection = Broker(url, "c", will=Will("status", b"gone"))(events)
+        assert retained == [True, False]
+        assert events.empty()
+        connection.close()
+        server.join(10)

@@ -12,10 +12,11 @@ from ravenbus import publisher as module
 from ravenbus import retrying
 from ravenbus.errors import RetryableError
 from ravenbus.health import Health
-from ravenbus.messages import Confirmation
+from ravenbus.messages import Confirmation, Gone, encode
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import Received
 from ravenbus.publisher import Entry, Publisher
+from ravenbus.topics import GONE, Topics
 
 from .fakes import Clock, FakeBroker, FakeConnection
 
@@ -47,6 +48,9 @@ class MemoryOutbox:
         pass
 
     def confirmed(self, said: Confirmation) -> None:
+        pass
+
+    def gone(self, stores: frozenset[str]) -> None:
         pass
 
 
@@ -214,6 +218,32 @@ def test_state_is_retained_and_said_again_at_each_connection(monkeypatch):
     run.publisher.send_once("reply", b"lost while away")
     run.go()
     assert [c.published for c in broker.connections] == [[("status", b"new", True)]] * 2
+
+
+def test_a_store_that_comes_is_told_the_run_again(monkeypatch):
+    """Not every broker gives what is retained to who subscribes with a wildcard."""
+    topics = Topics()
+    run = Run(MemoryOutbox([]), monkeypatch)
+    said = [encode(Gone(store="raven-tester")), b""]
+
+    def prepare(connection: FakeConnection) -> None:
+        def turn() -> None:
+            if said:
+                connection.events.put(
+                    Received(1, topics.of(GONE, store="raven-tester"), said.pop(0))
+                )
+            else:
+                run.stop.set()
+
+        connection.on_turn = turn
+
+    broker = run.over(prepare)
+    run.publisher.hear_stores(topics, ["home"])
+    state = [(f"raven/v1/home/{leaf}", b"x", True) for leaf in ("run", "status")]
+    for topic, payload, _ in state:
+        run.publisher.set_state(topic, payload)
+    run.go()
+    assert broker.connections[0].published == [*state, state[0]]
 
 
 def test_a_full_disk_does_not_lose_the_knowledge_of_what_was_taken(monkeypatch):

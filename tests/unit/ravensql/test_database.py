@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 from pymysql import err
 
@@ -11,16 +9,9 @@ from raven_sql_writer.settings import WriterSettings
 from ravenbus.errors import PoisonError, RetryableError, SettingsError
 from ravensql.database import sorted_errors
 from ravensql.settings import MysqlUrl
+from tests.mysql import from_server
 
 URL = MysqlUrl("mysql://raven:hunter2@db:3307/energy")
-
-
-def from_server(code: int, said: str = "said") -> Exception:
-    """Return the error that the driver makes of a server's packet."""
-    packet = b"\xff" + struct.pack("<h", code) + b"#HY000" + said.encode()
-    with pytest.raises(err.MySQLError) as caught:
-        err.raise_mysql_exception(packet)
-    return caught.value
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ METER = "0x0013500100abcdef"
 OTHER_METER = "0x0013500200fedcba"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """0x3136e6c0 on the device's clock."""
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""0 on the device's clock."""
 
 EMU = {"device": DEVICE[2:], "meter": METER[2:], "time": NOON}
 _IDS = {"DeviceMacId": DEVICE, "MeterMacId": METER}
@@ -54,6 +56,11 @@ def demand(demand="0x00059d", **changed):
     """Return an InstantaneousDemand with children changed; one that is "" is left out."""
     children = {**_IDS, **_NOON, "Demand": demand, **_SCALE, **changed}
     return fragment("InstantaneousDemand", {k: v for k, v in children.items() if v != ""})
+
+
+def stamped(when):
+    """Return an InstantaneousDemand of a time."""
+    return demand(TimeStamp=f"0x{int((when - EPOCH).total_seconds()):08x}")
 
 
 def summation(delivered="0x0000000009586914", received="0x0000000000000000", **changed):
@@ -733,3 +740,8 @@ EXAMPLES = [
         n.Warning(device=None, meter=None, time=None, text="Unknown command"),
     ),
 ]
+
+
+def of_example(name):
+    """Return the fragment of an example."""
+    return next(example.xml for example in EXAMPLES if example.name == name)

@@ -7,7 +7,13 @@ from datetime import timedelta
 
 import msgspec
 
+from ravenbus.mqtt import Received
+
 from .examples import NOON
+
+
+def received(payload):
+    return Received(1, "topic", payload)
 
 
 class Clock:

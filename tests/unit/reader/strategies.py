@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
 from itertools import cycle
 
@@ -14,12 +14,11 @@ from raven_reader.framing import ROOTS
 from raven_simulator import reports as printed
 from ravenbus import notifications as n
 
-from .examples import Example
+from .examples import EPOCH, Example
 
 steady = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 """The same examples at each run, so that a build does not fail by chance."""
 
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 UNSET = 0xFFFFFFFF
 
 

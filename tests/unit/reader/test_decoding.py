@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from xml.sax.saxutils import escape
 
 import pytest
@@ -17,12 +17,14 @@ from ravenbus.messages import Envelope, Reading, decode_reading, encode
 from ravenbus.notifications import KINDS, kind_of
 
 from .examples import (
+    EPOCH,
     EXAMPLES,
     NOON,
     demand,
     device_info,
     fragment,
     in_upper_case,
+    of_example,
     on_one_line,
     price,
     summation,
@@ -50,10 +52,6 @@ def reason_against(xml):
 def usage(text):
     """Return a CurrentPeriodUsage of a usage as printed."""
     return of_example("usage of the period").replace(b"0x0000000000001075", text.encode())
-
-
-def of_example(name):
-    return next(example.xml for example in EXAMPLES if example.name == name)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +230,7 @@ def test_a_display_hint_rejects_nothing(hints, meant):
 @pytest.mark.parametrize("seconds", [1, 0xE10, 0x0136E6C0, 0x0FFFFFFF])
 def test_a_clock_that_was_never_set_costs_no_reading(seconds):
     """A clock that counts from power-up is no time of a reading; what it said stays visible."""
-    claimed = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    claimed = EPOCH + timedelta(seconds=seconds)
     stamp = f"0x{seconds:08x}"
     for xml in (demand(TimeStamp=stamp), summation(TimeStamp=stamp), price(TimeStamp=stamp)):
         assert (read(xml).time, read(xml).claimed_time) == (None, claimed)
@@ -251,7 +249,7 @@ def test_a_price_of_zero_with_a_label_is_a_price():
 def test_the_clock_counts_from_2000():
     """A time is seconds since 2000-01-01 UTC, over all of the clock's range."""
     for seconds in (0x10000000, 0x3136E6C0, 0x80000000, 0xFFFFFFFE):
-        expected = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        expected = EPOCH + timedelta(seconds=seconds)
         assert read(demand(TimeStamp=f"0x{seconds:08x}")).time == expected
 
 

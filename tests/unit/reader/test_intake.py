@@ -12,28 +12,24 @@ import pytest
 from hypothesis import given
 
 from raven_reader.acceptance import Limits
-from raven_reader.intake import Accepted, Intake, Rejected, Repeated
+from raven_reader.intake import Accepted, Intake, Rejected, Repeated, Waiting
 from raven_simulator import faults
 from ravenbus.messages import Envelope, Reading, decode_reading, encode
 
 from .examples import (
-    EXAMPLES,
     METER,
     NOON,
     demand,
     device_info,
     fragment,
     in_upper_case,
+    of_example,
     on_one_line,
     price,
     summation,
     with_line_feeds,
 )
 from .strategies import cut_into, noise, sizes, steady
-
-
-def of_example(name):
-    return next(example.xml for example in EXAMPLES if example.name == name)
 
 
 class Line:
@@ -268,8 +264,7 @@ def test_20_damaged_digits(damaged, reason):
     line.feed(summation("0x0000000009586915", **later), demand("0x000001", **later))
     line.outcomes += line.intake.finish()
     assert line.reasons == [reason]
-    assert line.intake.reasons == {reason: 1}
-    assert line.intake.outcomes == {"accepted": 4, "rejected": 1}
+    assert len(line.accepted) == 4
     assert [o.raw for o in line.outcomes if isinstance(o, Rejected)] == [damaged.strip()]
 
 
@@ -300,5 +295,6 @@ def test_arbitrary_bytes_are_accepted_as_the_contract_says_or_rejected(noise, si
         assert decode_reading(encode(reading)) == reading
     rejected = [outcome.error for outcome in line.outcomes if isinstance(outcome, Rejected)]
     assert all(len(error.detail) <= 1024 for error in rejected)
-    line.intake.finish()
-    assert line.intake.outcomes.total() == line.intake.counts.whole
+    line.outcomes += line.intake.finish()
+    decided = [outcome for outcome in line.outcomes if not isinstance(outcome, Waiting)]
+    assert len(decided) == line.intake.counts.whole

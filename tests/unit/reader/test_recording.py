@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raven_reader.main import main
 from raven_reader.recording import line, pieces
 
 from .examples import demand
@@ -55,3 +57,17 @@ def test_a_damaged_capture_is_refused_with_its_line(damaged):
     assert next(reading) == demand()
     with pytest.raises(ValueError, match="line 2: "):
         next(reading)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("none", "none cannot be read: No such file"), ("cut", "end: line 2: ")]
+)
+def test_decode_says_why_a_file_is_not_read_to_its_end(tmp_path, monkeypatch, capsys, name, says):
+    """It prints what it has read, names the file and the reason, and its exit status is 2."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cut").write_bytes(line(NOON, demand()) + b"{")
+    monkeypatch.setattr(sys, "argv", ["raven-reader", "decode", name])
+    assert main() == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == (name == "cut")
+    assert says in err

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from raven_simulator.commands import Command, Commands
-from raven_simulator.device import Device, Moment, Setup
+from raven_simulator.device import Device
 from raven_simulator.load import Household, Playback, Sample, Source, Table
-from raven_simulator.models import EMU2, RAVEN, Model
+from raven_simulator.models import EMU2, RAVEN, Model, Setup
 from raven_simulator.reports import fields_of, kind_of
+from raven_simulator.station import Moment
 
 CLOCK = 0x3136E6C0
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from raven_simulator.device import Moment
 from raven_simulator.load import BadTableError, Household, Playback, Sample, read_table
 from raven_simulator.replay import Replay, split
+from raven_simulator.station import Moment
 
 
 def mean_w(household: Household, hour: int):

@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from raven_simulator.device import Device, Setup
+from raven_simulator.device import Device
 from raven_simulator.faults import Faults
 from raven_simulator.ledger import Ledger
 from raven_simulator.load import Playback, Sample, Table
-from raven_simulator.models import EMU2, RAVEN, Model
+from raven_simulator.models import EMU2, RAVEN, Model, Setup
 from raven_simulator.orders import parse
 from raven_simulator.reports import EPOCH_UNIX_S, is_whole
 from raven_simulator.station import Limits, Station

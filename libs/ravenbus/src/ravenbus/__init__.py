@@ -7,4 +7,4 @@ Everything else serves those two: ``mqtt`` (the driver), ``settings``, ``health`
 ``contract`` (the published schemas).
 """
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

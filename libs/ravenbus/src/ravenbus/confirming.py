@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Protocol
 
 from msgspec import Meta
@@ -17,7 +18,7 @@ from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.logs import Sparse
 from ravenbus.messages import Confirmation, DeadLetter, Reading, Run, encode
 from ravenbus.mqtt import Received
-from ravenbus.ranges import merged
+from ravenbus.ranges import Range, merged
 from ravenbus.topics import GONE, STORED, Topics
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 CONFIRM_S: Final = 5.0
 """Interval of a store's confirmations, and the number of noted items that brings one forward."""
 CONFIRM_AT: Final = 1000
-SAID_AT_ONCE: Final = 400
-"""Ranges, and ids, in one message: 52 kB at most, which every broker takes."""
+SAID_BYTES: Final = 50_000
+"""Bytes of a confirmation, also where the broker takes more."""
 STORES_MAX: Final = 32
 """Stores that are waited for: whoever may confirm cannot fill a memory with names."""
 
@@ -65,6 +66,10 @@ RequiredStores = Annotated[
 ]
 
 
+_Item = tuple[str, Range | None]
+"""A run's hash with numbers of it, or the id of a dead letter."""
+
+
 class Confirmations:
     """Items that a store has and has not confirmed yet; used by one thread."""
 
@@ -89,27 +94,34 @@ class Confirmations:
                 self._letters[node].append(item.id)
         self._count += 1
 
-    def take(self) -> list[tuple[str, bytes]]:
-        """Return what there is to say, topics with payloads, and forget it."""
-        found: list[Confirmation] = []
+    def take(self, most: int) -> list[tuple[str, bytes]]:
+        """Return what there is to say, topics with payloads of at most ``most`` bytes; forget it."""
+        found: list[tuple[str, bytes]] = []
         for node in self._runs.keys() | self._letters.keys():
-            runs, letters = self._runs[node], self._letters.get(node, [])
-            said = [(hash_, one) for hash_ in runs for one in merged((n, n) for n in runs[hash_])]
-            for start in range(0, max(len(said), len(letters), 1), SAID_AT_ONCE):
-                part = slice(start, start + SAID_AT_ONCE)
-                parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-                for hash_, one in said[part]:
-                    parts[hash_].append(one)
-                found.append(
-                    Confirmation(node=node, store=self._store, runs=parts, letters=letters[part])
-                )
+            runs = self._runs[node]
+            items: list[_Item] = [(h, one) for h in runs for one in merged((n, n) for n in runs[h])]
+            items += [(letter, None) for letter in self._letters.get(node, [])]
+            topic = self._topics.of(STORED, node=node, store=self._store)
+            found += [(topic, one) for one in self._said(node, items, min(most, SAID_BYTES))]
         self._runs.clear()
         self._letters.clear()
         self._count = 0
-        return [
-            (self._topics.of(STORED, node=one.node, store=self._store), encode(one))
-            for one in found
-        ]
+        return found
+
+    def _said(self, node: str, items: Sequence[_Item], most: int) -> Iterator[bytes]:
+        """Yield confirmations of a node's items; halve what is too much for one."""
+        runs: dict[str, list[Range]] = defaultdict(list)
+        letters = [name for name, seqs in items if not seqs]
+        for name, seqs in items:
+            if seqs:
+                runs[name].append(seqs)
+        said = encode(Confirmation(node=node, store=self._store, runs=runs, letters=letters))
+        half = len(items) // 2
+        if half and len(said) > most:
+            yield from self._said(node, items[:half], most)
+            yield from self._said(node, items[half:], most)
+        else:
+            yield said
 
 
 class Waiter(Protocol):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from ravenbus.consumer import Sink, Stored
 from ravenbus.errors import RetryableError
 from ravenbus.messages import Item, now
+from ravenbus.storing import Sink, Stored
 
 log = logging.getLogger(__name__)
 

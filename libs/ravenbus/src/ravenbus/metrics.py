@@ -80,5 +80,10 @@ class ConsumerMetrics(Metrics):
             "Messages not stored before a connection ended, which the broker delivers again",
             registry=registry,
         )
+        self.dropped = Counter(
+            "raven_dropped",
+            "Messages with QoS 0 for which there was no room, and which were not received",
+            registry=registry,
+        )
         self.in_flight = Gauge("raven_in_flight", "Messages not yet stored", registry=registry)
         self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
@@ -24,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ravenbus.errors import BrokerAwayError
+from ravenbus.logs import Sparse
 from ravenbus.settings import MqttSettings, MqttUrl
 
 log = logging.getLogger(__name__)
@@ -36,10 +38,22 @@ TOO_LARGE = 0x95
 """Reason for a packet beyond what the broker takes, which is not sent: it would end the connection."""
 REFUSED = 0x80
 """Reasons from here on are errors."""
+NO_RETAIN, NO_QOS = 0x9A, 0x9B
+"""Reasons of a CONNACK: the broker retains no will, or has no such QoS for it."""
+QOS_0_ALONE = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
 """The largest packet that there is (MQTT 5.0, 2.1.4)."""
+PACKET_MIN = 1024
+"""Bytes that a broker has to take, for the shortest confirmation and dead letter to fit."""
+QOS_0_MAX = 10_000
+QOS_0_BYTES = 16 * 2**20
+"""Most messages with QoS 0 that wait in memory, and most bytes of them.
+
+A broker sends as many as it likes, and what reads them from the network cannot wait: it sends the
+acknowledgements, too.
+"""
 PACKET_RESERVE = 256
 """Bytes that a packet has beside its payload: the topic and MQTT's own."""
 KEY_ROUNDS = 100_000
@@ -125,7 +139,7 @@ class Connection(Protocol):
         """
 
     def acknowledge(self, message: Received) -> None:
-        """Send the PUBACK of a message that asks for one."""
+        """Say that a message is done with: make room for others, or send the PUBACK if it has one."""
 
     def alive(self) -> bool:
         """Say whether anything still reads from the network."""
@@ -169,7 +183,8 @@ class Broker:
     A broker gives a session to whoever asks for its client id, so with a password the id that it
     is told has a part that follows from that; ``client_id`` is the part that people see.
     ``session_expiry_s`` 0 is a session that ends with the connection; otherwise the session is
-    resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement.
+    resumed.  ``receive_maximum`` bounds what the broker sends without an acknowledgement;
+    ``dropped`` is called for each message with QoS 0 that there is no room for.
     """
 
     url: MqttUrl
@@ -179,6 +194,7 @@ class Broker:
     receive_maximum: int = 100
     will: Will | None = None
     secret: bool = True
+    dropped: Callable[[], None] = lambda: None
 
     @property
     def told(self) -> str:
@@ -199,7 +215,20 @@ class Broker:
     def __call__(self, events: Events) -> Connection:
         """Connect; raise BrokerAwayError that says why it failed."""
         connection = _PahoConnection(self, events)
-        connection.open()
+        try:
+            connection.open()
+        except BrokerAwayError:
+            if connection.can_retain:
+                raise
+            connection = _PahoConnection(self, events, can_retain=False)
+            connection.open()
+        if not connection.can_retain:
+            log.warning("the broker retains nothing: who comes later sees no last readings")
+        if connection.session_expiry_s < self.session_expiry_s:
+            log.warning(
+                "the broker keeps messages for a client that is away for a shorter time than asked",
+                extra={"kept_s": connection.session_expiry_s, "asked_s": self.session_expiry_s},
+            )
         return connection
 
 
@@ -210,13 +239,14 @@ def _key(password: str, client_id: str) -> str:
 
 
 class _PahoConnection:
-    def __init__(self, broker: Broker, events: Events) -> None:
+    def __init__(self, broker: Broker, events: Events, *, can_retain: bool = True) -> None:
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.packet_max = DEFAULT_PACKET_MAX
         self.can_share = True
         self.taken_over = False
         self.session_present = False
-        self._can_retain = True
+        self.can_retain = can_retain
+        self.session_expiry_s = broker.session_expiry_s
         self._broker = broker
         self._events = events
         self._answered = threading.Event()
@@ -227,6 +257,10 @@ class _PahoConnection:
         self._granted = 0
         self._denied: str | None = None
         self._answer = threading.Condition()
+        self._sparse = Sparse(log)
+        self._qos_0_lock = threading.Lock()
+        self._qos_0_count = 0
+        self._qos_0_bytes = 0
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.told,
@@ -240,7 +274,7 @@ class _PahoConnection:
         if broker.tls:
             client.tls_set_context(broker.tls)
         if broker.will:
-            client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=True)
+            client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=can_retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -271,15 +305,13 @@ class _PahoConnection:
             self._client.loop_stop()
             why = f"refuses: {self._refusal}" if answered else "does not answer"
             raise BrokerAwayError(f"{url} {why}")
-        if not self._can_retain:
-            log.warning("the broker retains nothing: who comes later sees no last readings")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         if len(payload) > self.packet_max - PACKET_RESERVE:
             self._unsent -= 1  # no id of a message that is sent
             self._events.put(Published(self._unsent, TOO_LARGE))
             return self._unsent
-        return self._client.publish(topic, payload, qos=1, retain=retain and self._can_retain).mid
+        return self._client.publish(topic, payload, qos=1, retain=retain and self.can_retain).mid
 
     def tell(self, topic: str, payload: bytes) -> None:
         self._client.publish(topic, payload, qos=0)
@@ -308,6 +340,8 @@ class _PahoConnection:
         # To acknowledge what was sent with QoS 0 is a protocol error, and ends the connection.
         if message.qos:
             self._client.ack(message.mid, message.qos)
+        else:
+            self._keep(message, -1)
 
     def alive(self) -> bool:
         # paho's own is_connected() stays true when its thread has died.
@@ -327,7 +361,8 @@ class _PahoConnection:
         self, _client: Client, _data: Any, flags: Any, reason: Any, answer: Any
     ) -> None:
         if reason.is_failure:
-            self._refusal = str(reason)
+            self._refusal = QOS_0_ALONE if reason.value == NO_QOS else str(reason)
+            self.can_retain = reason.value != NO_RETAIN
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
@@ -335,9 +370,14 @@ class _PahoConnection:
             self._client._max_inflight_messages = self.receive_maximum  # noqa: SLF001
             self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
             self.can_share = bool(getattr(answer, "SharedSubscriptionAvailable", 1))
-            self._can_retain = bool(getattr(answer, "RetainAvailable", 1))
+            self.can_retain &= bool(getattr(answer, "RetainAvailable", 1))
+            self.session_expiry_s = getattr(
+                answer, "SessionExpiryInterval", self._broker.session_expiry_s
+            )
             if not getattr(answer, "MaximumQoS", 1):
-                self._refusal = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
+                self._refusal = QOS_0_ALONE
+            if self.packet_max < PACKET_MIN:
+                self._refusal = f"it takes {self.packet_max} bytes at once: needed are {PACKET_MIN}"
         self._answered.set()
 
     def _on_disconnect(
@@ -350,13 +390,29 @@ class _PahoConnection:
         with self._answer:
             self._ended.set()
             self._answer.notify()
-        self._events.put(Lost(str(reason), self.taken_over))
+        # The events go on to the next attempt to connect if this one was refused.
+        if not self._refusal:
+            self._events.put(Lost(str(reason), self.taken_over))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         received = Received(
             message.mid, message.topic, bytes(message.payload), message.qos, message.retain
         )
-        self._events.put(received)
+        if received.qos or self._keep(received, 1):
+            self._events.put(received)
+            return
+        self._broker.dropped()
+        self._sparse.warning("message dropped", "too many with QoS 0", topic=received.topic)
+
+    def _keep(self, message: Received, change: int) -> bool:
+        """Count a message with QoS 0 in, or out; return False if there is no room for it."""
+        with self._qos_0_lock:
+            count = self._qos_0_count + change
+            size = self._qos_0_bytes + change * (len(message.topic) + len(message.payload))
+            fits = change < 0 or (count <= QOS_0_MAX and size <= QOS_0_BYTES)
+            if fits:
+                self._qos_0_count, self._qos_0_bytes = count, size
+            return fits
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any

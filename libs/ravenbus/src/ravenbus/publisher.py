@@ -39,8 +39,8 @@ from ravenbus.mqtt import (
     matches,
     puback_name,
 )
-from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, retrying
-from ravenbus.topics import GONE, STORED, Topics
+from ravenbus.retrying import DEFAULT_WAIT, Reconnecting, Retry
+from ravenbus.topics import GONE, RUN, STORED, Topics
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +149,24 @@ class Publisher:
         self._subscriptions[topic_filter] = handle, retained
 
     def hear_stores(self, topics: Topics, nodes: Iterable[str]) -> None:
-        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone."""
+        """Tell the outbox what stores confirm of nodes, ``+`` for every one, and who is gone.
+
+        A store that comes is told the nodes' runs again: RabbitMQ (4.3) gives what is retained to
+        nobody who subscribes with a wildcard.
+        """
         listener = StoreListener(topics, self._outbox)
+        runs: list[str] = []
         for node in nodes:
             self.subscribe(topics.of(STORED, node=node, store="+"), listener.confirmed)
-        self.subscribe(topics.of(GONE, store="+"), listener.gone, retained=True)
+            runs.append(topics.of(RUN, node=node))
+
+        def gone(message: Received) -> None:
+            listener.gone(message)
+            if not message.payload:
+                with self._lock:
+                    self._unsent_state |= dict.fromkeys(t for t in runs if t in self._state)
+
+        self.subscribe(topics.of(GONE, store="+"), gone, retained=True)
 
     def wake(self) -> None:
         """Say that the outbox has more, or that ``stop`` was set."""
@@ -177,10 +190,11 @@ class Publisher:
     def run(self, stop: threading.Event) -> None:
         """Publish until ``stop`` is set, then drain what is in flight."""
         reconnecting = Reconnecting()
+        retry = Retry(self._health, stop, self._wait)
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
-                connection = retrying(stop, self._wait)(self._open, self._events)
+                connection = retry("broker", lambda: self._connect(self._events))
             except BrokerAwayError:
                 return
             with self._lock:
@@ -197,14 +211,6 @@ class Publisher:
                 reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
                 self._health.failing("broker", reason)
                 stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else pause_s)
-
-    def _open(self, events: Events) -> Connection:
-        self._health.beat()
-        try:
-            return self._connect(events)
-        except BrokerAwayError as error:
-            self._health.failing("broker", str(error))
-            raise
 
     def _serve(self, connection: Connection, stop: threading.Event) -> Lost | None:
         """Publish over one connection; return why it was lost, or None if it is to be closed."""

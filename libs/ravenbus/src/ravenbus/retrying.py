@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event
+from typing import TypeVar
 
 from tenacity import (
     Retrying,
@@ -15,6 +18,9 @@ from tenacity import (
 from tenacity.wait import wait_base
 
 from ravenbus.errors import RetryableError
+from ravenbus.health import Health
+
+T = TypeVar("T")
 
 DEFAULT_WAIT = wait_random_exponential(multiplier=0.5, max=30)
 """Up to 0.5 s before the second try, doubling to 30 s; random, so that a fleet spreads out."""
@@ -32,6 +38,30 @@ def retrying(stop: Event, wait: wait_base = DEFAULT_WAIT) -> Retrying:
         stop=stop_when_event_set(stop),
         reraise=True,
     )
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Makes calls again until they work; the health says what stands in the way."""
+
+    health: Health
+    stop: Event
+    wait: wait_base = DEFAULT_WAIT
+
+    def __call__(self, check: str, call: Callable[[], T]) -> T:
+        """Return what a call returns once it works; raise RetryableError after a stop."""
+
+        def attempt() -> T:
+            self.health.beat()
+            try:
+                result = call()
+            except RetryableError as error:
+                self.health.failing(check, str(error))
+                raise
+            self.health.ok(check)
+            return result
+
+        return retrying(self.stop, self.wait)(attempt)
 
 
 SHORT_LIVED_S = 10.0

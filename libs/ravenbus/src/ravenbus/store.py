@@ -8,13 +8,15 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from ravenbus import __version__
-from ravenbus.consumer import SESSION_EXPIRY_S, Consumer, Sink
+from ravenbus.consumer import SESSION_EXPIRY_S, Consumer
 from ravenbus.forgetting import Forgetting, LetterSink
 from ravenbus.health import Health, Watchdog
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.mqtt import Broker
+from ravenbus.retrying import Retry
 from ravenbus.settings import ConsumerSettings
 from ravenbus.slots import Alone, Slots
+from ravenbus.storing import Sink, Storing
 from ravenbus.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ def run(
         client_id=settings.raven_client_id,
         session_expiry_s=SESSION_EXPIRY_S,
         receive_maximum=2 * settings.raven_batch_size,
+        dropped=metrics.dropped.inc,
     )
     log.info(
         "started",
@@ -55,20 +58,21 @@ def run(
     if days := settings.raven_dead_letters_keep_days:
         sink = Forgetting(opened, timedelta(days=days))
     slots = open_slots(broker, health)
-    consumer = Consumer(
+    topics, retry = Topics(settings.raven_topic_prefix), Retry(health, stop)
+    storing = Storing(
         service,
-        slots,
         sink,
-        Topics(settings.raven_topic_prefix),
-        health,
+        topics,
+        retry,
         metrics,
         name=settings.raven_client_id,
         batch_size=settings.raven_batch_size,
         flush_after_s=settings.raven_flush_after_s,
     )
+    consumer = Consumer(slots, storing, topics, retry, metrics, name=settings.raven_client_id)
     Watchdog(health, STALL_S).start()
     try:
-        consumer.run(stop)
+        consumer.run()
     finally:
         slots.close()
         sink.close()

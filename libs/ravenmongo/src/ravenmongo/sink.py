@@ -13,10 +13,10 @@ from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from ravenbus.consumer import Stored
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
+from ravenbus.storing import Stored
 from ravenmongo import documents as mapping
 from ravenmongo import rollups
 from ravenmongo.database import DUPLICATE_KEY, Document, client, database, sorted_errors

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from ravenbus import demand
-from ravenbus.consumer import Stored
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
+from ravenbus.storing import Stored
 from ravensql import digests, energy, housekeeping, ranges, rollups, rows, schema
 from ravensql.database import Cursor, Database
 from ravensql.ranges import Identity

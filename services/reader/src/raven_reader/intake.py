@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from raven_reader.acceptance import Acceptance, Limits
 from raven_reader.clocks import ClockJudge, Clocks
@@ -49,19 +48,15 @@ class Rejected(NamedTuple):
 
 Outcome = Accepted | Repeated | Waiting | Rejected
 
-T = TypeVar("T", bound=Outcome)
-
 
 class Intake:
-    """Takes the bytes of one serial line; ``outcomes`` counts what became of its fragments.
+    """Takes the bytes of one serial line.
 
     ``is_synchronised`` says whether a time server keeps the host's clock.
     """
 
     def __init__(self, limits: Limits, is_synchronised: Callable[[], bool] = lambda: True) -> None:
         self.acceptance = Acceptance(limits)
-        self.outcomes: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
         self._clocks = ClockJudge(limits.max_clock_skew_s, is_synchronised)
         self._parser = Parser()
 
@@ -81,19 +76,18 @@ class Intake:
         ``received`` is None where the bytes are not from now, as in a file: the device's clock
         and repetitions are then not judged.
         """
-        found = [
+        return [
             outcome
             for fragment in self._parser.feed(piece)
             for outcome in self._outcomes(fragment, received)
         ]
-        return self._counted(found)
 
     def finish(self) -> list[Rejected]:
         """Reject what waits: nothing follows that could decide on it."""
-        return self._counted(
+        return [
             Rejected(error, report.raw, report.received, report)
             for report, error in self.acceptance.finish()
-        )
+        ]
 
     def another_port(self) -> None:
         """Start over with another stick, or the same one after a gap."""
@@ -125,14 +119,3 @@ class Intake:
             return Repeated(report)
         self.acceptance.remember(report.notification)
         return Accepted(report)
-
-    def _counted(self, outcomes: Iterable[T]) -> list[T]:
-        """Count what is decided."""
-        found = list(outcomes)
-        self.outcomes.update(
-            type(outcome).__name__.lower() for outcome in found if not isinstance(outcome, Waiting)
-        )
-        self.reasons.update(
-            outcome.error.reason for outcome in found if isinstance(outcome, Rejected)
-        )
-        return found

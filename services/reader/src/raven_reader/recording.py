@@ -7,14 +7,35 @@ and ``raven-reader decode`` reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
+from raven_reader.acceptance import Limits
+from raven_reader.intake import Accepted, Intake, Outcome, Rejected
+from raven_reader.secrets import Masker
+from raven_reader.serial_port import Port
+from raven_reader.settings import DeviceSettings
+from ravenbus.errors import FatalError, RavenError
+from ravenbus.messages import now
+from ravenbus.notifications import kind_of
+
 HEAD: Final = b'{"at":'
 _PIECE: Final = 65536
+
+
+class FileError(RavenError):
+    """A file that a command was given cannot be used."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -47,3 +68,98 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
             yield decoder.decode(whole).data.encode("latin-1")
         except (msgspec.DecodeError, UnicodeError) as error:
             raise ValueError(f"line {number}: {error}") from error
+
+
+@contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """Open a file to read, - for stdin; raise FileError where it cannot be read."""
+    try:
+        with ExitStack() as stack:
+            yield sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+    except OSError as error:
+        raise FileError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def capture(settings: DeviceSettings, name: str, seconds: float | None) -> int:
+    """Record the stick's bytes in a new file, - for stdout; return the exit status.
+
+    It ends with a signal, or after some seconds.  Raise FileError where the file exists already,
+    RavenError where the stick is gone or nothing more can be written.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    end = time.monotonic() + seconds if seconds is not None else float("inf")
+    masker = Masker()
+    size = 0
+    try:
+        with ExitStack() as stack:
+            port = stack.enter_context(closing(Port(settings.raven_device)))
+            file = sys.stdout.buffer if name == "-" else stack.enter_context(Path(name).open("xb"))
+            print(f"capturing {port.name}; end with Ctrl-C", file=sys.stderr)
+            while not stop.is_set() and time.monotonic() < end:
+                data = masker.feed(port.read())
+                if data:
+                    size += len(data)
+                    file.write(line(now(), data))
+                    file.flush()
+            if data := masker.flush():
+                size += len(data)
+                file.write(line(now(), data))
+    except FileExistsError as error:
+        raise FileError(f"{name} exists already; name another file") from error
+    except OSError as error:
+        raise FatalError(str(error)) from error
+    print(f"{size} bytes captured", file=sys.stderr)
+    return 0
+
+
+def decode(name: str) -> int:
+    """Print one JSON reading a line of a file, raw or captured; return the exit status.
+
+    A summary follows on standard error.  Raise FileError where the file cannot be read to its end.
+    """
+    intake = Intake(Limits())
+    size = status = 0
+    kinds: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+
+    def take(outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Accepted):
+                print(msgspec.json.encode(outcome.report.notification).decode())
+                kinds[kind_of(outcome.report.notification)] += 1
+            elif isinstance(outcome, Rejected):
+                reasons[outcome.error.reason] += 1
+
+    with opened(name) as file:
+        try:
+            for piece in pieces(file):
+                size += len(piece)
+                take(intake.feed(piece, None))
+            take(intake.finish())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except ValueError as error:
+            raise FileError(
+                f"{name} is a capture that cannot be read to its end: {error}"
+            ) from error
+        except KeyboardInterrupt:
+            status = 130
+        finally:
+            counts = intake.counts
+            print(
+                f"read {size} bytes: {counts.whole} whole fragments, {counts.damaged} damaged",
+                f"printed {kinds.total()}: {_listed(kinds)}",
+                f"rejected {reasons.total()}: {_listed(reasons)}",
+                f"skipped {counts.skipped_bytes} bytes, white space not counted, "
+                "of no whole fragment",
+                sep="\n",
+                file=sys.stderr,
+            )
+    return status
+
+
+def _listed(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common()) or "none"

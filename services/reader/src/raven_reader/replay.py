@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import NamedTuple
+
+import msgspec
 
 from raven_reader.acceptance import Limits
 from raven_reader.intake import Accepted, Intake, Rejected, Repeated, Waiting
-from raven_reader.service import SERVICE
+from raven_reader.reader import SERVICE
+from raven_reader.recording import opened
+from raven_reader.settings import ReaderSettings
+from raven_reader.spool import Spool, locked
 from raven_reader.verdicts import Report
-from ravenbus.messages import DeadLetter, decode
+from ravenbus.messages import DeadLetter, decode, now
 from ravenbus.notifications import Notification
+from ravenbus.topics import Topics
 
 
 class Judged(NamedTuple):
@@ -19,6 +26,41 @@ class Judged(NamedTuple):
     letter: DeadLetter
     notification: Notification | None
     why: str = ""
+
+
+def replay(settings: ReaderSettings, name: str, *, yes: bool) -> int:
+    """Accept what letters in a file hold, or only show it; return the exit status, 1 if any stays.
+
+    Raise RavenError where the file or the spool cannot be used.
+    """
+    stays = would = 0
+    topics = Topics(settings.raven_topic_prefix)
+    with opened(name) as file, locked(settings.raven_state):
+        spool = Spool(settings.spool_file, topics, max_mb=settings.raven_spool_max_mb)
+        with closing(spool):
+            # The run under way, whatever RAVEN_RUN says in this shell: to look changes nothing.
+            last = spool.last_run()
+            spool.begin(settings.raven_node, last.run if last else settings.raven_run, now())
+            latest = (reading.notification.meter for reading in spool.latest())
+            meters = {meter for meter in latest if meter}
+            for letter, notification, why in judged(file, spool.node, meters, settings.limits):
+                if notification is None:
+                    stays += 1
+                    print(f"{letter.id}  stays: {why}")
+                elif spool.was_replayed(letter.id):
+                    print(f"{letter.id}  accepted before")
+                elif yes:
+                    (reading,) = spool.replay(letter.id, [(notification, letter.at)])
+                    envelope = reading.envelope
+                    print(f"{letter.id}  {reading.kind} {envelope.hash}/{envelope.seq}")
+                else:
+                    would += 1
+                    text = msgspec.json.encode(notification).decode()
+                    vouched = "" if letter.topic is None else ", its sender is not known"
+                    print(f"{letter.id}  buried {letter.at:%Y-%m-%d %H:%M:%S}{vouched}: {text}")
+            if would:
+                print(f"\nNothing is accepted yet: --yes accepts {would} into {spool.run.run}")
+    return 1 if stays else 0
 
 
 def judged(
@@ -33,7 +75,7 @@ def judged(
     intake = Intake(limits)
     for meter in meters:
         intake.acceptance.knows_meter(meter)
-    waiting: dict[Report, DeadLetter] = {}
+    waiting: dict[Report | None, DeadLetter] = {}
     for line in filter(bytes.strip, lines):
         letter = decode(line, DeadLetter)
         if why := _not_ours(letter, node):
@@ -46,17 +88,10 @@ def judged(
             if isinstance(outcome, Waiting):
                 waiting[outcome.report] = letter
             else:
-                yield _decided(outcome, _letter_of(outcome, waiting, letter))
+                # It came in a letter that waited, or in this one.
+                yield _decided(outcome, waiting.pop(outcome.report, letter))
     for outcome in intake.finish():
-        if outcome.report:
-            yield Judged(waiting.pop(outcome.report), None, str(outcome.error))
-
-
-def _letter_of(
-    decided: Accepted | Repeated | Rejected, waiting: dict[Report, DeadLetter], new: DeadLetter
-) -> DeadLetter:
-    """Return the letter that a report came in: one that waited, or the new one."""
-    return waiting.pop(decided.report, new) if decided.report else new
+        yield _decided(outcome, waiting.pop(outcome.report))
 
 
 def _decided(outcome: Accepted | Repeated | Rejected, letter: DeadLetter) -> Judged:

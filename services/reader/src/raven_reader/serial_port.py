@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -69,6 +70,17 @@ def find_sticks(ports: Callable[[], Iterable[Any]] = list_ports.comports) -> lis
         elif identity == (0x04B4, 0x0003) and (not port.product or "Z105" in port.product):
             found.append(Stick(port.device, "EMU-2", text, _link(port.device)))
     return sorted(found)
+
+
+def print_sticks() -> int:
+    """List the sticks that are plugged in; return the exit status, 1 if there is none."""
+    sticks = find_sticks()
+    for stick in sticks:
+        print(f"{stick.model:6} {stick.path:14} {stick.link}  {stick.description}")
+    if sticks:
+        return 0
+    print("no RAVEn (0403:8a28) or EMU-2 (04b4:0003) is plugged in", file=sys.stderr)
+    return 1
 
 
 class Port:

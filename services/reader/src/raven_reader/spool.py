@@ -172,6 +172,22 @@ class Spool:
             raise RuntimeError("begin comes first")
         return self._run
 
+    def last_run(self) -> Run | None:
+        """Return the run that was begun last, None before the first."""
+        row = self._db.execute(
+            "SELECT name, hash, started, meter FROM run ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return None
+        name, run_hash, started, meter = row
+        return Run(
+            node=self._node,
+            run=name,
+            hash=run_hash,
+            started=datetime.fromisoformat(started),
+            meter=meter,
+        )
+
     def begin(self, node: str | None, run_name: str, at: datetime, *, new_run: bool = False) -> Run:
         """Go on with the last run, or begin one if the name changed or ``new_run`` asks for it.
 
@@ -184,13 +200,13 @@ class Spool:
             if self._node not in self._nodes:
                 self._nodes.append(self._node)
                 self._db.execute("INSERT INTO node VALUES (?)", (self._node,))
-            last = self._last_run()
+            last = self.last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
                     "INSERT INTO run (name, hash, started) VALUES (?, ?, ?)",
                     (run_name, str(uuid.uuid4()), at.isoformat()),
                 )
-                last = self._last_run()
+                last = self.last_run()
         self._run = last
         return self.run
 
@@ -344,21 +360,6 @@ class Spool:
         if unconfirmed:
             self._on_given_up(unconfirmed)
         return bool(given_up)
-
-    def _last_run(self) -> Run | None:
-        row = self._db.execute(
-            "SELECT name, hash, started, meter FROM run ORDER BY number DESC LIMIT 1"
-        ).fetchone()
-        if row is None:
-            return None
-        name, run_hash, started, meter = row
-        return Run(
-            node=self._node,
-            run=name,
-            hash=run_hash,
-            started=datetime.fromisoformat(started),
-            meter=meter,
-        )
 
 
 def open_file(path: Path, synchronous: str) -> sqlite3.Connection:

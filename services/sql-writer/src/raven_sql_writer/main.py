@@ -13,6 +13,7 @@ from raven_sql_writer.settings import ArchiveSettings, WriterSettings
 from ravenbus import service, store
 from ravenbus.errors import FatalError, RetryableError
 from ravensql import housekeeping, schema
+from ravensql.archiving import Archive
 from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.sink import MysqlSink
@@ -37,7 +38,7 @@ def main() -> int:
 def run(settings: WriterSettings, stop: threading.Event) -> None:
     """Store until ``stop`` is set; a long migration keeps the health beating."""
     folder, keep = settings.raven_sql_archive, settings.raven_sql_keep_months
-    retention = Retention(settings.mysql_url, folder, keep, stop) if folder else None
+    retention = Retention(Archive(settings.mysql_url, folder, stop), keep) if folder else None
     with ThreadPoolExecutor(1, "housekeeping") as beside:
         kept = beside.submit(housekeeping.run, settings.mysql_url, retention, stop)
         try:
@@ -57,7 +58,7 @@ def archive(settings: ArchiveSettings, stop: threading.Event, months: Sequence[M
     """Archive the months, or all that are due; raise RetryableError if one of them has to wait."""
     if not months and settings.raven_sql_keep_months is None:
         raise FatalError("say which months, or set RAVEN_SQL_KEEP_MONTHS")
-    retention = _retention(settings, stop)
+    retention = Retention(_archive(settings, stop), settings.raven_sql_keep_months)
     waiting = 0
     for month in months or retention.due():
         try:
@@ -72,22 +73,21 @@ def archive(settings: ArchiveSettings, stop: threading.Event, months: Sequence[M
 def restore(settings: ArchiveSettings, stop: threading.Event, months: Sequence[Month]) -> None:
     """Put the rows of the months back into the tables."""
     for month in months:
-        print(f"{month}: {_retention(settings, stop).restore(month)} rows restored", flush=True)
+        print(f"{month}: {_archive(settings, stop).restore(month)} rows restored", flush=True)
 
 
 def verify(settings: ArchiveSettings, stop: threading.Event, months: Sequence[Month]) -> None:
     """Read the files of the months, or of all; raise FatalError if one cannot be relied on."""
     wrong = 0
-    for name, fault in _retention(settings, stop).verify(months):
+    for name, fault in _archive(settings, stop).verify(months):
         print(f"{name}: {fault or 'good'}", flush=True)
         wrong += fault is not None
     if wrong:
         raise FatalError(f"{wrong} archives are not as they were recorded")
 
 
-def _retention(settings: ArchiveSettings, stop: threading.Event) -> Retention:
-    keep = settings.raven_sql_keep_months
-    return Retention(settings.mysql_url, settings.raven_sql_archive, keep, stop)
+def _archive(settings: ArchiveSettings, stop: threading.Event) -> Archive:
+    return Archive(settings.mysql_url, settings.raven_sql_archive, stop)
 
 
 def _parser() -> argparse.ArgumentParser:

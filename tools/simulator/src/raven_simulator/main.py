@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from raven_simulator import control, load, options, orders, replay
-from raven_simulator.device import Device, Setup
+from raven_simulator.device import Device
 from raven_simulator.faults import Faults
 from raven_simulator.ledger import Ledger, Output
-from raven_simulator.models import MODELS
+from raven_simulator.models import MODELS, Setup
 from raven_simulator.ports import PortError, PtyPort, TcpPort, split_address
 from raven_simulator.station import Limits, Station
 from raven_simulator.timeline import Timeline
@@ -24,15 +24,14 @@ from raven_simulator.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raven_simulator.device import Reporter
     from raven_simulator.options import Options
     from raven_simulator.ports import Port
+    from raven_simulator.station import Reporter
 
 # Reports due within this time share one look at the line.
 _TICK_S: Final = 0.002
 # How long a reader may take at the end for what is still on the line, when nobody asked to stop.
 _DRAIN_S: Final = 5.0
-_DRAIN_STOPPED_S: Final = 1.0
 _USAGE_STATUS: Final = 2
 
 
@@ -170,7 +169,7 @@ class _Loop:
         self._until_done()
         for station in self._stations:
             station.finish()
-        give_up_s = time.monotonic() + (_DRAIN_STOPPED_S if self._stop else _DRAIN_S)
+        give_up_s = time.monotonic() + _DRAIN_S
         while time.monotonic() < give_up_s and not self._all_drained():
             self._turn()
         for station in self._stations:
@@ -254,7 +253,7 @@ class _Loop:
                 station.replug(address, now_s, unix_s)
                 return station.port.address
             case "silence", bool(on):
-                station.silence(on)
+                station.silent = on
                 return "on" if on else "off"
             case "clock", float(by_s):
                 station.move_clock(by_s)

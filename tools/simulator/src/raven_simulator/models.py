@@ -1,14 +1,46 @@
-"""The models RAVEn and EMU-2, and their differences."""
+"""The models RAVEn and EMU-2, their differences, and the setup of one device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from raven_simulator.reports import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Ids(TypedDict):
+    """EUI-64 of a device and of its meter."""
+
+    device: int
+    meter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Setup of a device.
+
+    device and meter: EUI-64. speed: schedule seconds per wall second. day_s: second of the day at the start.
+    utc_offset_s: LocalTime minus UTCTime. negative_width: hex digits of a negative demand, 6 or 8.
+    delivered_wh and received_wh: the meter's registers at the start.
+    """
+
+    device: int
+    meter: int
+    speed: float = 1.0
+    day_s: float = 0.0
+    utc_offset_s: int = 0
+    negative_width: int = 8
+    message: str | None = None
+    delivered_wh: float = 0.0
+    received_wh: float = 0.0
+
+    @property
+    def ids(self) -> Ids:
+        """Ids that nearly every notification begins with."""
+        return {"device": self.device, "meter": self.meter}
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,11 +103,11 @@ class PtyPort:
         self._poll.register(self._master, 0)
 
     def unplug(self) -> None:
-        """Close the pseudo-terminal and remove the link."""
-        self._close()
+        """Remove the link, and then close the pseudo-terminal: its name may be another one's next."""
         with contextlib.suppress(OSError):
             if os.readlink(self._link) == self._slave:  # noqa: PTH115 - Path.readlink makes a Path of it
                 self._link.unlink()
+        self._close()
 
     def opened(self) -> bool:
         """Return True if a reader has the slave open; discard what one left unread."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raven_simulator.commands import Command
-    from raven_simulator.device import Moment
+    from raven_simulator.station import Moment
 
 _START = re.compile(b"<(?:" + "|".join(KINDS).encode("ascii") + b")>")
 

@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 EPOCH_UNIX_S: Final = 946_684_800
 UNSET: Final = 0xFFFF_FFFF
@@ -103,8 +103,8 @@ def connection_status(
     """ConnectionStatus; link_strength is 0 to 100 percent (RAVEn XML API r127 p.10)."""
     return _fragment(
         "ConnectionStatus",
-        _ids(device, meter),
-        _joined(status, description, network, link_strength),
+        *_ids(device, meter),
+        *_joined(status, description, network, link_strength),
     )
 
 
@@ -120,29 +120,26 @@ def network_info(
     """NetworkInfo, which names the coordinator and no meter (RAVEn XML API r127 p.15)."""
     return _fragment(
         "NetworkInfo",
-        [*_ids(device, None), _child("CoordMacId", _hex(coordinator, 16))],
-        _joined(status, description, network, link_strength),
+        *_ids(device, None),
+        _child("CoordMacId", _hex(coordinator, 16)),
+        *_joined(status, description, network, link_strength),
     )
 
 
 def device_info(*, device: int, identity: Identity) -> bytes:
     """DeviceInfo (RAVEn XML API r127 p.11); ImageType only where the identity has one."""
-    image = (
-        [] if identity.image_type is None else [_child("ImageType", _hex(identity.image_type, 4))]
-    )
+    image = identity.image_type
     return _fragment(
         "DeviceInfo",
-        _ids(device, None),
-        [
-            _child("InstallCode", _hex(identity.install_code, 16)),
-            _child("LinkKey", _hex(identity.link_key, 32)),
-            _text("FWVersion", identity.firmware),
-            _text("HWVersion", identity.hardware),
-            *image,
-            _text("Manufacturer", identity.manufacturer),
-            _text("ModelId", identity.model_id),
-            _text("DateCode", identity.date_code),
-        ],
+        *_ids(device, None),
+        _child("InstallCode", _hex(identity.install_code, 16)),
+        _child("LinkKey", _hex(identity.link_key, 32)),
+        _text("FWVersion", identity.firmware),
+        _text("HWVersion", identity.hardware),
+        *([] if image is None else [_child("ImageType", _hex(image, 4))]),
+        _text("Manufacturer", identity.manufacturer),
+        _text("ModelId", identity.model_id),
+        _text("DateCode", identity.date_code),
     )
 
 
@@ -152,13 +149,11 @@ def schedule_info(
     """ScheduleInfo of one event; frequency_s None: disabled, printed as 0xffffffff and N (RAVEn XML API r127 p.12)."""
     return _fragment(
         "ScheduleInfo",
-        _ids(device, meter),
-        [] if mode is None else [_child("Mode", mode)],
-        [
-            _child("Event", event),
-            _child("Frequency", _hex(UNSET if frequency_s is None else frequency_s, 8)),
-            _child("Enabled", _yes(frequency_s is not None)),
-        ],
+        *_ids(device, meter),
+        *([] if mode is None else [_child("Mode", mode)]),
+        _child("Event", event),
+        _child("Frequency", _hex(UNSET if frequency_s is None else frequency_s, 8)),
+        _child("Enabled", _yes(frequency_s is not None)),
     )
 
 
@@ -166,8 +161,8 @@ def meter_list(*, device: int, meters: Sequence[int]) -> bytes:
     """MeterList of any number of meters (RAVEn XML API r127 p.13)."""
     return _fragment(
         "MeterList",
-        _ids(device, None),
-        [_child("MeterMacId", _hex(meter, 16)) for meter in meters],
+        *_ids(device, None),
+        *(_child("MeterMacId", _hex(meter, 16)) for meter in meters),
     )
 
 
@@ -185,15 +180,13 @@ def meter_info(
     """MeterInfo (RAVEn XML API r127 p.14)."""
     return _fragment(
         "MeterInfo",
-        _ids(device, meter),
-        [
-            _text("MeterType", meter_type),
-            _text("NickName", nick_name),
-            _text("Account", account),
-            _text("Auth", auth),
-            _text("Host", host),
-            _child("Enabled", _yes(enabled)),
-        ],
+        *_ids(device, meter),
+        _text("MeterType", meter_type),
+        _text("NickName", nick_name),
+        _text("Account", account),
+        _text("Auth", auth),
+        _text("Host", host),
+        _child("Enabled", _yes(enabled)),
     )
 
 
@@ -201,8 +194,9 @@ def time_cluster(*, device: int, meter: int | None, utc: int, local: int) -> byt
     """TimeCluster (RAVEn XML API r127 p.17); it has no TimeStamp."""
     return _fragment(
         "TimeCluster",
-        _ids(device, meter),
-        [_child("UTCTime", _hex(utc, 8)), _child("LocalTime", _hex(local, 8))],
+        *_ids(device, meter),
+        _child("UTCTime", _hex(utc, 8)),
+        _child("LocalTime", _hex(local, 8)),
     )
 
 
@@ -229,13 +223,11 @@ def message_cluster(
     required = message is not None and message.confirmation_required
     return _fragment(
         "MessageCluster",
-        _ids(device, meter),
-        values,
-        [
-            _child("ConfirmationRequired", _yes(required)),
-            _child("Confirmed", _yes(message is not None and message.confirmed)),
-            _child("Queue", "Active"),
-        ],
+        *_ids(device, meter),
+        *values,
+        _child("ConfirmationRequired", _yes(required)),
+        _child("Confirmed", _yes(message is not None and message.confirmed)),
+        _child("Queue", "Active"),
     )
 
 
@@ -257,15 +249,13 @@ def price_cluster(
         ]
     return _fragment(
         "PriceCluster",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("Price", _hex(price.raw, 8)),
-            _child("Currency", _hex(price.currency, 4)),
-            _child("TrailingDigits", _hex(price.trailing_digits, 2)),
-            _child("Tier", _hex(price.tier, 2)),
-        ],
-        rest,
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("Price", _hex(price.raw, 8)),
+        _child("Currency", _hex(price.currency, 4)),
+        _child("TrailingDigits", _hex(price.trailing_digits, 2)),
+        _child("Tier", _hex(price.tier, 2)),
+        *rest,
     )
 
 
@@ -289,12 +279,10 @@ def instantaneous_demand(
         raise ValueError(f"demand {demand} does not fit {width} hex digits")
     return _fragment(
         "InstantaneousDemand",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("Demand", _hex(demand & (2 * limit - 1), width)),
-        ],
-        _scale(multiplier, divisor, digits=(3, 6)),
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("Demand", _hex(demand & (2 * limit - 1), width)),
+        *_scale(multiplier, divisor, digits=(3, 6)),
     )
 
 
@@ -316,13 +304,11 @@ def current_summation_delivered(
     wrap = 1 << (4 * width)
     return _fragment(
         "CurrentSummationDelivered",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("SummationDelivered", _hex(delivered % wrap, width)),
-            _child("SummationReceived", _hex(received % wrap, width)),
-        ],
-        _scale(multiplier, divisor, digits=(1, 6)),
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("SummationDelivered", _hex(delivered % wrap, width)),
+        _child("SummationReceived", _hex(received % wrap, width)),
+        *_scale(multiplier, divisor, digits=(1, 6)),
     )
 
 
@@ -340,13 +326,11 @@ def current_period_usage(
     """CurrentPeriodUsage since start, two's complement of its width (RAVEn XML API r127 p.25)."""
     return _fragment(
         "CurrentPeriodUsage",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("CurrentUsage", _hex(usage % (1 << (4 * width)), width)),
-        ],
-        _scale(multiplier, divisor, digits=(1, 0)),
-        [_child("StartDate", _hex(start, 8))],
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("CurrentUsage", _hex(usage % (1 << (4 * width)), width)),
+        *_scale(multiplier, divisor, digits=(1, 0)),
+        _child("StartDate", _hex(start, 8)),
     )
 
 
@@ -363,10 +347,11 @@ def last_period_usage(
     """LastPeriodUsage from period[0] to period[1]; it has no TimeStamp (RAVEn XML API r127 p.27)."""
     return _fragment(
         "LastPeriodUsage",
-        _ids(device, meter),
-        [_child("LastUsage", _hex(usage % (1 << (4 * width)), width))],
-        _scale(multiplier, divisor, digits=(1, 0)),
-        [_child("StartDate", _hex(period[0], 8)), _child("EndDate", _hex(period[1], 8))],
+        *_ids(device, meter),
+        _child("LastUsage", _hex(usage % (1 << (4 * width)), width)),
+        *_scale(multiplier, divisor, digits=(1, 0)),
+        _child("StartDate", _hex(period[0], 8)),
+        _child("EndDate", _hex(period[1], 8)),
     )
 
 
@@ -385,14 +370,12 @@ def profile_data(
     """
     return _fragment(
         "ProfileData",
-        _ids(device, meter),
-        [
-            _child("EndTime", _hex(end, 8)),
-            _child("Status", _hex(status, 2)),
-            _child("ProfileIntervalPeriod", str(interval_period)),
-            _child("NumberOfPeriodsDelivered", _hex(len(intervals), 2)),
-            *(_child("IntervalData", _hex(0xFFFFFF if i is None else i, 6)) for i in intervals),
-        ],
+        *_ids(device, meter),
+        _child("EndTime", _hex(end, 8)),
+        _child("Status", _hex(status, 2)),
+        _child("ProfileIntervalPeriod", str(interval_period)),
+        _child("NumberOfPeriodsDelivered", _hex(len(intervals), 2)),
+        *(_child("IntervalData", _hex(0xFFFFFF if i is None else i, 6)) for i in intervals),
     )
 
 
@@ -421,16 +404,14 @@ def block_price_detail(
     ]
     return _fragment(
         "BlockPriceDetail",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("NumberOfBlocks", _hex(len(blocks), 2)),
-            _child("Multiplier", _hex(multiplier, 8)),
-            _child("Divisor", _hex(divisor, 8)),
-            _child("Currency", _hex(currency, 4)),
-            _child("TrailingDigits", _hex(trailing_digits, 2)),
-            *prices,
-        ],
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("NumberOfBlocks", _hex(len(blocks), 2)),
+        _child("Multiplier", _hex(multiplier, 8)),
+        _child("Divisor", _hex(divisor, 8)),
+        _child("Currency", _hex(currency, 4)),
+        _child("TrailingDigits", _hex(trailing_digits, 2)),
+        *prices,
     )
 
 
@@ -440,8 +421,9 @@ def fast_poll_status(
     """FastPollStatus; frequency 0 and end UNSET: fast poll is off."""
     return _fragment(
         "FastPollStatus",
-        _ids(device, meter),
-        [_child("Frequency", _hex(frequency_s, 2)), _child("EndTime", _hex(end, 8))],
+        *_ids(device, meter),
+        _child("Frequency", _hex(frequency_s, 2)),
+        _child("EndTime", _hex(end, 8)),
     )
 
 
@@ -449,28 +431,22 @@ def billing_period_list(
     *, device: int, meter: int | None, time: int, current: tuple[int, int] | None
 ) -> bytes:
     """BillingPeriodList; current is CurrentStart and CurrentDuration, None: no period."""
-    period = (
-        []
-        if current is None
-        else [
-            _child("CurrentStart", _hex(current[0], 8)),
-            _child("CurrentDuration", _hex(current[1], 4)),
-        ]
-    )
+    period = []
+    if current is not None:
+        period.append(_child("CurrentStart", _hex(current[0], 8)))
+        period.append(_child("CurrentDuration", _hex(current[1], 4)))
     return _fragment(
         "BillingPeriodList",
-        _ids(device, meter),
-        [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("NumberOfPeriods", _hex(0 if current is None else 1, 2)),
-            *period,
-        ],
+        *_ids(device, meter),
+        _child("TimeStamp", _hex(time, 8)),
+        _child("NumberOfPeriods", _hex(0 if current is None else 1, 2)),
+        *period,
     )
 
 
 def warning(*, text: str = "Unknown command") -> bytes:
     """Warning, the only notification without DeviceMacId."""
-    return _fragment("Warning", [_text("Text", text)])
+    return _fragment("Warning", _text("Text", text))
 
 
 _ROOT = re.compile(rb"\s*<(\w+)>")
@@ -504,8 +480,8 @@ def fields_of(fragment: bytes) -> dict[str, str | list[str]]:
     return fields
 
 
-def _fragment(root: str, *children: Iterable[str]) -> bytes:
-    lines = [f"<{root}>", *(f"  {child}" for part in children for child in part), f"</{root}>", ""]
+def _fragment(root: str, *children: str) -> bytes:
+    lines = [f"<{root}>", *(f"  {child}" for child in children), f"</{root}>", ""]
     return "\r\n".join(lines).encode("cp1252", "replace")
 
 

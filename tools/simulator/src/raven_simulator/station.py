@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from raven_simulator.commands import Commands
-from raven_simulator.device import Moment
 from raven_simulator.faults import Sent
 from raven_simulator.ports import PortError
 from raven_simulator.reports import UNSET, device_time, is_whole
 
 if TYPE_CHECKING:
-    from raven_simulator.device import Reporter
+    from raven_simulator.commands import Command
     from raven_simulator.faults import Faults
     from raven_simulator.ledger import Ledger
     from raven_simulator.ports import Port
@@ -37,7 +36,37 @@ _LOOK_OPEN_S: Final = 0.05
 _LOOK_DRAINING_S: Final = 0.002
 # The kernel hands bytes on in two steps, and only the second is counted: empty must stay empty for a while.
 _DRAINED_FOR_S: Final = 0.25
-_UNPLUG_PATIENCE_S: Final = 0.5
+_UNPLUG_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time: elapsed_s, wall seconds that only go forward, and the device's clock (seconds since 2000, or UNSET)."""
+
+    elapsed_s: float
+    clock: int
+
+
+class Reporter(Protocol):
+    """Source of what a station puts on a line: a device, or a capture played back."""
+
+    def start(self, moment: Moment) -> list[bytes]:
+        """Power on, and return the first fragments."""
+
+    def restart(self, moment: Moment) -> list[bytes]:
+        """Power on again after an unplug or a restart command, and return the first fragments."""
+
+    def due_s(self) -> float:
+        """Elapsed wall seconds at which the next fragment is due; infinity: never."""
+
+    def due(self, moment: Moment) -> list[bytes]:
+        """Fragments that are due by now, possibly not all of them."""
+
+    def skip(self, moment: Moment) -> None:
+        """Leave out what is due by now."""
+
+    def answer(self, command: Command, moment: Moment) -> list[bytes]:
+        """Fragments in answer to a command, possibly none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +117,19 @@ class Station:
         self._started_s: float | None = None
         self._opened_s: float | None = None
         self._listening = False
-        self._silent = False
+        self.silent = False
         self._clock_offset_s = 0.0
         self._drained_since_s: float | None = None
         self._unplug_by_s: float | None = None
         self._replug_s: float | None = None
         self._replug_address: str | None = None
-        self._blocked = False
+        self.blocked = False
+        """True if it waits for room on the line."""
 
     @property
     def done(self) -> bool:
         """True if every report is out, or given up."""
         return self._finished and not self._queue
-
-    @property
-    def blocked(self) -> bool:
-        """True if it waits for room on the line."""
-        return self._blocked
 
     def step(self, now_s: float, unix_s: float) -> None:
         """Do what is due now.  Never blocks."""
@@ -133,14 +158,14 @@ class Station:
         if self._unplug_by_s is not None or self._finished:
             look = _LOOK_DRAINING_S
         wake = now_s + look
-        if self._queue and not self._blocked:
+        if self._queue and not self.blocked:
             wake = min(wake, max(self._pause_until_s, now_s))
         if self._started_s is not None and self.port.plugged and not self._finished:
             wake = min(wake, self._started_s + self._reporter.due_s())
         return wake
 
     def unplug(self, now_s: float) -> None:
-        """Stop, and take the port away in the next steps, when the reader took what was sent or half a second passed.
+        """Stop, and take the port away in the next steps, when the reader took what was sent or five seconds passed.
 
         The stick then has no power until it is plugged again.
         """
@@ -168,10 +193,6 @@ class Station:
         """One line of what was sent."""
         return self._ledger.summary()
 
-    def silence(self, on: bool) -> None:
-        """Send nothing, or send again."""
-        self._silent = on
-
     def move_clock(self, by_s: float) -> None:
         """Move the device's clock by so many seconds."""
         self._clock_offset_s += by_s
@@ -183,10 +204,6 @@ class Station:
     def finish(self) -> None:
         """Produce no more reports."""
         self._limits = Limits(count=0)
-
-    def abandon(self, unix_s: float) -> None:
-        """Give up what is queued."""
-        self._drop(unix_s)
 
     @property
     def _finished(self) -> bool:
@@ -212,7 +229,7 @@ class Station:
                 self._opened_s = None
                 self._listening = False
                 self._torn = False
-                self._drop(unix_s)
+                self.abandon(unix_s)
             return
         if self._opened_s is None:
             self._opened_s = now_s
@@ -248,13 +265,13 @@ class Station:
         if self._unplug_by_s is None or not (self.drained(now_s) or now_s >= self._unplug_by_s):
             return
         self._unplug_by_s = None
-        self._drop(unix_s)
+        self.abandon(unix_s)
         self.port.unplug()
         self._listening = False
         self._opened_s = None
 
     def _silenced(self, moment: Moment) -> bool:
-        return self._silent or self._timeline.silent(moment.elapsed_s)
+        return self.silent or self._timeline.silent(moment.elapsed_s)
 
     def _take_commands(self, moment: Moment, now_s: float, unix_s: float) -> None:
         data = self.port.read()
@@ -300,7 +317,7 @@ class Station:
         self._queued_bytes += len(sent.payload)
 
     def _flush(self, now_s: float, unix_s: float) -> None:
-        self._blocked = False
+        self.blocked = False
         while self._queue and now_s >= self._pause_until_s:
             first = self._queue[0]
             if first.deadline_s < now_s or (self._torn and not first.sent.whole):
@@ -308,7 +325,7 @@ class Station:
                 self._leave(first, heard=False, unix_s=unix_s)
                 continue
             if not self._write(first):
-                self._blocked = True
+                self.blocked = True
                 return
             if not first.pieces:
                 self._torn = False
@@ -331,6 +348,7 @@ class Station:
         self._queued_bytes -= len(outgoing.sent.payload)
         self._ledger.report(outgoing.sent, heard=heard, unix_s=unix_s)
 
-    def _drop(self, unix_s: float) -> None:
+    def abandon(self, unix_s: float) -> None:
+        """Give up what is queued."""
         while self._queue:
             self._leave(self._queue[0], heard=False, unix_s=unix_s)

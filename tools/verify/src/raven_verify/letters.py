@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from raven_verify.bus import Buried, Bus, Publication
-from ravenbus.consumer import read
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item
 from ravenbus.readback import Store, has
+from ravenbus.storing import read
 from ravenbus.topics import Topics
 
 STORED_S: Final = 30.0

@@ -9,9 +9,9 @@ from typing import Any, Final
 from raven_verify.inventory import RunReport, StoreReport, shown
 from raven_verify.look import Report
 from raven_verify.repair import Repaired
-from ravenbus.consumer import read
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, count, merged, without
+from ravenbus.storing import read
 from ravenbus.topics import Topics
 
 ID_DIGITS: Final = 12

@@ -1,124 +1,29 @@
-"""The reader's service, with a spool on disk and a publisher that only remembers."""
+"""The reader, with a spool on disk and a publisher that only remembers."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from raven_reader import service as module
-from raven_reader.outbox import SpoolOutbox
-from raven_reader.replay import judged
-from raven_reader.service import Reader, ReaderMetrics
-from raven_reader.settings import ReaderSettings
-from raven_reader.spool import Spool
-from ravenbus.health import Health
-from ravenbus.messages import DeadLetter, decode, decode_reading, encode
-from ravenbus.metrics import PublisherMetrics
-from ravenbus.mqtt import Received
-from ravenbus.topics import HOMEASSISTANT_DISCOVERY, RAW, REPLY, Topics
+from raven_reader import reader as module
 
-from .examples import EXAMPLES, METER, NOON, demand, device_info, fragment, price, summation
-from .fakes import Clock, Crowded, Recorder
-
-TOPICS = Topics()
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def message(payload):
-    return Received(1, "topic", payload)
-
-
-class Home:
-    """A reader at home with everything around it; ``restart`` is what a crash leaves."""
-
-    def __init__(self, folder, **settings):
-        self.folder = folder
-        self.settings = ReaderSettings(
-            **{"mqtt_url": "mqtt://broker", "raven_state": folder, **settings}
-        )
-        self.clock = Clock()
-        self.synchronised = True
-        self.outbox = SpoolOutbox(self.settings.spool_file, metrics=PublisherMetrics())
-        self.asked = []
-        self.spool = None
-        self.restart()
-
-    def restart(self, run="default"):
-        if self.spool:
-            self.spool.close()
-        self.spool = Spool(self.settings.spool_file, TOPICS, max_mb=16)
-        self.spool.begin("home", run, NOON)
-        self.seconds = 0.0
-        self.bus = Recorder()
-        self.health = Health()
-        self.metrics = ReaderMetrics()
-        self.reader = Reader(
-            self.settings,
-            self.spool,
-            self.bus,
-            self.asked.append,
-            self.health,
-            self.metrics,
-            clock=self.clock,
-            elapsed=lambda: self.seconds,
-            synchronised=lambda: self.synchronised,
-        )
-        self.reader.begin()
-        return self
-
-    def hear(self, *fragments):
-        for each in fragments:
-            self.reader.bytes_came(each)
-        return self
-
-    def close(self):
-        self.spool.close()
-        self.outbox.close()
-
-    @property
-    def entries(self):
-        return self.outbox.entries(0, 100_000)
-
-    @property
-    def readings(self):
-        return [decode_reading(e.payload) for e in self.entries if "/reading/" in e.topic]
-
-    @property
-    def letters(self):
-        return [decode(e.payload, DeadLetter) for e in self.entries if e.topic.endswith("/dead")]
-
-    def state(self, leaf):
-        """Return what was retained at one of the node's topics, in order."""
-        return self.bus.states[f"raven/v1/home/{leaf}"]
-
-    @property
-    def statuses(self):
-        return [(s["service"], s["device"], s.get("port")) for s in self.state("status")]
-
-    def counted(self, name, **labels):
-        return self.metrics.registry.get_sample_value(name, labels) or 0
-
-
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def home(**settings):
-        made.append(Home(tmp_path, **settings))
-        return made[-1]
-
-    yield home
-    for each in made:
-        each.close()
-
-
-@pytest.fixture
-def home(make):
-    return make()
+from .examples import (
+    EXAMPLES,
+    NOON,
+    OTHER_METER,
+    demand,
+    device_info,
+    fragment,
+    of_example,
+    price,
+    stamped,
+    summation,
+)
+from .fakes import Crowded, received
 
 
 def test_what_is_accepted_is_in_the_outbox(home):
@@ -149,9 +54,6 @@ def test_every_kind_is_kept_and_published(make):
     waiting = home.spool.waiting()
     assert len(read) + len(waiting) == len(EXAMPLES)
     assert all(b"CurrentSummation" in one.fragment for one in waiting)
-
-
-OTHER_METER = "0x0013500200fedcba"
 
 
 def test_a_new_meters_readings_wait_on_disk_and_are_taken_in(home):
@@ -210,10 +112,6 @@ def test_a_registers_baseline_outlasts_a_report_without_a_value_and_a_restart(ho
     assert len(home.spool.waiting()) == 1
 
 
-def stamped(when):
-    return demand(TimeStamp=f"0x{int((when - EPOCH).total_seconds()):08x}")
-
-
 @pytest.mark.parametrize(
     ("days", "synchronised", "state", "says"),
     [
@@ -244,56 +142,6 @@ def test_a_wrong_clock_is_seen_and_costs_nothing(home, caplog, days, synchronise
     assert home.counted("raven_clock_problem", clock=whose) == 0
     lines = [record for record in caplog.records if getattr(record, "check", "") == "clock"]
     assert [record.message for record in lines] == ["problem", "recovered"]
-
-
-def letters_of(*fragments):
-    """Return letters as `raven-dead-letters list --json` prints them."""
-    return [
-        encode(
-            DeadLetter(
-                id=f"{number:032x}",
-                service="reader",
-                node="home",
-                at=NOON,
-                reason="clock-far-off",
-                detail="d",
-                payload=xml,
-                size=len(xml),
-            )
-        )
-        for number, xml in enumerate(fragments)
-    ]
-
-
-def test_dead_letters_of_an_older_reader_are_taken_in(home):
-    """A demand that 1.0 buried for its clock is a reading, once, with what the clock claimed."""
-    long_ago = NOON - timedelta(days=60)
-    lines = letters_of(stamped(long_ago), demand(TimeStamp="0x00000e10"))
-    found = list(judged(lines, "home", [], home.settings.limits))
-    assert [one.why for one in found] == ["", ""]
-    claimed = [one.notification.claimed_time for one in found]
-    assert claimed == [long_ago, EPOCH + timedelta(hours=1)]
-
-
-def test_letters_of_a_new_meter_are_taken_in_once_they_show_it(home):
-    """Three letters show a meter as three reports do; fewer stay where they are."""
-    xml = [demand(f"0x00000{number}", MeterMacId=OTHER_METER) for number in (2, 3, 4)]
-    limits = home.settings.limits
-    found = list(judged(letters_of(*xml[:2]), "home", [METER], limits))
-    assert [one.why.partition(":")[0] for one in found] == ["unknown-meter"] * 2
-    found = list(judged(letters_of(*xml), "home", [METER], limits))
-    assert [one.letter.id[-1] for one in found] == ["0", "1", "2"]
-    assert [one.notification.demand for one in found] == [2, 3, 4]
-
-
-def test_a_repeated_report_refreshes_the_last_one(home):
-    """A report sent again is not stored again; the last reading is retained anew."""
-    home.hear(price(), price(), price())
-    assert len(home.readings) == 1
-    latest = home.state("latest/price_cluster")
-    assert len(latest) == 3
-    assert {reading["seq"] for reading in latest} == {1}
-    assert home.counted("raven_fragments_total", outcome="repeated") == 2
 
 
 def test_a_report_repeated_after_a_restart_is_no_new_one(home):
@@ -332,9 +180,8 @@ def test_no_secret_is_logged_or_published(make, caplog):
     home = make(raven_publish_raw=True, raven_allow_setters=True)
     caplog.set_level(logging.DEBUG)
     bad = device_info(ImageType="0x22019")
-    meter = next(example.xml for example in EXAMPLES if example.name == "meter")
-    home.hear(device_info(), meter, bad)
-    home.reader.command(message(b'{"name":"set_meter_info","parameters":{"Auth":"hush-hush"}}'))
+    home.hear(device_info(), of_example("meter"), bad)
+    home.node.command(received(b'{"name":"set_meter_info","parameters":{"Auth":"hush-hush"}}'))
     shown = repr(home.bus.states) + repr(home.bus.sent) + repr(home.entries)
     shown += "".join(repr(record.__dict__) for record in caplog.records)
     for secret in ("0123456789abcdef", "00112233445566778899aabbccddeeff", "hush-hush"):
@@ -424,20 +271,6 @@ def test_the_status_follows_the_line(home):
     assert home.counted("raven_device_connected") == 0
 
 
-def test_a_status_says_since_when(home):
-    """A status keeps its time while only the reason changes, and is not repeated unchanged."""
-    home.reader.lost("not there")
-    home.clock.forward(60)
-    home.reader.lost("not there")
-    home.reader.lost("not allowed")
-    found = [(s["detail"], s["since"]) for s in home.state("status")]
-    assert found == [
-        ("starting", "2026-03-01T12:00:00Z"),
-        ("not there", "2026-03-01T12:00:00Z"),
-        ("not allowed", "2026-03-01T12:00:00Z"),
-    ]
-
-
 def test_a_line_that_says_nothing_shows_in_the_health(home):
     """A line's thread that hangs is a problem by the age of its last turn."""
     turn = SimpleNamespace(now=0.0)
@@ -447,130 +280,12 @@ def test_a_line_that_says_nothing_shows_in_the_health(home):
     assert "line" in home.health.problems()
 
 
-def test_the_run_is_published_with_its_meter(home):
-    """The run is known from the start, and again when the first reading names the meter."""
-    home.hear(demand(MeterMacId=""), demand("0x000001"), demand("0x000002"))
-    assert [run["meter"] for run in home.state("run")] == [None, "0013500100abcdef"]
-    assert {run["hash"] for run in home.state("run")} == {home.spool.run.hash}
-    home.restart()
-    assert [run["meter"] for run in home.state("run")] == ["0013500100abcdef"]
-
-
-def test_the_last_readings_are_retained_after_a_restart(home):
-    """A restart publishes the last reading of each kind before anything is heard."""
-    home.hear(demand("0x000001"), demand("0x000002"), price())
-    home.restart()
-    assert [r["demand"] for r in home.state("latest/instantaneous_demand")] == [2]
-    assert [r["price"] for r in home.state("latest/price_cluster")] == [603]
-
-
 def test_another_stick_is_accepted_at_another_port(home):
     """What was unfinished at one port is not continued at the next, whose stick counts."""
     home.hear(demand(), demand("0x000001")[:90])
     home.reader.opened("/dev/ttyACM1")
     home.hear(demand("0x000001")[90:], demand("0x000002", DeviceMacId="0x00158d0000001234"))
     assert [reading.notification.demand for reading in home.readings] == [1437, 2]
-
-
-def asked(home, payload):
-    """Return the reply to a command while a stick is there."""
-    home.reader.opened("/dev/ttyUSB0")
-    home.reader.command(message(payload))
-    return home.bus.sent[TOPICS.of(REPLY, node="home")][-1]
-
-
-def test_a_command_that_is_allowed_is_sent(home):
-    """A command that only reads goes to the device, and the reply carries its id."""
-    payload = b'{"id":"7","name":"get_time","parameters":{"Refresh":"Y"}}'
-    reply = asked(home, payload)
-    assert home.asked == [b"<Command><Name>get_time</Name><Refresh>Y</Refresh></Command>\r\n"]
-    assert (reply["sent"], reply["id"], reply["name"]) == (True, "7", "get_time")
-
-
-@pytest.mark.parametrize(
-    ("payload", "says"),
-    [
-        (b'{"name":"factory_reset"}', "never sent"),
-        (b'{"name":"set_schedule"}', "RAVEN_ALLOW_SETTERS"),
-        (b'{"name":"get_time","parameters":{"Foo":"Y"}}', "Refresh"),
-        (b'{"name":"get_time","parameters":{"Refresh":"\\u00e9"}}', "ASCII"),
-        (b"get_time", "malformed"),
-        (b"", "truncated"),
-        (b"\xff", ""),
-        (b'{"command":"get_time"}', "command"),
-        (b'{"name":7}', "str"),
-        (b"[" * 100_000, ""),
-    ],
-)
-def test_a_command_that_is_not_allowed_is_refused(home, payload, says):
-    """Whatever comes as a command is answered with what is wrong, and nothing is sent."""
-    reply = asked(home, payload)
-    assert reply["sent"] is False
-    assert says in reply["detail"]
-    assert home.asked == []
-
-
-def test_a_command_without_a_stick_is_refused(home):
-    """Nobody is told that a command was sent when there is nothing to send it to."""
-    home.reader.lost("unplugged")
-    home.reader.command(message(b'{"name":"get_time"}'))
-    reply = home.bus.sent[TOPICS.of(REPLY, node="home")][-1]
-    assert (reply["sent"], reply["detail"]) == (False, "no stick is connected")
-    assert home.asked == []
-
-
-def test_a_setter_is_sent_where_it_is_allowed(make):
-    """The setting opens what changes something, and nothing that can ruin a device."""
-    home = make(raven_allow_setters=True)
-    assert asked(home, b'{"name":"close_current_period"}')["sent"]
-    assert not asked(home, b'{"name":"erase_halt"}')["sent"]
-    assert len(home.asked) == 1
-
-
-def test_raw_fragments_are_published_masked(make):
-    """Where it is asked for each whole fragment is published as it came, without its secrets."""
-    home = make(raven_publish_raw=True).hear(device_info(), demand())
-    info, reading = [raw["fragment"] for raw in home.bus.sent[TOPICS.of(RAW, node="home")]]
-    assert reading.encode() == demand().strip()
-    assert "<InstallCode>" + "*" * 18 in info
-
-
-def test_raw_fragments_are_off(home):
-    """Without the setting no raw fragment leaves the reader."""
-    home.hear(demand())
-    assert home.bus.sent == {}
-
-
-def test_the_stick_is_described_once_for_what_is_known(home):
-    """Home Assistant hears of the stick when something new is known, and when it starts."""
-    home.hear(demand(), demand("0x000001"), device_info(), price(), price())
-    found = home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")]
-    assert [d["device"].get("model") for d in found] == [None] + ["Z105-2-EMU2-LEDD_JM"] * 2
-    assert found[2]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
-    home.reader.homeassistant_status(message(b"online"))
-    home.reader.homeassistant_status(message(b"offline"))
-    assert found[3:] == [found[2]]
-
-
-def test_the_description_can_be_turned_off(make):
-    """Without the setting Home Assistant is told to forget what it was told before."""
-    home = make(raven_homeassistant=False).hear(demand())
-    home.reader.homeassistant_status(message(b"online"))
-    assert home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")] == [None]
-
-
-def test_the_description_is_the_same_after_a_restart(home):
-    """A price that the device only repeats after a restart keeps the unit that it had."""
-    home.hear(device_info(), price())
-    home.restart().hear(device_info(), price(), demand())
-    found = home.bus.states[TOPICS.of(HOMEASSISTANT_DISCOVERY, node="home")][-1]
-    assert found["components"]["price"].get("unit_of_measurement") == "USD/kWh"
-
-
-def test_a_rejected_fragment_is_published_raw(make):
-    """Where raw fragments are asked for, the ones that are hard to read are among them."""
-    home = make(raven_publish_raw=True).hear(demand("0x70059d"))
-    assert len(home.bus.sent[TOPICS.of(RAW, node="home")]) == 1
 
 
 def test_a_reading_is_valid_json_of_the_contract(home):

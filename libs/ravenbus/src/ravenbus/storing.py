@@ -1,0 +1,339 @@
+"""From what a connection brings to a Sink, acknowledged only after the sink committed.
+
+Messages are stored in batches by size or age.  A batch that the sink refuses is split until the
+message at fault stands alone; that one becomes a dead letter and the others are stored.  What is
+retryable is retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ravenbus.confirming import CONFIRM_AT, CONFIRM_S, Confirmations
+from ravenbus.errors import BrokerAwayError, ContractError, FatalError, PoisonError
+from ravenbus.logs import Sparse
+from ravenbus.messages import (
+    DeadLetter,
+    Item,
+    dead_letter,
+    encode,
+    now,
+    shortened,
+)
+from ravenbus.metrics import ConsumerMetrics
+from ravenbus.mqtt import (
+    NETWORK_ENDED,
+    PACKET_RESERVE,
+    Connection,
+    Denied,
+    Event,
+    Events,
+    Lost,
+    Received,
+)
+from ravenbus.retrying import Retry
+from ravenbus.slots import Slot
+from ravenbus.topics import DEAD, READER, STORE, Topics
+
+log = logging.getLogger(__name__)
+
+TAKEN_OVER = (
+    "another client took over this one's session: "
+    "two services with the same RAVEN_CLIENT_ID must not run at once"
+)
+BURST_TRUSTED = 8
+BURST_TRUSTED_MAX = 1024
+"""Batches that do not wait once it was shown that nothing more comes to one, at first and at most."""
+BATCH_BYTES = 4 * 2**20
+"""A batch of more is stored before it is full: each store needs its bytes several times."""
+
+
+class Stored(NamedTuple):
+    """Counts of the items that a commit added and of those that were there before."""
+
+    new: int
+    duplicate: int
+
+
+class Sink(Protocol):
+    """A store.
+
+    Every call raises RetryableError when the store is away or busy, and has then stored nothing
+    or part, which is the same because storing twice changes nothing.
+    """
+
+    def prepare(self) -> None:
+        """Create what the store lacks; called at each start until it succeeds."""
+
+    def store(self, items: Sequence[Item]) -> Stored:
+        """Commit the items; raise PoisonError if one of them can never be stored."""
+
+    def close(self) -> None:
+        """Give back what the sink holds."""
+
+
+class _Burst:
+    """The most messages that a broker has under way at once, where that is less than a batch.
+
+    It shows when nothing came to a batch for a while, and the next message comes as soon as that
+    batch is acknowledged.  A stream that begins after a pause looks the same, so some batches wait
+    all the same to show it again: the more often it was shown, the fewer.
+    """
+
+    def __init__(self, while_s: float) -> None:
+        self._while_s = while_s
+        self._size: int | None = None
+        self._ended: int | None = None
+        self._trusted = BURST_TRUSTED
+        self._left = 0
+        self._last_at = self._stored_at = float("-inf")
+
+    def came(self, now: float, *, first: bool) -> None:
+        """Hear of a message, which may be the first of a batch."""
+        if first:
+            self._size = self._ended if now - self._stored_at <= self._while_s else None
+        self._last_at = now
+
+    def is_all(self, count: int) -> bool:
+        """Return whether nothing more comes to a batch of so many, as far as is known."""
+        return count == self._size and self._left > 0
+
+    def ends(self, now: float, count: int) -> None:
+        """Hear that a batch is stored that has room for more."""
+        if now - self._last_at >= self._while_s:
+            again = count == self._size
+            self._trusted = min(2 * self._trusted, BURST_TRUSTED_MAX) if again else BURST_TRUSTED
+            self._ended, self._left = count, self._trusted
+        elif self.is_all(count):
+            self._left -= 1
+        else:
+            self._ended = None
+
+    def stored(self, now: float) -> None:
+        """Hear that the batch is acknowledged."""
+        self._stored_at = now
+
+
+@dataclass
+class Intake:
+    """One connection and what it has brought; a message never outlives its connection."""
+
+    slot: Slot
+    connection: Connection
+    events: Events
+    burst: _Burst
+    pending: list[Received] = field(default_factory=list)
+    pending_bytes: int = 0
+    flush_at: float = float("inf")
+
+
+class Storing:
+    """Stores what connections bring and says so; ``service`` buries, ``name`` is what confirms.
+
+    A connection has a Receive Maximum of twice ``batch_size`` or more, so that a batch can fill
+    while another is stored.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        sink: Sink,
+        topics: Topics,
+        retry: Retry,
+        metrics: ConsumerMetrics,
+        *,
+        name: str,
+        batch_size: int = 200,
+        flush_after_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        utc: Callable[[], datetime] = now,
+    ) -> None:
+        self._service = service
+        self._sink = sink
+        self._topics = topics
+        self._retry = retry
+        self._metrics = metrics
+        self._confirmations = Confirmations(name, topics)
+        self._confirm_at = 0.0
+        self._batch_size = batch_size
+        self._flush_after_s = flush_after_s
+        self._clock = clock
+        self._utc = utc
+        self._sparse = Sparse(log)
+
+    def prepare(self) -> None:
+        """Return when the sink is ready; raise RetryableError after a stop."""
+        self._retry("store", self._sink.prepare)
+
+    def open(self, slot: Slot) -> Intake:
+        """Resume a slot's session; raise BrokerAwayError or SlotLostError."""
+        slot.require()
+        events: Events = SimpleQueue()
+        return Intake(slot, slot.connect(events), events, _Burst(self._flush_after_s / 2))
+
+    @contextmanager
+    def closing(self, intake: Intake) -> Iterator[None]:
+        """Settle what an intake still has when it ends, however it ends; then disconnect."""
+        try:
+            yield
+        except BrokerAwayError:
+            if intake.connection.taken_over:
+                self._refuse_takeover(intake.slot)
+            # A broker that crashed may have forgotten them: ours can be the only copy.
+            self.flush(intake, acknowledge=False)
+            raise
+        finally:
+            self._metrics.given_back.inc(len(intake.pending))
+            self._metrics.in_flight.set(0)
+            intake.connection.close()
+
+    def take(self, intake: Intake, wait_s: float) -> bool:
+        """Take what comes next and store what is due; return False if nothing came in time.
+
+        Raise BrokerAwayError if the connection has ended.
+        """
+        self._retry.health.ok("broker")
+        self._retry.health.beat()
+        intake.slot.require()
+        alive = intake.connection.alive()
+        try:
+            event: Event | None = intake.events.get(timeout=wait_s)
+        except Empty:
+            event = None if alive else NETWORK_ENDED
+        match event:
+            case Received():
+                now = self._clock()
+                intake.burst.came(now, first=not intake.pending)
+                if not intake.pending:
+                    intake.flush_at = now + self._flush_after_s
+                intake.pending.append(event)
+                intake.pending_bytes += len(event.payload)
+                self._metrics.received.inc()
+                self._metrics.in_flight.set(len(intake.pending))
+            case Denied(detail) | Lost(detail):
+                raise BrokerAwayError(detail)
+        count = len(intake.pending)
+        full = count >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
+        is_all = intake.burst.is_all(count) and intake.events.empty()
+        if full or is_all or self._clock() >= intake.flush_at:
+            intake.burst.ends(self._clock(), count)
+            self.flush(intake)
+            intake.burst.stored(self._clock())
+        if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
+            self.confirm(intake)
+        return event is not None
+
+    def flush(self, intake: Intake, *, acknowledge: bool = True) -> None:
+        """Store what is pending and acknowledge it in order; raise RetryableError after a stop."""
+        items: list[tuple[Received, Item]] = []
+        refused: list[tuple[Received, PoisonError]] = []
+        for message in intake.pending:
+            try:
+                items.append((message, read(self._topics, message.topic, message.payload)))
+            except PoisonError as error:
+                refused.append((message, error))
+        stored = self._store(intake, items, refused)
+        letters = [(message, self._letter(message, error)) for message, error in refused]
+        # A letter that the store refuses is on the bus and in the log alone.
+        unburied: list[tuple[Received, PoisonError]] = []
+        self._store(intake, letters, unburied)
+        for _, why in unburied:
+            self._sparse.warning("dead letter refused", why.reason, detail=why.detail)
+        self._metrics.stored.inc(stored.new)
+        self._metrics.duplicate.inc(stored.duplicate)
+        for _, letter in letters:
+            fitting = _fitting(letter, intake.connection.packet_max - PACKET_RESERVE)
+            intake.connection.publish(self._topics.of(DEAD, service=self._service), encode(fitting))
+            self._metrics.dead.labels(reason=letter.reason).inc()
+        for _, item in items:
+            self._confirmations.note(item)
+        taken, intake.pending, intake.pending_bytes = intake.pending, [], 0
+        intake.flush_at = float("inf")
+        self._metrics.in_flight.set(0)
+        if acknowledge:
+            intake.slot.require()
+            for message in taken:
+                intake.connection.acknowledge(message)
+
+    def confirm(self, intake: Intake) -> None:
+        """Say what is committed."""
+        if self._confirmations:
+            most = intake.connection.packet_max - PACKET_RESERVE
+            for topic, payload in self._confirmations.take(most):
+                intake.connection.tell(topic, payload)
+            self._confirm_at = self._clock() + CONFIRM_S
+
+    def _store(
+        self,
+        intake: Intake,
+        items: Sequence[tuple[Received, Item]],
+        refused: list[tuple[Received, PoisonError]],
+    ) -> Stored:
+        """Commit the items; halve what the sink refuses until the culprit stands alone."""
+        if not items:
+            return Stored(0, 0)
+        try:
+            return self._commit(intake, [item for _, item in items])
+        except PoisonError as error:
+            if len(items) == 1:
+                refused.append((items[0][0], error))
+                return Stored(0, 0)
+        half = len(items) // 2
+        first = self._store(intake, items[:half], refused)
+        second = self._store(intake, items[half:], refused)
+        return Stored(first.new + second.new, first.duplicate + second.duplicate)
+
+    def _letter(self, message: Received, error: PoisonError) -> DeadLetter:
+        self._sparse.warning("dead letter", error.reason, topic=message.topic, detail=error.detail)
+        return dead_letter(self._service, message.topic, message.payload, self._utc(), error)
+
+    def _commit(self, intake: Intake, items: Sequence[Item]) -> Stored:
+        """Store items however long the store is away, but not beside one who took our session."""
+
+        def store() -> Stored:
+            intake.slot.require()
+            if intake.connection.taken_over:
+                self._refuse_takeover(intake.slot)
+            return self._sink.store(items)
+
+        return self._retry("store", store)
+
+    def _refuse_takeover(self, slot: Slot) -> None:
+        """Raise SlotLostError if another one holds the slot now, FatalError if none should."""
+        self._retry("slot", slot.confirm)
+        raise FatalError(TAKEN_OVER)
+
+
+def _fitting(letter: DeadLetter, most: int) -> DeadLetter:
+    """Return the letter with as much of its payload, and then of its detail, as there is room for."""
+    letter = shortened(letter, most)
+    excess = max(0, len(encode(letter)) - most)
+    return msgspec.structs.replace(
+        letter, detail=letter.detail[: max(0, len(letter.detail) - excess)]
+    )
+
+
+def read(topics: Topics, topic: str, payload: bytes) -> Item:
+    """Return what a message says; raise ContractError if it is none, or on another's topic."""
+    channel = topics.channel(topic)
+    if STORE not in channel.receivers:
+        raise ContractError("not-contract", f"{topic!r} is not for stores")
+    item: Item = topics.read(channel, topic, payload)
+    if not isinstance(item, DeadLetter):
+        return item
+    if item.service != READER:
+        raise ContractError("not-contract", f"service {item.service!r} buries elsewhere")
+    # What came from the serial line was sent to no topic.
+    if item.topic is not None:
+        raise ContractError("not-contract", f"a reader's dead letter names a topic: {item.topic}")
+    # Every reader before version 1.1 buries on one topic: nobody vouches for the node that it names.
+    return msgspec.structs.replace(item, topic=topic) if channel is DEAD else item

@@ -1,0 +1,150 @@
+"""What a node tells of itself on the bus, and how it answers commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from .examples import demand, device_info, price
+from .fakes import received
+
+
+def test_a_status_says_since_when(home):
+    """A status keeps its time while only the reason changes, and is not repeated unchanged."""
+    home.reader.lost("not there")
+    home.clock.forward(60)
+    home.reader.lost("not there")
+    home.reader.lost("not allowed")
+    found = [(s["detail"], s["since"]) for s in home.state("status")]
+    assert found == [
+        ("starting", "2026-03-01T12:00:00Z"),
+        ("not there", "2026-03-01T12:00:00Z"),
+        ("not allowed", "2026-03-01T12:00:00Z"),
+    ]
+
+
+def asked(home, payload):
+    """Return the reply to a command while a stick is there."""
+    home.reader.opened("/dev/ttyUSB0")
+    home.node.command(received(payload))
+    return home.sent("reply")[-1]
+
+
+def test_a_command_that_is_allowed_is_sent(home):
+    """A command that only reads goes to the device, and the reply carries its id."""
+    payload = b'{"id":"7","name":"get_time","parameters":{"Refresh":"Y"}}'
+    reply = asked(home, payload)
+    assert home.asked == [b"<Command><Name>get_time</Name><Refresh>Y</Refresh></Command>\r\n"]
+    assert (reply["sent"], reply["id"], reply["name"]) == (True, "7", "get_time")
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b'{"name":"factory_reset"}', "never sent"),
+        (b'{"name":"set_schedule"}', "RAVEN_ALLOW_SETTERS"),
+        (b'{"name":"get_time","parameters":{"Foo":"Y"}}', "Refresh"),
+        (b'{"name":"get_time","parameters":{"Refresh":"\\u00e9"}}', "ASCII"),
+        (b"get_time", "malformed"),
+        (b"", "truncated"),
+        (b"\xff", ""),
+        (b'{"command":"get_time"}', "command"),
+        (b'{"name":7}', "str"),
+        (b"[" * 100_000, ""),
+    ],
+)
+def test_a_command_that_is_not_allowed_is_refused(home, payload, says):
+    """Whatever comes as a command is answered with what is wrong, and nothing is sent."""
+    reply = asked(home, payload)
+    assert reply["sent"] is False
+    assert says in reply["detail"]
+    assert home.asked == []
+
+
+def test_a_command_without_a_stick_is_refused(home):
+    """Nobody is told that a command was sent when there is nothing to send it to."""
+    home.reader.lost("unplugged")
+    home.node.command(received(b'{"name":"get_time"}'))
+    reply = home.sent("reply")[-1]
+    assert (reply["sent"], reply["detail"]) == (False, "no stick is connected")
+    assert home.asked == []
+
+
+def test_a_setter_is_sent_where_it_is_allowed(make):
+    """The setting opens what changes something, and nothing that can ruin a device."""
+    home = make(raven_allow_setters=True)
+    assert asked(home, b'{"name":"close_current_period"}')["sent"]
+    assert not asked(home, b'{"name":"erase_halt"}')["sent"]
+    assert len(home.asked) == 1
+
+
+def test_raw_fragments_are_published_masked(make):
+    """Where it is asked for each whole fragment is published as it came, without its secrets."""
+    home = make(raven_publish_raw=True).hear(device_info(), demand())
+    info, reading = [raw["fragment"] for raw in home.sent("raw")]
+    assert reading.encode() == demand().strip()
+    assert "<InstallCode>" + "*" * 18 in info
+
+
+def test_raw_fragments_are_off(home):
+    """Without the setting no raw fragment leaves the reader."""
+    home.hear(demand())
+    assert home.bus.sent == {}
+
+
+def test_a_rejected_fragment_is_published_raw(make):
+    """Where raw fragments are asked for, the ones that are hard to read are among them."""
+    home = make(raven_publish_raw=True).hear(demand("0x70059d"))
+    assert len(home.sent("raw")) == 1
+
+
+def test_the_run_is_published_with_its_meter(home):
+    """The run is known from the start, and again when the first reading names the meter."""
+    home.hear(demand(MeterMacId=""), demand("0x000001"), demand("0x000002"))
+    assert [run["meter"] for run in home.state("run")] == [None, "0013500100abcdef"]
+    assert {run["hash"] for run in home.state("run")} == {home.spool.run.hash}
+    home.restart()
+    assert [run["meter"] for run in home.state("run")] == ["0013500100abcdef"]
+
+
+def test_the_last_readings_are_retained_after_a_restart(home):
+    """A restart publishes the last reading of each kind before anything is heard."""
+    home.hear(demand("0x000001"), demand("0x000002"), price())
+    home.restart()
+    assert [r["demand"] for r in home.state("latest/instantaneous_demand")] == [2]
+    assert [r["price"] for r in home.state("latest/price_cluster")] == [603]
+
+
+def test_a_repeated_report_refreshes_the_last_one(home):
+    """A report sent again is not stored again; the last reading is retained anew."""
+    home.hear(price(), price(), price())
+    assert len(home.readings) == 1
+    latest = home.state("latest/price_cluster")
+    assert len(latest) == 3
+    assert {reading["seq"] for reading in latest} == {1}
+    assert home.counted("raven_fragments_total", outcome="repeated") == 2
+
+
+def test_the_stick_is_described_once_for_what_is_known(home):
+    """Home Assistant hears of the stick when something new is known, and when it starts."""
+    home.hear(demand(), demand("0x000001"), device_info(), price(), price())
+    found = home.descriptions
+    assert [d["device"].get("model") for d in found] == [None] + ["Z105-2-EMU2-LEDD_JM"] * 2
+    assert found[2]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
+    home.node.homeassistant_status(received(b"online"))
+    home.node.homeassistant_status(received(b"offline"))
+    assert found[3:] == [found[2]]
+
+
+def test_the_description_can_be_turned_off(make):
+    """Without the setting Home Assistant is told to forget what it was told before."""
+    home = make(raven_homeassistant=False).hear(demand())
+    home.node.homeassistant_status(received(b"online"))
+    assert home.descriptions == [None]
+
+
+def test_the_description_is_the_same_after_a_restart(home):
+    """A price that the device only repeats after a restart keeps the unit that it had."""
+    home.hear(device_info(), price())
+    home.restart().hear(device_info(), price(), demand())
+    found = home.descriptions[-1]
+    assert found["components"]["price"].get("unit_of_measurement") == "USD/kWh"
