@@ -5,18 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,8 +32,9 @@ from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
 from ravensql.history import MysqlHistory
 from ravensql.settings import MysqlUrl
+from tests.kinds import METER, new_hash
 
-from .sql import METER, Db, new_hash
+from .sql import Db
 from .system import System, wait_until
 
 CHANGES = {
@@ -53,14 +52,6 @@ ANOTHER = "0013500100abcde0"
 SCALES = {METER: (1, 1000), ANOTHER: (2, 3), None: (0, 0)}
 SHORTER = timedelta(hours=44)
 """As there are many 5 minutes."""
-
-
-@pytest.fixture
-def mongo(tmp_path: Path) -> Iterator[System]:
-    with closing(System(tmp_path)) as system:
-        if system.mongo:
-            system.mongo.start()
-        yield system
 
 
 def reading(
@@ -223,9 +214,9 @@ def series(store: History, node: str) -> list[Any]:
     ]
 
 
-def test_several_recorders_at_once_count_as_one(mongo: System):
+def test_several_recorders_at_once_count_as_one(system: System):
     """Two store late and repeated readings and two count, at once: nothing is missed or doubled."""
-    url = MongoUrl(mongo.mongo_url)
+    url = MongoUrl(system.mongo_url)
     written = history("a", new_hash(), 2)
     chance = random.Random(1)
     chance.shuffle(written)
@@ -256,13 +247,13 @@ def test_several_recorders_at_once_count_as_one(mongo: System):
         sink.store(history("b", new_hash(), 2))
         counting.count_due()
         assert series(counting, "a") == series(counting, "b")
-        assert mongo.db.rollup_due.find_one() is None
+        assert system.db.rollup_due.find_one() is None
 
 
-def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, caplog):
+def test_a_database_made_before_is_counted_at_the_first_start(system: System, caplog):
     """Meter by meter; what is interrupted goes on where it was, and it is done once."""
     caplog.set_level("INFO", "ravenmongo.rollups")
-    url = MongoUrl(mongo.mongo_url)
+    url = MongoUrl(system.mongo_url)
     steps = iter([False, False, True])
     with closing(MongoSink(url.text)) as sink, closing(RollUps(url, threading.Event())) as counting:
         sink.prepare()
@@ -270,12 +261,12 @@ def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, cap
         counting.count_due()
         expected = series(counting, "a")
         for name in ("demand_rollup", "energy_rollup"):
-            mongo.db[name].delete_many({})
+            system.db[name].delete_many({})
     stop = threading.Event()
     stop.is_set = lambda: next(steps)  # type: ignore[method-assign] - asked before each day
     with closing(RollUps(url, stop)) as counting:
         assert counting.count_before(60)
-    (progress,) = mongo.db.rollup_progress.find()
+    (progress,) = system.db.rollup_progress.find()
     assert progress["counted_to"] == datetime(2026, 3, 3, tzinfo=UTC)
     with closing(RollUps(url, threading.Event())) as counting:
         assert not counting.count_before(60)
@@ -285,36 +276,36 @@ def test_a_database_made_before_is_counted_at_the_first_start(mongo: System, cap
     assert said == ["counting roll-ups", "counting roll-ups", "roll-ups are complete"]
 
 
-def test_what_is_stored_is_counted_beside_over_an_outage(mongo: System, caplog, monkeypatch):
+def test_what_is_stored_is_counted_beside_over_an_outage(system: System, caplog, monkeypatch):
     """The problem is said once, and what was noted before is counted after it."""
     monkeypatch.setattr("ravenmongo.rollups.EVERY_S", 0.05)
     caplog.set_level("INFO", "ravenmongo.rollups")
-    url, stop = MongoUrl(mongo.mongo_url), threading.Event()
+    url, stop = MongoUrl(system.mongo_url), threading.Event()
     with closing(MongoSink(url.text)) as sink, closing(MongoHistory(url)) as store:
         sink.prepare()
         sink.store(history("a", new_hash(), 1))
-        if mongo.mongo:
-            mongo.mongo.kill()
+        if system.mongo:
+            system.mongo.kill()
         with ThreadPoolExecutor(1) as pool:
             counting = pool.submit(rollups.run, url, stop)
             try:
-                if mongo.mongo:
+                if system.mongo:
                     wait_until(lambda: "roll-ups postponed" in caplog.text, "it is missed")
-                    mongo.mongo.start()
-                wait_until(lambda: mongo.db.rollup_progress.find_one("complete"), "it is counted")
-                wait_until(lambda: not mongo.db.rollup_due.find_one(), "all is counted")
+                    system.mongo.start()
+                wait_until(lambda: system.db.rollup_progress.find_one("complete"), "it is counted")
+                wait_until(lambda: not system.db.rollup_due.find_one(), "all is counted")
                 sink.store(history("b", new_hash(), 1))
                 wait_until(lambda: series(store, "b") == series(store, "a"), "both are the same")
             finally:
                 stop.set()
             counting.result()
-    if mongo.mongo:
+    if system.mongo:
         assert [caplog.text.count(f"roll-ups {what}") for what in ("postponed", "go on")] == [1, 1]
 
 
-def test_both_stores_and_a_plain_list_answer_the_same(db: Db, mongo: System):
+def test_both_stores_and_a_plain_list_answer_the_same(db: Db, system: System):
     """To the last digit, whatever came late, twice or not, and where clocks change."""
-    url, mysql_url = MongoUrl(mongo.mongo_url), MysqlUrl(db.url)
+    url, mysql_url = MongoUrl(system.mongo_url), MysqlUrl(db.url)
     sinks: list[list[LetterSink]] = [
         [db.sink(), db.sink()],
         [MongoSink(url.text), MongoSink(url.text)],

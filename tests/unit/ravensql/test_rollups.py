@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from ravenbus import demand
+from ravenbus.periods import rolled_up
 from ravensql import rollups
 from ravensql.rollups import Sample
 from tests.kinds import METER, new_hash, reading
@@ -19,6 +20,11 @@ NOON = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as MySQL has it
 
 def sample(kw, *, after_s=0.0, node="home", meter="m"):
     return Sample(node, meter, NOON + timedelta(seconds=after_s), Decimal(str(kw)))
+
+
+def grouped(samples):
+    """Return the periods of the samples in the order in which a writer puts them."""
+    return rolled_up(demand.by_period(samples), demand.combined)
 
 
 def stored(server):
@@ -46,16 +52,16 @@ def cursor(server):
 )
 def test_a_reading_is_in_the_period_that_begins_with_or_before_it(after_s, starts):
     """One of each length, and none where another one begins."""
-    found = {key[0]: key[3] for key, _ in rollups.grouped([sample(1, after_s=after_s)])}
+    found = {key[0]: key[3] for key, _ in grouped([sample(1, after_s=after_s)])}
     assert found == dict(zip((300, 3600, 86400), starts, strict=True))
 
 
 def test_the_first_periods_of_1970_are_left_out():
     """No TIMESTAMP holds when they begin; a period that begins later is counted."""
     early = sample(1)._replace(time=datetime(1970, 1, 1, 0, 4))  # noqa: DTZ001
-    assert rollups.grouped([early]) == []
+    assert grouped([early]) == []
     later = early._replace(time=datetime(1970, 1, 1, 0, 6))  # noqa: DTZ001
-    assert [key[0] for key, _ in rollups.grouped([later])] == [300]
+    assert [key[0] for key, _ in grouped([later])] == [300]
 
 
 def test_every_writer_locks_periods_in_the_same_order():
@@ -66,9 +72,9 @@ def test_every_writer_locks_periods_in_the_same_order():
         for node in ("b", "a")
         for meter in ("m", "")
     ]
-    keys = [key for key, _ in rollups.grouped(samples)]
+    keys = [key for key, _ in grouped(samples)]
     assert keys == sorted(keys)
-    assert [key for key, _ in rollups.grouped(reversed(samples))] == keys
+    assert [key for key, _ in grouped(reversed(samples))] == keys
 
 
 def test_a_late_reading_is_added_to_its_period(server, cursor):
