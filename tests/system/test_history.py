@@ -276,6 +276,33 @@ def test_a_database_made_before_is_counted_at_the_first_start(system: System, ca
     assert said == ["counting roll-ups", "counting roll-ups", "roll-ups are complete"]
 
 
+def test_a_time_that_no_calendar_goes_on_from_stops_no_counting(system: System):
+    """A message may claim any; what is beside it is counted, at the first start too."""
+    url, hash_ = MongoUrl(system.mongo_url), new_hash()
+    ends = (datetime.min, datetime(1970, 1, 1), datetime(9999, 12, 31, 23, 59, 59))  # noqa: DTZ001, DTZ901
+    odd = [
+        reading("a", hash_, seq, METER, at.replace(tzinfo=UTC), **said)
+        for seq, (at, said) in enumerate(
+            (
+                (at, said)
+                for at in ends
+                for said in ({"demand": 1}, {"summation_delivered": 1, "summation_received": 1})
+            ),
+            100,
+        )
+    ]
+    with closing(MongoSink(url.text)) as sink, closing(RollUps(url, threading.Event())) as counting:
+        sink.prepare()
+        sink.store([*odd, *history("a", hash_, 4)])
+        counting.count_due()
+        expected = series(counting, "a")
+        assert expected
+        for name in ("demand_rollup", "energy_rollup"):
+            system.db[name].delete_many({})
+        assert not counting.count_before(60)
+        assert series(counting, "a") == expected
+
+
 def test_what_is_stored_is_counted_beside_over_an_outage(system: System, caplog, monkeypatch):
     """The problem is said once, and what was noted before is counted after it."""
     monkeypatch.setattr("ravenmongo.rollups.EVERY_S", 0.05)

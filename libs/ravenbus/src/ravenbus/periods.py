@@ -14,6 +14,10 @@ PERIODS_S: Final = (300, 3600, 86400)
 """Each a multiple of the one before."""
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - no TIMESTAMP of MySQL holds it
 
+EARLIEST: Final = datetime(1970, 1, 2)  # noqa: DTZ001
+LATEST: Final = datetime(9000, 1, 1)  # noqa: DTZ001
+"""Times between which readings are counted: a message may claim any, and each has a next day."""
+
 T = TypeVar("T")
 
 

@@ -14,7 +14,7 @@ from bson import Decimal128
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of
 from ravenbus.history import DEMAND, SUMMATION, Meter, registers
-from ravenbus.periods import PERIODS_S, Period
+from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ROLLUPS
 from ravenmongo.readback import MongoStore
@@ -110,6 +110,7 @@ class MongoHistory(MongoStore):
     def _nearest(self, kind: str, of: Document, bound: Document, order: int) -> datetime | None:
         """Return the time of a reading nearest to a bound, by either clock; UTC without a zone."""
         times = []
+        bound = {"$gte": EARLIEST, "$lt": LATEST} | bound
         for clock, untimed in (("time", {}), ("received", {"time": None})):
             query = of | untimed | {clock: bound}
             found = self._db[kind].find(query, {clock: 1}).sort(clock, order).limit(1)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,7 @@ from ravenbus.energy import Energy
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.history import DEMAND, SUMMATION, registers, samples
 from ravenbus.messages import Reading
-from ravenbus.periods import PERIODS_S, Period, start_of
+from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
 from ravenbus.readback import time_of
 from ravenmongo.database import DUPLICATE_KEY, Document, sorted_errors
 from ravenmongo.documents import DUE, PROGRESS, ROLLUPS
@@ -60,7 +60,7 @@ def note(db: Database[Document], readings: Iterable[Reading]) -> None:
         f"{one.kind}/{one.envelope.node}/{one.notification.meter or ''}/"
         f"{start_of(time_of(one)).isoformat()}"
         for one in readings
-        if one.kind in ROLLUPS
+        if one.kind in ROLLUPS and EARLIEST <= time_of(one).replace(tzinfo=None) < LATEST
     }
     if due:
         db[DUE].insert_one({"due": sorted(due)})
@@ -157,7 +157,7 @@ class RollUps(MongoHistory):
         for kind in ROLLUPS:
             for meter in self._meters(kind):
                 progress = self._db[PROGRESS].find_one({"_id": f"{kind}/{meter}"})
-                start = progress["counted_to"] if progress else datetime(1970, 1, 1, tzinfo=UTC)
+                start = progress["counted_to"] if progress else EARLIEST
                 while found := self._nearest(kind, {"meter": meter or None}, {"$gte": start}, 1):
                     day = start_of(found, PERIODS_S[-1])
                     yield kind, meter, day
