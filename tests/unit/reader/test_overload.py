@@ -117,9 +117,9 @@ def fleet(tmp_path: Path) -> Iterator[Callable[[int, float, float], Fleet]]:
         (1, 100, 300, 5_000),
         (40, 100, 300, float("inf")),
         (40, 100, 300, 5_000),
-        # Each home of these sends so little that it never has more to send again than it may.
-        (200, 20, 150, float("inf")),
-        (200, 20, 300, 4_000),
+        # Each of so many homes sends so little that it never has more to send again than it may.
+        (1_000, 100, 150, float("inf")),
+        (1_000, 100, 300, 20_000),
     ],
 )
 def test_after_an_outage_the_distance_falls_as_fast_as_the_store_can(
