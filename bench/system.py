@@ -155,7 +155,10 @@ def mariadb(folder: Path) -> MariaDb:
 
 
 def wait_until(fact: Callable[[], bool], what: str, pause_s: float = 0.1) -> None:
-    """Wait for a fact; raise TimeoutError that names it."""
+    """Wait for a fact; raise TimeoutError that names it.
+
+    The pause is a bench's to choose: each look takes some of what is measured.
+    """
     end = time.monotonic() + LIMIT_S
     while not fact():
         if time.monotonic() > end:

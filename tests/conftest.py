@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,13 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+def started_again(server: stack.Server | None) -> Iterator[Any]:
+    """Yield a server, and start it again for the next test if this one has killed it."""
+    yield server
+    if server and not server.running:
+        server.start()
+
+
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.MariaDb | None]:
     """A server of our own, or none where MYSQL_ADMIN_URL names one of any make."""
@@ -47,10 +55,8 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.M
 
 @pytest.fixture
 def mariadb(mariadb_server: stack.MariaDb | None) -> Iterator[stack.MariaDb | None]:
-    """The server, which a test may kill: for the next one it is started again."""
-    yield mariadb_server
-    if mariadb_server and not mariadb_server.running:
-        mariadb_server.start()
+    """The server, which a test may kill."""
+    yield from started_again(mariadb_server)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +76,5 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Mon
 
 @pytest.fixture
 def mongo(mongo_server: stack.Mongo | None) -> Iterator[stack.Mongo | None]:
-    """The server, which a test may kill: for the next one it is started again."""
-    yield mongo_server
-    if mongo_server and not mongo_server.running:
-        mongo_server.start()
+    """The server, which a test may kill."""
+    yield from started_again(mongo_server)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import Choice, Holding, Known, time_of
+from ravenbus.readback import Choice, Holding, Known, place_of, time_of
 from ravenbus.storing import Stored
 
 
@@ -73,8 +73,7 @@ class Memory:
         found = [one for of_run in self.items.values() for one in of_run.values()]
         found = [one for one in found if (one.kind, one.notification.meter) == (kind, meter)]
         found = [one for one in found if start <= time_of(one) < end]
-        found.sort(key=lambda one: (time_of(one), one.envelope.hash, one.envelope.seq))
-        return iter(found)
+        return iter(sorted(found, key=place_of))
 
     def as_stored(self, reading: Reading) -> Reading:
         return reading

@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-WAIT_S = 300.0
+from raven_harness import stack
+
+ROOT = stack.ROOT
+BIN = stack.BIN
+wait_until = partial(stack.wait_until, timeout_s=300.0)
 
 COUNT_MONGO = """
 from pymongo import MongoClient
@@ -67,16 +67,6 @@ WAITING = (
 def say(text: str) -> None:
     """Print a line of the log that the tests leave."""
     print(text, flush=True)
-
-
-def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Return what ``true`` returns once it is true; containers make it so."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.5)  # nothing here can be waited on
-    raise AssertionError(f"waited {timeout_s:.0f} s in vain until {what}")
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -182,7 +172,7 @@ class Project:
         for service in services:
             try:
                 wait_until(partial(self._is_healthy, service), f"{service} is healthy")
-            except AssertionError as error:
+            except RuntimeError as error:
                 raise AssertionError(f"{error}\n{self.logs(service)[-3000:]}") from None
         say(f"  healthy: {' '.join(services)}")
 
@@ -247,7 +237,7 @@ class Project:
 
         try:
             found: tuple[int, int] = wait_until(complete, f"{where} has every reading")
-        except AssertionError as error:
+        except RuntimeError as error:
             there = {run: (len(numbers), max(numbers)) for run, numbers in stored().items()}
             raise AssertionError(f"{error}: wanted {goal}, there {there}") from None
         total, runs = found

@@ -86,7 +86,7 @@ def test_recorders_are_a_service_of_a_swarm(
         running = ("ps", "-q", "-f", f"name={service}", "-f", "health=healthy")
         try:
             wait_until(lambda: len(docker(*running).split()) == count, f"{count} recorders run")
-        except AssertionError as error:
+        except RuntimeError as error:
             said = docker("service", "ps", service, "--no-trunc")
             logs = docker("service", "logs", "--tail", "5", service, check=False)
             raise AssertionError(f"{error}\n{said}\n{logs}") from None

@@ -16,24 +16,13 @@ from typing import Any
 from pymongo import MongoClient
 
 from raven_harness import stack
+from raven_harness.stack import WAIT_S, wait_until
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Broker, Connection, Events, Received
 from ravenbus.settings import MqttUrl
 from tests import judge
 
 NODE = "home"
-WAIT_S = 60.0
-
-
-def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Return what ``true`` returns once it is true; other processes make it so."""
-    end = time.monotonic() + timeout_s
-    while (began := time.monotonic()) < end:
-        if found := true():
-            return found
-        # Nothing here can be waited on; looking takes a small part of the time, whatever it costs.
-        time.sleep(min(max(0.02, 5 * (time.monotonic() - began)), 0.5))
-    raise AssertionError(f"waited {timeout_s:.0f} s in vain until {what}")
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:

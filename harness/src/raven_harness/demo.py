@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -330,18 +330,18 @@ def _sent(demo: Demo) -> list[dict[str, Any]]:
 
 def _settle(demo: Demo) -> None:
     """Wait until everything that was accepted is stored, as long as that is going on."""
-    end = time.monotonic() + SETTLE_S
-    while time.monotonic() < end:
+
+    def complete() -> bool:
         for process in demo.supervised:
             if not process.running:
                 process.start()
         _, accepted = demo.accepted()
         expected = len(_sent(demo)) if demo.simulator and not demo.deaf else accepted
         whole = [(1, accepted)] if accepted else []
-        stored = demo.stored().values()
-        if accepted >= expected and all(s and s.held == whole for s in stored):
-            return
-        time.sleep(0.2)  # the store cannot tell us when it is complete
+        return accepted >= expected and all(s and s.held == whole for s in demo.stored().values())
+
+    with suppress(RuntimeError):  # what is missing then is printed
+        stack.wait_until(complete, "all is stored", SETTLE_S)
 
 
 def _compare(demo: Demo) -> int:

@@ -13,9 +13,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -26,6 +27,7 @@ BIN = Path(sys.executable).parent
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
 PEERS_LOCK = ROOT / "bench" / "peers.txt"
 START_TIMEOUT_S = 120.0
+WAIT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 PORTS_AT_ONCE = 64
 _ports: list[int] = []
@@ -147,6 +149,20 @@ class Process:
         return self.text()[self._began :]
 
 
+def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    """Return what ``true`` returns once it is true; other processes make it so.
+
+    Raise RuntimeError that says ``what`` was waited for in vain.
+    """
+    end = time.monotonic() + timeout_s
+    while (began := time.monotonic()) < end:
+        if found := true():
+            return found
+        # Other processes cannot be waited on; to look takes a small part of the time at any cost.
+        time.sleep(min(max(0.02, 5 * (time.monotonic() - began)), 0.5))
+    raise RuntimeError(f"waited {timeout_s:.0f} s in vain until {what}")
+
+
 class Server(Process):
     """A process that listens on a TCP port of the loopback."""
 
@@ -157,15 +173,17 @@ class Server(Process):
     def start(self) -> None:
         """Start it and return once it listens; raise RuntimeError with its log if it does not."""
         super().start()
-        end = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < end and self.running:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.05)  # a server cannot tell us when it listens
-            else:
-                return
-        raise RuntimeError(f"{self.name} does not start:\n{self.text()[-2000:]}")
+        wait_until(
+            lambda: self._listens or not self.running, f"{self.name} listens", START_TIMEOUT_S
+        )
+        if not self.running:
+            raise RuntimeError(f"{self.name} does not start:\n{self.text()[-2000:]}")
+
+    @property
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
 
 
 class Broker(Server):

@@ -58,25 +58,31 @@ def test_a_batch_to_which_nothing_more_can_come_does_not_wait(monkeypatch):
     assert waits == 2, "until it is known, and once more after eight batches"
 
 
-def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
-    """Messages that come one by one are no window, however regularly they come."""
-    bench = started(monkeypatch)
-    seqs = iter(range(1, 101))
+def stream(bench, count, every_s, pause_s=0.0):
+    """Have a connection bring messages one by one, with a pause after the first."""
+    seqs, began = iter(range(1, count + 1)), bench.clock.now
 
     def streaming(connection: FakeConnection) -> None:
         def turn() -> None:
             if connection.events.empty():
-                bench.clock.now += 0.05
-                seq = next(seqs, None)
-                if seq:
+                bench.clock.now += every_s
+                if bench.counts()["received"] == 1 and bench.clock.now < began + pause_s:
+                    return
+                if seq := next(seqs, None):
                     connection.events.put(message(seq))
-                elif len(connection.acknowledged) == 100:
+                elif len(connection.acknowledged) == count:
                     bench.stop.set()
 
         connection.on_turn = turn
 
     bench.broker._prepare = [streaming]
     bench.go()
+
+
+def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
+    """Messages that come one by one are no window, however regularly they come."""
+    bench = started(monkeypatch)
+    stream(bench, 100, 0.05)
     assert min(bench.sink.batches[:-1]) >= 10
 
 
@@ -84,24 +90,7 @@ def test_a_stream_that_begins_after_a_pause_is_taken_for_a_window_for_a_while_al
     """A lone message, a pause, then one every 20 ms: after eight commits for one each it is known."""
     monkeypatch.setattr(consumer, "TICK_S", 0)  # whoever waits moves the clock
     bench = started(monkeypatch)
-    seqs, began = iter(range(1, 201)), bench.clock.now
-
-    def streaming(connection: FakeConnection) -> None:
-        def turn() -> None:
-            if connection.events.empty():
-                bench.clock.now += 0.02
-                if bench.counts()["received"] == 1 and bench.clock.now < began + 0.6:
-                    return
-                seq = next(seqs, None)
-                if seq:
-                    connection.events.put(message(seq))
-                elif len(connection.acknowledged) == 200:
-                    bench.stop.set()
-
-        connection.on_turn = turn
-
-    bench.broker._prepare = [streaming]
-    bench.go()
+    stream(bench, 200, 0.02, pause_s=0.6)
     assert bench.sink.batches[:10] == [1] * 9 + [max(bench.sink.batches)]
     assert max(bench.sink.batches) >= 20
 

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Final, Self
 
 from raven_harness.stack import free_port
@@ -29,12 +28,7 @@ class Links:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

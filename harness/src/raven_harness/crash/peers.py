@@ -179,11 +179,7 @@ def _side(folder: Path, name: str, seed: int) -> Iterator[Side]:
         stick.start()
         system.parts = {BROKER: Part(broker, system.say), PROGRAM: Part(program, system.say)}
         system.parts[BROKER].begin()
-        end = time.monotonic() + 30
-        while "ready" not in stick.text():
-            if time.monotonic() > end:
-                raise FailureError(f"the stick does not start, see {folder}")
-            time.sleep(0.05)  # nothing here can be waited on
+        stack.wait_until(lambda: "ready" in stick.said(), f"the stick is ready, see {folder}")
         program.start()
         system.parts[PROGRAM].begin()
         yield Side(name, system, subscriber, read)

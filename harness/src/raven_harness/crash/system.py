@@ -397,11 +397,11 @@ class System(Breakable):
                     part.process.start()
                 part.begin()
         stores = [*RECORDERS, "sql-writer", "upstream-recorder"]
-        end = time.monotonic() + START_LIMIT_S
-        while any("connected to the broker" not in self.parts[n].process.text() for n in stores):
-            if time.monotonic() > end:
-                raise RuntimeError(f"the stores do not start, see {self.folder}")
-            time.sleep(0.1)  # nothing here can be waited on
+        stack.wait_until(
+            lambda: all("connected to the broker" in self.parts[n].process.said() for n in stores),
+            f"the stores are connected, see {self.folder}",
+            START_LIMIT_S,
+        )
         self.stick.start()
         self.parts["reader"].process.start()
         self.parts["reader"].begin()

@@ -111,6 +111,11 @@ def time_of(reading: Reading) -> datetime:
     return reading.notification.time or reading.envelope.received
 
 
+def place_of(reading: Reading) -> tuple[datetime, str, int]:
+    """Return what a span of time is sorted by: the time, then the run's hash and the number."""
+    return time_of(reading), reading.envelope.hash, reading.envelope.seq
+
+
 def in_order(store: Store, hash_: str) -> Iterator[Reading]:
     """Yield what can be read of a run, in order of number, AT_ONCE in memory at a time."""
     for chunk in chunks(store.holding(hash_).held):

@@ -18,7 +18,7 @@ from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, merged
-from ravenbus.readback import Choice, Holding, Known, chunks, time_of
+from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
 from ravenmongo import database, documents
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
@@ -104,7 +104,7 @@ class MongoStore:
         with sorted_errors():
             found = merge(_readings(timed), _readings(untimed), key=time_of)
             for _, same in groupby(found, time_of):
-                yield from sorted(same, key=lambda one: (one.envelope.hash, one.envelope.seq))
+                yield from sorted(same, key=place_of)
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its document says it."""

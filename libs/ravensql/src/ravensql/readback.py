@@ -8,13 +8,14 @@ writer does, and here it is counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import AT_ONCE, Choice, Holding, Known, chunks
+from ravenbus.readback import AT_ONCE, Choice, Holding, Known, chunks, place_of, time_of
 from ravensql import readings, rows, schema
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
@@ -50,7 +51,7 @@ _HASHES: Final = " UNION ".join(
     f"SELECT hash, MAX(run), MAX(node) FROM {table} WHERE seq IS NOT NULL GROUP BY hash"  # noqa: S608 - our names
     for table in rows.COLUMNS
 )
-_AT: Final = "COALESCE(device_time, received)"
+_SECOND: Final = timedelta(seconds=1)
 _LETTERS: Final = f"SELECT {', '.join(rows.LETTER_COLUMNS)} FROM dead_letter "  # noqa: S608 - our names
 
 
@@ -106,33 +107,26 @@ class MysqlStore:
     def between(
         self, kind: str, meter: str | None, start: datetime, end: datetime
     ) -> Iterator[Reading]:
-        """Yield what the tables have, a page in memory at a time."""
+        """Yield what the tables have; AT_ONCE, or those of one second, are in memory at a time.
+
+        The index says where a page ends: to sort what is left for each page would take for ever.
+        """
         table = kind if kind in rows.COLUMNS else "notification"
         of_kind = "" if table == kind else "kind = %s AND "
-        query = (
-            f"SELECT {readings.selected(table)}, {_AT}, hash, seq FROM {table} WHERE {of_kind}"  # noqa: S608 - our names
-            f"meter <=> %s AND time >= %s AND time < %s AND ({_AT}, hash, seq) > (%s, %s, %s) "
-            f"AND {_AT} < %s AND seq IS NOT NULL ORDER BY time, {_AT}, hash, seq LIMIT %s"
-        )
+        where = f"FROM {table} WHERE {of_kind}meter <=> %s AND time >= %s AND time < %s"
+        page_end = f"SELECT time {where} ORDER BY time LIMIT 1 OFFSET %s"
+        page = f"SELECT {readings.selected(table)} {where} AND seq IS NOT NULL"
         chosen = (*([] if table == kind else [kind]), meter)
-        before = end.astimezone(UTC).replace(tzinfo=None)
-        at, hash_, seq = start.astimezone(UTC).replace(tzinfo=None), "", 0
-        while page := self._rows(
-            query,
-            (
-                *chosen,
-                rows.seconds(at),
-                rows.seconds(before) + timedelta(seconds=1),
-                *(at, hash_, seq),
-                *(before, AT_ONCE),
-            ),
-        ):
-            for text, *_ in page:
-                try:
-                    yield readings.reading(table, readings.record(table, text))
-                except ContractError:
-                    continue
-            _, at, hash_, seq = page[-1]
+        since, last = (rows.seconds(one.astimezone(UTC)) for one in (start, end + _SECOND))
+        while since < last:
+            far = self._rows(page_end, (*chosen, since, last, AT_ONCE))
+            until = max(far[0][0], since + _SECOND) if far else last
+            found = []
+            for (text,) in self._rows(page, (*chosen, since, until)):
+                with suppress(ContractError):
+                    found.append(readings.reading(table, readings.record(table, text)))
+            yield from sorted((one for one in found if start <= time_of(one) < end), key=place_of)
+            since = until
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its row says it; raise PoisonError if no row can hold it."""
