@@ -2,7 +2,8 @@
 # A Docker engine for the tests: the one that answers, or one of Debian's.
 #
 # `engine.sh up` installs Debian's packages where there is no engine, starts it where none runs and
-# writes its process id to .compose-test/dockerd.pid; `engine.sh down` ends what `up` started.
+# writes its process id to .compose-test/dockerd.pid; `engine.sh clear` takes away what a run that
+# was killed left on it; `engine.sh down` ends what `up` started.
 set -euo pipefail
 state="$(cd "$(dirname "$0")/../.." && pwd)/.compose-test"
 mkdir -p "$state"
@@ -58,6 +59,19 @@ up() {
   say "the engine does not start:"
   tail -5 "$state/dockerd.log" >&2
   exit 1
+}
+
+clear() {
+  local kind
+  # A swarm that is somebody's own does not have this label.
+  if [ "$(docker node inspect self -f '{{index .Spec.Labels "raven.test"}}' 2>/dev/null)" = yes ]; then
+    docker swarm leave --force >/dev/null
+  fi
+  docker ps --all --quiet --filter name=^raven-test- | xargs --no-run-if-empty docker rm --force >/dev/null
+  for kind in volume network; do
+    docker "$kind" ls --quiet --filter name=^raven-test- |
+      xargs --no-run-if-empty docker "$kind" rm >/dev/null
+  done
 }
 
 down() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -18,15 +19,6 @@ ROOT = stack.ROOT
 BIN = stack.BIN
 wait_until = partial(stack.wait_until, timeout_s=300.0)
 
-COUNT_MONGO = """
-from pymongo import MongoClient
-db = MongoClient(open("/credentials/mongo_url").read())["raven"]
-kinds = set(db.list_collection_names()) - {"runs", "dead_letter"}
-seqs = {}
-for kind in kinds:
-    for one in db[kind].find({"hash": {"$exists": True}, "node": NODE}, {"hash": 1, "seq": 1}):
-        seqs.setdefault(one["hash"], []).append(one["seq"])
-"""
 COUNT_MYSQL = """
 import pymysql
 from raven_sql_writer.settings import WriterSettings
@@ -75,6 +67,24 @@ def docker(*arguments: str, check: bool = True) -> str:
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments[:4])}: {done.stderr.strip()}")
     return done.stdout
+
+
+def in_mongo(url: str, node: str | None) -> dict[str, list[int]]:
+    """Return the numbers of the readings that a MongoDB has, by run; containers run it too."""
+    from pymongo import MongoClient  # noqa: PLC0415 - its text has to be enough
+
+    from ravenbus.notifications import KINDS  # noqa: PLC0415
+
+    seqs: dict[str, list[int]] = {}
+    client: MongoClient[dict[str, Any]] = MongoClient(url)
+    with client:
+        for kind in KINDS:
+            found = client["raven"][kind].find(
+                {"node": node} if node else {}, {"hash": 1, "seq": 1}
+            )
+            for one in found:
+                seqs.setdefault(one["hash"], []).append(one["seq"])
+    return seqs
 
 
 class Project:
@@ -209,8 +219,8 @@ class Project:
 
     def in_mongo(self, node: str | None = None) -> dict[str, list[int]]:
         """Return the numbers of the readings that MongoDB has, by run."""
-        which = f"NODE = {node!r}\n" if node else 'NODE = {"$exists": True}\n'
-        return dict(self.python("mongo-recorder", which + COUNT_MONGO + PRINT))
+        count = f'seqs = in_mongo(open("/credentials/mongo_url").read(), {node!r})\n'
+        return dict(self.python("mongo-recorder", inspect.getsource(in_mongo) + count + PRINT))
 
     def in_mysql(self) -> dict[str, list[int]]:
         """Return the same of MySQL."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
-from tests.compose.project import ROOT, Project, Stick, docker, say, wait_until
+from tests.compose.project import ROOT, Project, Stick, docker, in_mongo, say, wait_until
 
 NETWORK = """
 services: {mongo-recorder: {networks: [host]}}
@@ -25,8 +23,9 @@ services:
 
 @pytest.fixture
 def swarm() -> Iterator[None]:
-    """Have the engine be a swarm of its own, and again none."""
+    """Have the engine be a swarm of its own, and again none; `engine.sh clear` knows the label."""
     docker("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
+    docker("node", "update", "--label-add", "raven.test=yes", docker("node", "ls", "-q").strip())
     yield
     docker("swarm", "leave", "--force")
 
@@ -80,7 +79,7 @@ def test_recorders_are_a_service_of_a_swarm(
     service = f"{name}_mongo-recorder"
 
     def stored() -> dict[str, list[int]]:
-        return _in_mongo(mongo_url, "house-9")
+        return in_mongo(mongo_url, "house-9")
 
     def wait_for_tasks(count: int) -> None:
         running = ("ps", "-q", "-f", f"name={service}", "-f", "health=healthy")
@@ -102,14 +101,3 @@ def test_recorders_are_a_service_of_a_swarm(
     home.wait_complete(stored, "the server after docker kill of two", more_than=count + 50)
     docker("stack", "rm", name)
     wait_until(lambda: not docker("ps", "-q", "-f", f"name={service}").split(), "they are gone")
-
-
-def _in_mongo(url: str, node: str) -> dict[str, list[int]]:
-    """Return the numbers of a node's readings that MongoDB has, by run, as a project does."""
-    numbers: dict[str, list[int]] = {}
-    with MongoClient[dict[str, Any]](url) as client:
-        db = client["raven"]
-        for kind in set(db.list_collection_names()) - {"runs", "dead_letter", "slots"}:
-            for one in db[kind].find({"node": node}, {"hash": 1, "seq": 1}):
-                numbers.setdefault(one["hash"], []).append(one["seq"])
-    return numbers
