@@ -278,9 +278,9 @@ class _PahoConnection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        client.on_publish = lambda _c, _d, mid, reason, _p: events.put(Published(mid, reason.value))
         client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = self._on_unsubscribe
+        client.on_unsubscribe = lambda _c, _d, _mid, reasons, _p: self._answered_by(reasons)
         self._client = client
 
     def open(self) -> None:
@@ -414,11 +414,6 @@ class _PahoConnection:
                 self._qos_0_count, self._qos_0_bytes = count, size
             return fits
 
-    def _on_publish(
-        self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any
-    ) -> None:
-        self._events.put(Published(mid, reason.value))
-
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
     ) -> None:
@@ -426,11 +421,6 @@ class _PahoConnection:
             self._answered_by([], f"the broker grants a subscription with {QOS_0_ALONE}")
         else:
             self._answered_by(reasons)
-
-    def _on_unsubscribe(
-        self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
-    ) -> None:
-        self._answered_by(reasons)
 
     def _answered_by(self, reasons: Any, problem: str = "") -> None:
         if refused := {str(reason) for reason in reasons if reason.is_failure}:
