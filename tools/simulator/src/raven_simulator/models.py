@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
-from raven_simulator.reports import Identity, Ids
+from raven_simulator.reports import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Ids(TypedDict):
+    """EUI-64 of a device and of its meter."""
+
+    device: int
+    meter: int
 
 
 @dataclass(frozen=True, slots=True)

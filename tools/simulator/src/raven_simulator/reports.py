@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,13 +39,6 @@ KINDS: Final[Mapping[str, str]] = {
     "Warning": "warning",
 }
 """Root tag to kind, for the notifications that this module makes."""
-
-
-class Ids(TypedDict):
-    """EUI-64 of a device and of its meter."""
-
-    device: int
-    meter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +92,17 @@ def device_time(unix_s: float) -> int:
 
 def connection_status(
     *,
+    device: int,
+    meter: int,
     status: str = "Connected",
     description: str | None = None,
     network: Network | None = None,
     link_strength: int = 100,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """ConnectionStatus; link_strength is 0 to 100 percent (RAVEn XML API r127 p.10)."""
     return _fragment(
         "ConnectionStatus",
-        *_ids(**ids),
+        *_ids(device, meter),
         *_joined(status, description, network, link_strength),
     )
 
@@ -117,15 +111,17 @@ def network_info(
     *,
     device: int,
     coordinator: int,
+    status: str = "Connected",
     description: str | None = None,
     network: Network | None = None,
+    link_strength: int = 100,
 ) -> bytes:
-    """NetworkInfo of a stick that is connected, which names the coordinator and no meter (RAVEn XML API r127 p.15)."""
+    """NetworkInfo, which names the coordinator and no meter (RAVEn XML API r127 p.15)."""
     return _fragment(
         "NetworkInfo",
-        *_hexes(16, DeviceMacId=device),
-        *_hexes(16, CoordMacId=coordinator),
-        *_joined("Connected", description, network, 100),
+        *_ids(device, None),
+        _child("CoordMacId", _hex(coordinator, 16)),
+        *_joined(status, description, network, link_strength),
     )
 
 
@@ -134,7 +130,7 @@ def device_info(*, device: int, identity: Identity) -> bytes:
     image = identity.image_type
     return _fragment(
         "DeviceInfo",
-        *_hexes(16, DeviceMacId=device),
+        *_ids(device, None),
         *_hexes(16, InstallCode=identity.install_code),
         *_hexes(32, LinkKey=identity.link_key),
         *_texts(FWVersion=identity.firmware, HWVersion=identity.hardware),
@@ -145,12 +141,12 @@ def device_info(*, device: int, identity: Identity) -> bytes:
 
 
 def schedule_info(
-    *, event: str, frequency_s: int | None, mode: str | None = None, **ids: Unpack[Ids]
+    *, device: int, meter: int | None, event: str, frequency_s: int | None, mode: str | None = None
 ) -> bytes:
     """ScheduleInfo of one event; frequency_s None: disabled, printed as 0xffffffff and N (RAVEn XML API r127 p.12)."""
     return _fragment(
         "ScheduleInfo",
-        *_ids(**ids),
+        *_ids(device, meter),
         *([] if mode is None else [_child("Mode", mode)]),
         _child("Event", event),
         _child("Frequency", _hex(UNSET if frequency_s is None else frequency_s, 8)),
@@ -162,37 +158,39 @@ def meter_list(*, device: int, meters: Sequence[int]) -> bytes:
     """MeterList of any number of meters (RAVEn XML API r127 p.13)."""
     return _fragment(
         "MeterList",
-        *_hexes(16, DeviceMacId=device),
+        *_ids(device, None),
         *(_child("MeterMacId", _hex(meter, 16)) for meter in meters),
     )
 
 
 def meter_info(
     *,
+    device: int,
+    meter: int | None,
+    meter_type: str = "electric",
     nick_name: str = "",
     account: str = "",
     auth: str = "",
     host: str = "",
     enabled: bool = True,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """MeterInfo (RAVEn XML API r127 p.14)."""
     return _fragment(
         "MeterInfo",
-        *_ids(**ids),
-        *_texts(MeterType="electric", NickName=nick_name, Account=account, Auth=auth, Host=host),
+        *_ids(device, meter),
+        *_texts(MeterType=meter_type, NickName=nick_name, Account=account, Auth=auth, Host=host),
         _child("Enabled", _yes(enabled)),
     )
 
 
-def time_cluster(*, utc: int, local: int, **ids: Unpack[Ids]) -> bytes:
+def time_cluster(*, device: int, meter: int | None, utc: int, local: int) -> bytes:
     """TimeCluster (RAVEn XML API r127 p.17); it has no TimeStamp."""
     children = _hexes(8, UTCTime=utc, LocalTime=local)
-    return _fragment("TimeCluster", *_ids(**ids), *children)
+    return _fragment("TimeCluster", *_ids(device, meter), *children)
 
 
 def message_cluster(
-    *, time: int, message: Message | None, extended: bool = False, **ids: Unpack[Ids]
+    *, device: int, meter: int | None, time: int, message: Message | None, extended: bool = False
 ) -> bytes:
     """MessageCluster; message None: its values are empty elements (RAVEn XML API r127 p.18).
 
@@ -210,7 +208,7 @@ def message_cluster(
     required = message is not None and message.confirmation_required
     return _fragment(
         "MessageCluster",
-        *_ids(**ids),
+        *_ids(device, meter),
         *values,
         _child("ConfirmationRequired", _yes(required)),
         _child("Confirmed", _yes(message is not None and message.confirmed)),
@@ -219,7 +217,7 @@ def message_cluster(
 
 
 def price_cluster(
-    *, time: int, price: Price, window: tuple[int, int] | None, **ids: Unpack[Ids]
+    *, device: int, meter: int | None, time: int, price: Price, window: tuple[int, int] | None
 ) -> bytes:
     """PriceCluster (RAVEn XML API r127 p.21).
 
@@ -232,7 +230,7 @@ def price_cluster(
         rest = [*_hexes(8, StartTime=window[0]), *_hexes(4, Duration=window[1]), *label]
     return _fragment(
         "PriceCluster",
-        *_ids(**ids),
+        *_ids(device, meter),
         *_hexes(8, TimeStamp=time, Price=price.raw),
         *_hexes(4, Currency=price.currency),
         *_hexes(2, TrailingDigits=price.trailing_digits, Tier=price.tier),
@@ -242,12 +240,13 @@ def price_cluster(
 
 def instantaneous_demand(
     *,
+    device: int,
+    meter: int | None,
     time: int,
     demand: int,
     multiplier: int = 1,
     divisor: int = 1000,
     width: int = 6,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """InstantaneousDemand: demand * multiplier / divisor kW (RAVEn XML API r127 p.23).
 
@@ -259,7 +258,7 @@ def instantaneous_demand(
         raise ValueError(f"demand {demand} does not fit {width} hex digits")
     return _fragment(
         "InstantaneousDemand",
-        *_ids(**ids),
+        *_ids(device, meter),
         _child("TimeStamp", _hex(time, 8)),
         _child("Demand", _hex(demand & (2 * limit - 1), width)),
         *_scale(multiplier, divisor, digits=(3, 6)),
@@ -268,13 +267,14 @@ def instantaneous_demand(
 
 def current_summation_delivered(
     *,
+    device: int,
+    meter: int | None,
     time: int,
     delivered: int,
     received: int,
     multiplier: int = 1,
     divisor: int = 1000,
     width: int = 16,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """CurrentSummationDelivered: counts * multiplier / divisor kWh, unsigned (RAVEn XML API r127 p.24).
 
@@ -283,7 +283,7 @@ def current_summation_delivered(
     wrap = 1 << (4 * width)
     return _fragment(
         "CurrentSummationDelivered",
-        *_ids(**ids),
+        *_ids(device, meter),
         _child("TimeStamp", _hex(time, 8)),
         *_hexes(width, SummationDelivered=delivered % wrap, SummationReceived=received % wrap),
         *_scale(multiplier, divisor, digits=(1, 6)),
@@ -292,18 +292,19 @@ def current_summation_delivered(
 
 def current_period_usage(
     *,
+    device: int,
+    meter: int | None,
     time: int,
     usage: int,
     start: int,
     multiplier: int = 1,
     divisor: int = 1000,
     width: int = 16,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """CurrentPeriodUsage since start, two's complement of its width (RAVEn XML API r127 p.25)."""
     return _fragment(
         "CurrentPeriodUsage",
-        *_ids(**ids),
+        *_ids(device, meter),
         _child("TimeStamp", _hex(time, 8)),
         _child("CurrentUsage", _hex(usage % (1 << (4 * width)), width)),
         *_scale(multiplier, divisor, digits=(1, 0)),
@@ -313,17 +314,18 @@ def current_period_usage(
 
 def last_period_usage(
     *,
+    device: int,
+    meter: int | None,
     usage: int,
     period: tuple[int, int] = (UNSET, UNSET),
     multiplier: int = 1,
     divisor: int = 1000,
     width: int = 16,
-    **ids: Unpack[Ids],
 ) -> bytes:
     """LastPeriodUsage from period[0] to period[1]; it has no TimeStamp (RAVEn XML API r127 p.27)."""
     return _fragment(
         "LastPeriodUsage",
-        *_ids(**ids),
+        *_ids(device, meter),
         _child("LastUsage", _hex(usage % (1 << (4 * width)), width)),
         *_scale(multiplier, divisor, digits=(1, 0)),
         *_hexes(8, StartDate=period[0], EndDate=period[1]),
@@ -333,7 +335,7 @@ def last_period_usage(
 def profile_data(
     *,
     device: int,
-    meter: int,
+    meter: int | None,
     end: int,
     intervals: Sequence[int | None],
     status: int = 0,
@@ -355,11 +357,19 @@ def profile_data(
 
 
 def block_price_detail(
-    *, time: int, blocks: Sequence[tuple[int, int]], **ids: Unpack[Ids]
+    *,
+    device: int,
+    meter: int | None,
+    time: int,
+    blocks: Sequence[tuple[int, int]],
+    currency: int = 840,
+    trailing_digits: int = 5,
+    multiplier: int = 1,
+    divisor: int = 10,
 ) -> bytes:
-    """BlockPriceDetail of (threshold, price) pairs, as an EMU-2 sends it, prices in 1/100000 dollars.
+    """BlockPriceDetail of (threshold, price) pairs, as an EMU-2 sends it.
 
-    A threshold is in 0.1 kWh; 0xffffffff has no limit.
+    A threshold is raw * multiplier / divisor kWh; 0xffffffff has no limit.
     """
     prices = {
         f"{name}{n}": value
@@ -368,30 +378,34 @@ def block_price_detail(
     }
     return _fragment(
         "BlockPriceDetail",
-        *_ids(**ids),
+        *_ids(device, meter),
         *_hexes(8, TimeStamp=time),
         *_hexes(2, NumberOfBlocks=len(blocks)),
-        *_hexes(8, Multiplier=1, Divisor=10),
-        *_hexes(4, Currency=840),
-        *_hexes(2, TrailingDigits=5),
+        *_hexes(8, Multiplier=multiplier, Divisor=divisor),
+        *_hexes(4, Currency=currency),
+        *_hexes(2, TrailingDigits=trailing_digits),
         *_hexes(8, **prices),
     )
 
 
-def fast_poll_status(*, frequency_s: int = 0, end: int = UNSET, **ids: Unpack[Ids]) -> bytes:
+def fast_poll_status(
+    *, device: int, meter: int | None, frequency_s: int = 0, end: int = UNSET
+) -> bytes:
     """FastPollStatus; frequency 0 and end UNSET: fast poll is off."""
     children = [*_hexes(2, Frequency=frequency_s), *_hexes(8, EndTime=end)]
-    return _fragment("FastPollStatus", *_ids(**ids), *children)
+    return _fragment("FastPollStatus", *_ids(device, meter), *children)
 
 
-def billing_period_list(*, time: int, current: tuple[int, int] | None, **ids: Unpack[Ids]) -> bytes:
+def billing_period_list(
+    *, device: int, meter: int | None, time: int, current: tuple[int, int] | None
+) -> bytes:
     """BillingPeriodList; current is CurrentStart and CurrentDuration, None: no period."""
     period = []
     if current is not None:
         period = [*_hexes(8, CurrentStart=current[0]), *_hexes(4, CurrentDuration=current[1])]
     return _fragment(
         "BillingPeriodList",
-        *_ids(**ids),
+        *_ids(device, meter),
         _child("TimeStamp", _hex(time, 8)),
         _child("NumberOfPeriods", _hex(0 if current is None else 1, 2)),
         *period,
@@ -463,8 +477,8 @@ def _yes(value: bool) -> str:
     return "Y" if value else "N"
 
 
-def _ids(device: int, meter: int) -> list[str]:
-    return _hexes(16, DeviceMacId=device, MeterMacId=meter)
+def _ids(device: int, meter: int | None) -> list[str]:
+    return _hexes(16, DeviceMacId=device) + ([] if meter is None else _hexes(16, MeterMacId=meter))
 
 
 def _joined(
