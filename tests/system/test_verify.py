@@ -18,11 +18,11 @@ import pytest
 
 from raven_harness import stack
 from ravenbus.messages import Reading, Run, encode
+from ravenbus.months import Month
 from ravenbus.notifications import KINDS
 from ravensql import rows, schema
 from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from tests import judge

@@ -12,9 +12,9 @@ from functools import partial
 from raven_sql_writer.settings import ArchiveSettings, WriterSettings
 from ravenbus import service, store
 from ravenbus.errors import FatalError, RetryableError
+from ravenbus.months import Month
 from ravensql import housekeeping, schema
 from ravensql.archiving import Archive
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.sink import MysqlSink
 
