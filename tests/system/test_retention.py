@@ -26,6 +26,7 @@ import pytest
 
 from raven_harness import stack
 from ravenbus import archives
+from ravenbus.archiving import archive_due
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.months import Month
@@ -773,7 +774,7 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     )
     july = Retention(replace(filled.archive, utc=lambda: datetime(2026, 7, 2, tzinfo=UTC)), 1)
     filled.db("UPDATE instantaneous_demand SET relayed = 1 WHERE time > '2026-05-01'")
-    housekeeping.archive(july)
+    archive_due(july)
     put_off = [record for record in caplog.records if record.msg == "archiving postponed"]
     assert [str(record.month) for record in put_off] == ["2026-04", "2026-05"]
     assert "20 rows are not sent" in put_off[0].reason
