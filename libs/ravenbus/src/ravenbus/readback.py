@@ -5,7 +5,7 @@ The package of a store has a Sink, which writes, and a Store, which reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
@@ -83,6 +83,14 @@ class Store(Protocol):
         The time is ``time_of``; what has the same is in the order of run and number.
         """
 
+    def span(
+        self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield every meter's readings of some kinds, of some nodes or all, as ``between`` does.
+
+        Archived ones are among them; raises FatalError if they cannot be read.
+        """
+
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as it comes back from here; raise PoisonError if it cannot be stored.
 
@@ -109,6 +117,11 @@ class Store(Protocol):
 def time_of(reading: Reading) -> datetime:
     """Return the device's time, or the reader's where the device has none."""
     return reading.notification.time or reading.envelope.received
+
+
+def place_of(reading: Reading) -> tuple[datetime, str, int]:
+    """Return what readings are sorted by: time, run and number."""
+    return time_of(reading), reading.envelope.hash, reading.envelope.seq
 
 
 def in_order(store: Store, hash_: str) -> Iterator[Reading]:
