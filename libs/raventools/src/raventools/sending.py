@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ravenbus.errors import RetryableError
@@ -35,9 +35,23 @@ class Sender:
         self._topics = topics
         self._clock = clock
 
-    def announce(self, run: Run) -> None:
-        """Send what is known of a run, not retained."""
-        self._bus.send([Publication(self._topics.of(RUN, node=run.node), encode(run))])
+    def announce(self, run: Run, stores: Iterable[Store]) -> None:
+        """Send a run, not retained, if one of the stores does not know it, and wait for those."""
+        lacking = [store for store in stores if not store.run(run.hash)]
+        if not lacking:
+            return
+        topic, payload = self._topics.of(RUN, node=run.node), encode(run)
+        self._bus.send([Publication(topic, payload)])
+        id_ = dead_letter_id(topic, payload)
+        end = self._clock() + STORED_S
+        while lacking := [
+            store
+            for store in lacking
+            if Buried(store.service, id_) not in self._bus.buried and not store.run(run.hash)
+        ]:
+            if self._clock() > end:
+                raise _late(lacking[0], "a run")
+            self._bus.listen(LOOK_EVERY_S)
 
     def send(self, readings: Mapping[int, Reading]) -> None:
         """Send readings of a run, by their numbers."""
@@ -60,10 +74,7 @@ class Sender:
             if not missing:
                 return Outcome(there, without(buried, there))
             if self._clock() > end:
-                raise RetryableError(
-                    f"{store.name} has not stored {count(missing)} readings that were sent "
-                    f"{STORED_S:.0f} s ago: is {store.service} running?"
-                )
+                raise _late(store, f"{count(missing)} readings")
             self._bus.listen(LOOK_EVERY_S)
             came = common(missing, store.having(hash_, missing))
             if came:
@@ -73,3 +84,10 @@ class Sender:
     def _publication(self, reading: Reading) -> Publication:
         topic = self._topics.of(READING, node=reading.node, kind=reading.kind)
         return Publication(topic, encode(reading))
+
+
+def _late(store: Store, what: str) -> RetryableError:
+    return RetryableError(
+        f"{store.name} has not stored {what} that was sent {STORED_S:.0f} s ago: "
+        f"is {store.service} running?"
+    )

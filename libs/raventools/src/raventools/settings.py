@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -32,10 +33,10 @@ class StoresSettings(MqttSettings, frozen=True, kw_only=True):
         ),
     ] = None
 
-    def stores(self) -> Iterator[Store]:
-        """Yield the stores that are set, not connected yet."""
+    def stores(self, archive: Path | None = None) -> Iterator[Store]:
+        """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
         if self.mysql_url:
-            yield MysqlStore(self.mysql_url)
+            yield MysqlStore(self.mysql_url, archive)
         if self.mongo_url:
             yield MongoStore(self.mongo_url)
 

@@ -55,11 +55,9 @@ class Repair:
 
     def _announce(self, hash_: str, store: Store, others: Sequence[Store]) -> None:
         """Send what another store knows of a run of which this one knows nothing."""
-        if store.run(hash_):
-            return
         run = next((found for other in others if (found := other.run(hash_))), None)
         if run:
-            self._sender.announce(run)
+            self._sender.announce(run, [store])
 
     def _send(
         self, hash_: str, store: Store, others: Sequence[Store], seqs: Sequence[int]
