@@ -22,6 +22,7 @@ from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
 from ravensql import schema
+from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
 from ravensql.partitions import Month
 from ravensql.readback import MysqlStore
@@ -208,8 +209,8 @@ def test_archived_months_are_read_as_if_they_had_stayed(db: Db, tmp_path: Path, 
         sink.store(written)
         before = [list(store.span(*chosen)) for chosen in (every, prices, later)]
         assert len(before[0]) == len(written)
-        retention = Retention(url, folder, None, threading.Event())
-        assert retention.archive(march) > 50
+        archive = Archive(url, folder, threading.Event())
+        assert Retention(archive, None).archive(march) > 50
         assert [list(store.span(*chosen)) for chosen in (every, prices, later)] == before
         sink.store(written)
         (again,) = db("SELECT COUNT(*) FROM instantaneous_demand WHERE time < '2026-04-01'")
@@ -221,7 +222,7 @@ def test_archived_months_are_read_as_if_they_had_stayed(db: Db, tmp_path: Path, 
         db("CREATE TABLE kept AS SELECT * FROM archive")
         found = store.span(*every)
         next(found)
-        retention.restore(march)
+        archive.restore(march)
         with pytest.raises(RetryableError, match="archived or restored meanwhile"):
             list(found)
         db("INSERT INTO archive SELECT * FROM kept")

@@ -29,7 +29,16 @@ from tests.kinds import every_kind
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HASH = "5f0c4b1e-8a4d-4c1b-9d3e-2b7a60c3f1d9"
 NOTES = Notes(
-    start=AT, end=AT, kinds=[], nodes=None, columns={}, readings=0, complete=True, runs=[]
+    step="raw",
+    empty=0,
+    start=AT,
+    end=AT,
+    kinds=[],
+    nodes=None,
+    columns={},
+    rows=0,
+    complete=True,
+    runs=[],
 )
 
 
@@ -43,7 +52,7 @@ def readings(*notifications: Any) -> list[Reading]:
 
 def write(path: Path, format_: str, table: Table, written: list[Reading]) -> None:
     with path.open("wb") as file:
-        writer = files.writer(format_, file, table)
+        writer = files.writer(format_, file, table.columns)
         for one in written:
             writer.write(table.row(one))
         writer.close(NOTES)
@@ -75,7 +84,7 @@ def test_standard_output_is_the_same_as_a_file(format_: str, tmp_path: Path, mon
     with output.open("wb", buffering=0) as file:
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(file)))
         with files.opened("-") as stdout:
-            writer = files.writer(format_, stdout, table)
+            writer = files.writer(format_, stdout, table.columns)
             for one in written:
                 writer.write(table.row(one))
             writer.close(NOTES)

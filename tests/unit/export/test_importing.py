@@ -15,8 +15,8 @@ from ravenbus.mqtt import Events, Published
 from ravenbus.topics import Topics
 from raventools.bus import Bus
 from raventools.sending import Sender
-from tests.memory import Memory
 from tests.kinds import T0, new_hash, reading
+from tests.memory import Memory
 
 
 class Broker:

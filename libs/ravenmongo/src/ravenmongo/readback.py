@@ -169,7 +169,8 @@ class MongoStore:
 
     def _identities(self, kind: str, hash_: str) -> Iterator[str]:
         span = {"$gte": f"{hash_}/", "$lt": hash_ + _END}
-        for document in self._db[kind].find({"_id": span}, {"_id": 1}).sort("_id", 1):
+        found = self._db[kind].find({"_id": span}, {"_id": 1}).sort("_id", 1)
+        for document in found.batch_size(IN_MEMORY):
             yield document["_id"]
 
     def _some(

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ravenbus.readback import Store
+from ravenbus.history import History
 from ravenbus.settings import SECRET, MqttSettings
-from ravenmongo.readback import MongoStore
+from ravenmongo.history import MongoHistory
 from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
-from ravensql.readback import MysqlStore
+from ravensql.history import MysqlHistory
 from ravensql.settings import MysqlUrl
 
 
@@ -33,12 +33,12 @@ class StoresSettings(MqttSettings, frozen=True, kw_only=True):
         ),
     ] = None
 
-    def stores(self, archive: Path | None = None) -> Iterator[Store]:
+    def stores(self, archive: Path | None = None) -> Iterator[History]:
         """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
         if self.mysql_url:
-            yield MysqlStore(self.mysql_url, archive)
+            yield MysqlHistory(self.mysql_url, archive)
         if self.mongo_url:
-            yield MongoStore(self.mongo_url)
+            yield MongoHistory(self.mongo_url)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, BinaryIO, Final
 
 from raven_export import formats
-from raven_export.columns import TIME, Table, reading_of
+from raven_export.columns import TIME, Column, reading_of
 from raven_export.formats import CSV, FORMATS, JSONL, PARQUET, CsvWriter, JsonLinesWriter, Writer
 from raven_export.legacy import Legacy
 from raven_export.notes import Notes, beside, decoded
@@ -48,12 +48,12 @@ def opened(file: str) -> Iterator[BinaryIO]:
         yield found
 
 
-def writer(format_: str, file: BinaryIO, table: Table) -> Writer:
+def writer(format_: str, file: BinaryIO, columns: Sequence[Column]) -> Writer:
     """Return what writes a table in a format; raise UsageError if that is not installed."""
     if format_ == PARQUET:
-        found: Writer = _parquet().ParquetWriter(file, table.columns)
+        found: Writer = _parquet().ParquetWriter(file, columns)
         return found
-    return (JsonLinesWriter if format_ == JSONL else CsvWriter)(file, table.columns)
+    return (JsonLinesWriter if format_ == JSONL else CsvWriter)(file, columns)
 
 
 @contextmanager

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from raven_export import files, formats, spans
-from raven_export.columns import Table
+from raven_export import files, formats, spans, steps
+from raven_export.columns import Row, Table
 from raven_export.files import STDIO, UsageError
 from raven_export.importing import Outcome, take_in
 from raven_export.legacy import Legacy
@@ -24,10 +25,10 @@ from raven_export.progress import Progress
 from raven_export.settings import ExportSettings, TimeZone
 from ravenbus import service
 from ravenbus.errors import ContractError
+from ravenbus.history import DEMAND, SUMMATION, History, Step
 from ravenbus.messages import Node
 from ravenbus.notifications import KINDS, Eui64
 from ravenbus.ranges import count, shown
-from ravenbus.readback import Store, time_of
 from ravenbus.service import EXIT_FAILED
 from ravenbus.topics import Topics
 from raventools.command import EXIT_USAGE, connected, run
@@ -46,12 +47,14 @@ def main() -> int:
 
 
 class _Chosen(NamedTuple):
-    """Readings to export, and the file and its format."""
+    """What to export, and the file and its format."""
 
     kinds: list[str]
     nodes: list[str] | None
     start: datetime
     end: datetime
+    step: Step
+    zone: ZoneInfo
     format: str
     file: str
 
@@ -60,22 +63,30 @@ def _export(settings: ExportSettings, arguments: argparse.Namespace) -> int:
     chosen = _chosen(settings, arguments)
     with closing(_store(settings, arguments.store)) as store, files.opened(chosen.file) as file:
         table = Table(chosen.kinds)
-        writer = files.writer(chosen.format, file, table)
+        columns = table.columns if chosen.step is Step.RAW else steps.COLUMNS
+        writer = files.writer(chosen.format, file, columns)
         tally = Tally()
+        rows = empty = 0
+        nodes: set[str] = set()
         with closing(Progress(sys.stderr, chosen.start, chosen.end)) as progress:
-            for reading in store.span(*chosen[:4]):
-                writer.write(table.row(reading))
-                tally.add(reading)
-                progress.at(time_of(reading), tally.readings)
+            for row in _rows(store, chosen, table, tally):
+                writer.write(row)
+                rows += 1
+                nodes.add(row[steps.NODE])
+                empty += chosen.step is not Step.RAW and not row[steps.READINGS]
+                progress.at(row[0], rows)
+        _require_known(store, set(chosen.nodes or ()) - nodes)
         runs = tally.runs(store)
         notes = Notes(
             start=chosen.start,
             end=chosen.end,
+            step=chosen.step.value,
             kinds=chosen.kinds,
             nodes=chosen.nodes,
-            columns={column.name: column.type.value for column in table.columns},
-            readings=tally.readings,
-            complete=all(one.complete for one in runs),
+            columns={column.name: column.type.value for column in columns},
+            rows=rows,
+            empty=empty,
+            complete=not empty and all(one.complete for one in runs),
             runs=runs,
         )
         writer.close(notes)
@@ -84,6 +95,24 @@ def _export(settings: ExportSettings, arguments: argparse.Namespace) -> int:
                 its_notes.write(encoded(notes))
     _say(store, notes)
     return 0
+
+
+def _rows(store: History, chosen: _Chosen, table: Table, tally: Tally) -> Iterator[Row]:
+    if chosen.step is not Step.RAW:
+        yield from steps.rows(store, *chosen[1:6])
+        return
+    for reading in store.span(*chosen[:4]):
+        tally.add(reading)
+        yield table.row(reading)
+
+
+def _require_known(store: History, nodes: set[str]) -> None:
+    """Raise UsageError for nodes that the store does not know."""
+    if nodes:
+        known = {one.node for one in store.runs().values()}
+        if unknown := sorted(nodes - known):
+            there = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"{store.name} has no node {', '.join(unknown)}: it has {there}")
 
 
 def _chosen(settings: ExportSettings, arguments: argparse.Namespace) -> _Chosen:
@@ -96,13 +125,17 @@ def _chosen(settings: ExportSettings, arguments: argparse.Namespace) -> _Chosen:
         raise UsageError(str(error)) from error
     if start >= end:
         raise UsageError(f"--to {arguments.end} is not after --from {arguments.start}")
-    kinds = [kind for kind in KINDS if not arguments.kind or kind in arguments.kind]
+    step = Step(arguments.step)
+    if step is not Step.RAW and arguments.kind:
+        raise UsageError(f"--step {step.value} is of demand and energy: leave --kind out")
+    named = [DEMAND, SUMMATION] if step is not Step.RAW else arguments.kind
+    kinds = [kind for kind in KINDS if not named or kind in named]
     nodes = sorted(set(arguments.node)) if arguments.node else None
     format_ = files.format_of(arguments.file, arguments.format)
-    return _Chosen(kinds, nodes, start, end, format_, arguments.file)
+    return _Chosen(kinds, nodes, start, end, step, zone, format_, arguments.file)
 
 
-def _store(settings: ExportSettings, name: str | None) -> Store:
+def _store(settings: ExportSettings, name: str | None) -> History:
     every = {store.name.lower(): store for store in settings.stores(settings.raven_sql_archive)}
     if name is None and len(every) == 1:
         name = next(iter(every))
@@ -112,11 +145,13 @@ def _store(settings: ExportSettings, name: str | None) -> Store:
     return every[name.lower()]
 
 
-def _say(store: Store, notes: Notes) -> None:
+def _say(store: History, notes: Notes) -> None:
     """Say on standard error what was written and what is missing of it."""
-    print(
-        f"{notes.readings:,} readings of {len(notes.runs)} runs from {store.name}", file=sys.stderr
-    )
+    if notes.step == Step.RAW.value:
+        said = f"{notes.rows:,} readings of {len(notes.runs)} runs"
+    else:
+        said = f"{notes.rows:,} steps, {notes.empty:,} without a reading,"
+    print(f"{said} from {store.name}", file=sys.stderr)
     for one in notes.runs:
         if one.missing:
             lacks = f"lacks {count(one.missing)}: {shown(one.missing)}"
@@ -125,9 +160,10 @@ def _say(store: Store, notes: Notes) -> None:
 
 def _export_parser() -> argparse.ArgumentParser:
     description = (
-        "Write the readings that a store has, sorted by time, as a table: a row for each reading, "
-        "a column for each\nfield, times in UTC.  Beside a CSV and JSON lines, FILE.json says which "
-        "runs are complete and what is missing;\nParquet says it in its metadata."
+        "Write the readings that a store has, sorted by time, as a table: a row for each\n"
+        "reading, a column for each field, times in UTC.  Beside a CSV and JSON lines,\n"
+        "FILE.json says which runs are complete and what is missing; Parquet says it in\n"
+        "its metadata."
     )
     parser = service.parser(NAME, description, ExportSettings)
     parser.add_argument(
@@ -153,6 +189,13 @@ def _export_parser() -> argparse.ArgumentParser:
         choices=list(KINDS),
         metavar="KIND",
         help=f"of this kind; may be given again; default: all ({', '.join(KINDS)})",
+    )
+    parser.add_argument(
+        "--step",
+        choices=[step.value for step in steps.STEPS],
+        default=Step.RAW.value,
+        help="raw is each reading, the default; else demand and energy of each meter by this, "
+        "where hours and days are those of the time zone",
     )
     _add_format(parser)
     parser.add_argument(
@@ -208,9 +251,9 @@ def _tell(outcome: Outcome, placeholders: int) -> None:
 
 def _import_parser() -> argparse.ArgumentParser:
     description = (
-        "Publish the readings of a file on the bus, and wait until each store that is set has them. "
-        "What raven-export\nwrote keeps its runs and numbers; python-raven's CSV gets runs of its "
-        "own.  A file that is imported again changes\nnothing."
+        "Publish the readings of a file on the bus, and wait until each store that is\n"
+        "set has them.  What raven-export wrote keeps its runs and numbers; python-raven's\n"
+        "CSV gets runs of its own.  A file that is imported again changes nothing."
     )
     parser = service.parser(IMPORT, description, ExportSettings, package=NAME)
     _add_format(parser)

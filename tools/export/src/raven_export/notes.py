@@ -38,16 +38,21 @@ class RunNotes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True):
-    """Notes on an export; ``columns`` has each column's type; ``end`` is exclusive."""
+    """Notes on an export; ``columns`` has each column's type; ``end`` is exclusive.
+
+    ``step`` is raw where a row is a reading, and ``empty`` counts the steps without one.
+    """
 
     raven_export: Literal[1] = 1
     time_zone: Literal["UTC"] = "UTC"
     start: datetime
     end: datetime
+    step: str
     kinds: list[str]
     nodes: list[str] | None
     columns: dict[str, str]
-    readings: int
+    rows: int
+    empty: int
     complete: bool
     runs: list[RunNotes]
 
@@ -74,12 +79,10 @@ class Tally:
     """Counts the readings of each run while they pass."""
 
     def __init__(self) -> None:
-        self.readings = 0
         self._runs: dict[str, tuple[Reading, int, int, int]] = {}
 
     def add(self, reading: Reading) -> None:
         """Count a reading."""
-        self.readings += 1
         hash_, seq = reading.envelope.hash, reading.envelope.seq
         one, count, first, last = self._runs.get(hash_, (reading, 0, seq, seq))
         self._runs[hash_] = one, count + 1, min(first, seq), max(last, seq)
