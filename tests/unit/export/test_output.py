@@ -33,6 +33,16 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, error: type[BaseException]
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"after"]
 
 
+def test_a_link_stays_a_link(tmp_path: Path):
+    """What it names is written."""
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    with files.opened(str(link)) as file:
+        file.write(b"whole")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"whole"
+
+
 class Screen(io.StringIO):
     def __init__(self, terminal: bool) -> None:
         super().__init__()
@@ -77,6 +87,11 @@ def test_without_pyarrow_it_says_how_to_get_it(tmp_path: Path, monkeypatch, caps
         (["--from", "soon", "--to", "2026-02", "-"], "'soon' is no time"),
         (["--from", "2026-03", "--to", "2026-03", "--store", "mysql", "-"], "say --store MongoDB"),
         (["--from", "2026-03", "--to", "2026-03", "/nowhere/x.csv"], "cannot be written"),
+        (["--from", "2026-03", "--to", "2026-03", "/dev/null"], "cannot be written"),
+        (
+            ["--from", "2026-03", "--to", "2026-03", "--step", "day", "--kind", "warning", "-"],
+            "--step day is of demand and energy: leave --kind out",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments, said, monkeypatch, capsys):

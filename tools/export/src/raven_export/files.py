@@ -41,9 +41,11 @@ def opened(file: str) -> Iterator[BinaryIO]:
     if file == STDIO:
         yield Stdout()  # type: ignore[misc] # a writer needs no more of it
         return
-    path = Path(file)
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"{file} cannot be written: it, or its folder, is no file in a folder")
+    path = Path(file).resolve()  # what a link names is written, and the link stays
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        raise UsageError(
+            f"{file} cannot be written: allowed is a file in a folder that is there, or {STDIO}"
+        )
     with whole(path) as found:
         yield found
 
