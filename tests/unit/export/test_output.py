@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from raven_export import files, main
+from raven_export.columns import Column, Type
+from raven_export.formats import FORMATS
 from raven_export.output import whole
 from raven_export.progress import LOOK_AT_CLOCK, Progress
 
@@ -31,6 +34,23 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, error: type[BaseException]
         file.write(b"after")
         assert path.read_bytes() == b"before"
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"after"]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_export_that_breaks_off_is_silent_and_gone(format_, error, tmp_path: Path, monkeypatch):
+    """Whatever the format has in memory."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    columns = [Column("time_utc", Type.TIME)]
+    with pytest.raises(type(error)), files.opened(str(tmp_path / "x")) as file:  # noqa: PT012
+        writer = files.writer(format_, file, columns)
+        writer.write([START])
+        raise error
+    del writer
+    gc.collect()
+    assert unraisable == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_stays_a_link(tmp_path: Path):

@@ -67,6 +67,10 @@ class ParquetWriter:
         self._chunks: list[pa.Table] = []
         self._begin()
 
+    def __del__(self) -> None:
+        # pyarrow would write an end to a file that is not whole and is gone.
+        self._writer.is_open = False
+
     def write(self, row: Row) -> None:
         """Take a row, and write those that make a group."""
         self._csv.write(row)
