@@ -111,7 +111,7 @@ def _measured(folder: Path, server: MariaDb, size: int) -> dict[str, float]:
     """Return the seconds that each kind of work takes in a database of a size."""
     url = server.database()
     end = datetime.now(UTC).replace(microsecond=0)
-    _fill(server, url, size, end)
+    fill(server, url, size, end)
     with _connected(server, url) as cursor:
         found = {
             "last day": _asked(cursor, LAST_DAY),
@@ -132,7 +132,8 @@ def _measured(folder: Path, server: MariaDb, size: int) -> dict[str, float]:
     return found
 
 
-def _fill(server: MariaDb, url: str, size: int, end: datetime) -> None:
+def fill(server: MariaDb, url: str, size: int, end: datetime) -> None:
+    """Have a database hold so many demands up to a time, in one run, with their roll-ups."""
     start = int(end.timestamp()) - EVERY_S * size
     hash_ = str(uuid.uuid4())
     schema.migrate(MysqlUrl(url))

@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 import decode
+import export
 import growth
 import memory
 import publisher
@@ -37,6 +38,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "writer": writer,
     "relay": relay,
     "growth": growth,
+    "export": export,
     "memory": memory,
 }
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"

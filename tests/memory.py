@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from ravenbus.messages import DeadLetter, Item, Reading, Run
@@ -70,8 +70,14 @@ class Memory:
     def between(
         self, kind: str, meter: str | None, start: datetime, end: datetime
     ) -> Iterator[Reading]:
+        every = self.span([kind], None, start, end)
+        return (one for one in every if one.notification.meter == meter)
+
+    def span(
+        self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
         found = [one for of_run in self.items.values() for one in of_run.values()]
-        found = [one for one in found if (one.kind, one.notification.meter) == (kind, meter)]
+        found = [one for one in found if one.kind in kinds and (not nodes or one.node in nodes)]
         found = [one for one in found if start <= time_of(one) < end]
         return iter(sorted(found, key=place_of))
 

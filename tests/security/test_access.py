@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from raven_harness import stack
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Published, Received
-from ravenbus.topics import CHANNELS, READER, STORE, VERIFY, Topics
+from ravenbus.topics import CHANNELS, IMPORT, READER, STORE, VERIFY, Topics
 from tests.system.system import Client
 
 NODES = ("home", "neighbour")
@@ -79,6 +79,7 @@ for store in STORES:
     MAY_READ[store] |= received_by(STORE)
 # It also removes what is retained of a home that is gone.
 MAY_WRITE["verify"] |= sent_by(VERIFY, store="raven-mongo-recorder") | OF_NODES | NOBODYS | GONE
+MAY_WRITE["verify"] |= sent_by(IMPORT)
 MAY_READ["verify"] |= NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
 MAY_READ["verify"] |= {f"raven/v1/dead/{store}" for store in STORES}
 MAY_WRITE["watcher"] |= COMMANDS | HOMEASSISTANT

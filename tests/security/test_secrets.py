@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from raven_export.settings import ExportSettings
 from raven_harness import stack
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
@@ -35,6 +36,8 @@ SERVICES: dict[str, type[Settings]] = {
     "raven-sql-writer": WriterSettings,
     "raven-sql-relay": RelaySettings,
     "raven-verify": VerifySettings,
+    "raven-export": ExportSettings,
+    "raven-import": ExportSettings,
 }
 URLS = ("MQTT_URL", "UPSTREAM_MQTT_URL", "MYSQL_URL", "MONGO_URL")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ import pytest
 
 from raven_verify.look import Look, Wanted
 from ravenbus.archiving import Retention
-from ravenbus.errors import PoisonError
+from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.forgetting import LetterSink
 from ravenbus.messages import DeadLetter, Reading, Run, dead_letter
 from ravenbus.months import Month
-from ravenbus.notifications import TimeCluster
+from ravenbus.notifications import KINDS, TimeCluster
 from ravenbus.readback import Choice, Known, Store, has, in_order
 from ravenmongo.archiving import MongoArchive
 from ravenmongo.readback import MongoStore
@@ -161,6 +161,9 @@ def test_an_archived_month_is_held_without_its_readings(
     assert list(in_order(store, hash_)) == [store.as_stored(reading(hash_, 9))]
     assert all(has(store, one) for one in written)
     assert sink.store(written) == (0, 7)
+    if name == "MongoDB":
+        with pytest.raises(FatalError, match=f"{month} is archived: put it back first"):
+            list(store.span(KINDS, None, T0, T0 + timedelta(days=1)))
     assert archive.restore(month) == 7
     assert store.holding(hash_) == ([(1, 7), (9, 9)], [], [])
     assert dict(store.readings(hash_, [1])) == {1: store.as_stored(written[0])}
@@ -170,7 +173,7 @@ def test_an_archived_month_is_held_without_its_readings(
 @pytest.mark.parametrize("kind", ["instantaneous_demand", "time_cluster"])
 def test_a_span_of_time_comes_back_in_its_order(opened, name: str, kind: str, monkeypatch):
     """By the device's time, or the reader's; page by page; of this meter and kind alone."""
-    monkeypatch.setattr("ravensql.readback.AT_ONCE", 7)
+    monkeypatch.setattr("ravensql.readback.PAGE", 7)
     sink, store = opened(name)
     written: list[Reading] = []
     for hash_ in (new_hash(), new_hash()):
@@ -201,6 +204,72 @@ def test_a_span_of_time_comes_back_in_its_order(opened, name: str, kind: str, mo
     (hash_,) = {written[0].envelope.hash}
     numbers = [one.envelope.seq for one in in_order(store, hash_)]
     assert numbers == list(range(1, 41))
+
+
+@EACH
+@pytest.mark.parametrize("nodes", [None, ["other", "nobody"]])
+def test_all_meters_of_a_span_come_back_in_one_order(opened, name: str, nodes, monkeypatch):
+    """Some kinds or every one, of some nodes or all; with and without a meter and a clock."""
+    monkeypatch.setattr("ravensql.readback.PAGE", 7)
+    monkeypatch.setattr("ravenmongo.readback.IN_MEMORY", 40)
+    sink, store = opened(name)
+    written: list[Reading] = []
+    for node in (NODE, "other"):
+        hash_ = new_hash()
+        for seq, notification in enumerate(every_kind() * 2, 1):
+            at = T0 + timedelta(milliseconds=500 * (seq * 7 % 40 // 2))
+            said = msgspec.structs.replace(notification, time=notification.time and at)
+            envelope = reading(hash_, seq, received=at + timedelta(seconds=1)).envelope
+            written.append(Reading(msgspec.structs.replace(envelope, node=node), said))
+    sink.store(written)
+    reference = Memory()
+    reference.store([store.as_stored(one) for one in written])
+    for kinds in (list(KINDS), ["time_cluster", "price_cluster", "warning"], ["time_cluster"]):
+        chosen = (kinds, nodes, T0 + timedelta(seconds=1), T0 + timedelta(seconds=9))
+        expected = list(reference.span(*chosen))
+        assert list(store.span(*chosen)) == expected
+        assert len(expected) > len(kinds)
+
+
+def test_archived_months_are_read_as_if_they_had_stayed(db: Db, tmp_path: Path, monkeypatch):
+    """The same readings in the same order, also of a month of which a part is in both places."""
+    monkeypatch.setattr("ravensql.readback.PAGE", 7)
+    url, folder, march = MysqlUrl(db.url), tmp_path / "archive", Month.parse("2026-03")
+    schema.migrate(url)
+    look_after(url, utc=lambda: T0)
+    hash_, written = new_hash(), list[Reading]()
+    for seq, notification in enumerate(every_kind() * 3, 1):
+        at = T0 + timedelta(days=(seq * 7 % 50), milliseconds=seq)
+        said = msgspec.structs.replace(notification, time=notification.time and at)
+        written.append(Reading(reading(hash_, seq, received=at).envelope, said))
+    every = (list(KINDS), None, T0, T0 + timedelta(days=60))
+    prices = (["price_cluster"], [NODE], T0 + timedelta(days=9), T0 + timedelta(days=40))
+    later = (list(KINDS), None, datetime(2026, 4, 1, tzinfo=UTC), every[3])
+    with closing(db.sink()) as sink, closing(MysqlStore(url, folder)) as store:
+        sink.store(written)
+        before = [list(store.span(*chosen)) for chosen in (every, prices, later)]
+        assert len(before[0]) == len(written)
+        archive = Archive(url, folder, threading.Event())
+        assert MysqlRetention(archive, None).archive(march) > 50
+        assert [list(store.span(*chosen)) for chosen in (every, prices, later)] == before
+        sink.store(written)
+        (again,) = db("SELECT COUNT(*) FROM instantaneous_demand WHERE time < '2026-04-01'")
+        assert again == (0,)
+        with closing(MysqlStore(url)) as blind:
+            assert list(blind.span(*later)) == before[2]
+            with pytest.raises(FatalError, match="2026-03 is archived: RAVEN_SQL_ARCHIVE"):
+                list(blind.span(*every))
+        db("CREATE TABLE kept AS SELECT * FROM archive")
+        found = store.span(*every)
+        next(found)
+        archive.restore(march)
+        with pytest.raises(RetryableError, match="archived or restored meanwhile"):
+            list(found)
+        db("INSERT INTO archive SELECT * FROM kept")
+        assert list(store.span(*every)) == before[0]
+        db("UPDATE archive SET sha256 = REPEAT('0', 64)")
+        with pytest.raises(FatalError, match="checksum"):
+            list(store.span(*every))
 
 
 @EACH

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from raven_export.settings import ExportSettings
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
 from raven_sql_relay.settings import RelaySettings
@@ -63,6 +64,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "sql-writer": WriterSettings,
     "sql-relay": RelaySettings,
     "verify": VerifySettings,
+    "export": ExportSettings,
 }
 """The services in the order of the page, with their settings."""
 

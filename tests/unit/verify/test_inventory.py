@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raven_verify import words
-from raven_verify.inventory import Accepted, identity, report, shown
+from raven_verify.inventory import Accepted, identity, report
 from raven_verify.look import Report
-from ravenbus.ranges import Range, merged
+from ravenbus.ranges import Range, merged, shown
 from ravenbus.readback import AT_ONCE, Holding, Known, chunks
 from ravenmongo.readback import _Numbers
 

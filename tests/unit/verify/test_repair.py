@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from raven_verify.bus import Buried, Publication
 from raven_verify.inventory import report
-from raven_verify.repair import STORED_S, Repair
+from raven_verify.repair import Repair
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.messages import Reading, Run, dead_letter_id, decode_reading, encode
 from ravenbus.ranges import merged
 from ravenbus.readback import AT_ONCE, Holding, Known
 from ravenbus.storing import read
 from ravenbus.topics import READING, Topics
+from raventools.bus import Buried, Publication
+from raventools.sending import STORED_S, Sender
 from tests.kinds import T0, new_hash, reading
 from tests.memory import Memory
 from tests.unit.ravenbus.fakes import Clock
@@ -94,7 +95,7 @@ class Home:
         """Repair what a look at the stores, or at some of them, finds."""
         holdings = {store.name: store.holding(HASH) for store in of or self.stores}
         found = report(HASH, Known("r", "home"), None, holdings, self.dead)
-        return list(Repair(self.stores, self.bus, Topics(), self.clock).repair(found))
+        return list(Repair(self.stores, Sender(self.bus, Topics(), self.clock)).repair(found))
 
 
 def outcome(repaired):

@@ -68,3 +68,10 @@ def common(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
 def count(ranges: Iterable[Range]) -> int:
     """Return how many numbers there are."""
     return sum(last - first + 1 for first, last in ranges)
+
+
+def shown(ranges: Sequence[Range], most: int = 12) -> str:
+    """Return ranges as people write them, ``3, 7-9``; of very many the first."""
+    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges[:most])
+    more = len(ranges) - most
+    return f"{text} and {more} more ranges" if more > 0 else text

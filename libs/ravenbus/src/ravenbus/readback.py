@@ -5,7 +5,7 @@ The package of a store has a Sink, which writes, and a Store, which reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
@@ -81,6 +81,14 @@ class Store(Protocol):
         """Yield a meter's readings of a kind from ``start`` to before ``end``, in order of time.
 
         The time is ``time_of``; what has the same is in the order of run and number.
+        """
+
+    def span(
+        self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield every meter's readings of some kinds, of some nodes or all, as ``between`` does.
+
+        Archived ones are among them; raises FatalError if they cannot be read.
         """
 
     def as_stored(self, reading: Reading) -> Reading:

@@ -26,6 +26,7 @@ READER: Final = "reader"
 STORE: Final = "store"
 RELAY: Final = "sql-relay"
 VERIFY: Final = "raven-verify"
+IMPORT: Final = "raven-import"
 
 M = TypeVar("M")
 
@@ -53,7 +54,7 @@ READING: Final = Channel(
     "{prefix}/v1/{node}/reading/{kind}",
     Reading,
     "Every reading, at least once: the event stream that stores consume.",
-    senders=(READER, RELAY, VERIFY),
+    senders=(READER, RELAY, VERIFY, IMPORT),
     receivers=(STORE,),
 )
 LATEST: Final = Channel(
@@ -68,8 +69,8 @@ RUN: Final = Channel(
     "run",
     "{prefix}/v1/{node}/run",
     Run,
-    "The run under way; what a relay or raven-verify sends is not retained.",
-    senders=(READER, RELAY, VERIFY),
+    "The run under way; only what the reader sends is retained.",
+    senders=(READER, RELAY, VERIFY, IMPORT),
     receivers=(STORE,),
     retained=True,
 )
@@ -116,7 +117,7 @@ DEAD: Final = Channel(
     DeadLetter,
     "What a store could not store, and what readers before 1.1 could not accept.",
     senders=(STORE,),
-    receivers=(STORE, VERIFY),
+    receivers=(STORE, VERIFY, IMPORT),
 )
 STORED: Final = Channel(
     "stored",

@@ -7,25 +7,28 @@ ranges are found in one pass with a handful of them open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from heapq import merge
 from itertools import groupby
 from typing import Any, Final
 
-from ravenbus.errors import ContractError
+from ravenbus.errors import ContractError, FatalError
 from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.months import Month
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, common, merged
 from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
 from ravenmongo import archived, database, documents
 from ravenmongo.database import Document, sorted_errors
-from ravenmongo.documents import DEAD_LETTER, RUNS
+from ravenmongo.documents import ARCHIVE, DEAD_LETTER, RUNS
 from ravenmongo.settings import MongoUrl
 
 TIMEOUT_MS: Final = 600_000
 """As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
+IN_MEMORY: Final = 4000
+"""Documents that the driver holds at once; left alone it takes 16 MiB of each cursor's."""
 _NEARLY_A_MILLISECOND: Final = timedelta(microseconds=999)
 _END: Final = chr(ord("/") + 1)
 """Character after a run's hash in the exclusive upper bound of its identities in the index."""
@@ -104,13 +107,32 @@ class MongoStore:
         self, kind: str, meter: str | None, start: datetime, end: datetime
     ) -> Iterator[Reading]:
         """Yield what the collection of the kind has."""
-        # BSON would cut the bounds to the millisecond.
-        span = {"$gte": start + _NEARLY_A_MILLISECOND, "$lt": end + _NEARLY_A_MILLISECOND}
-        timed, untimed = self._by_time(kind, {"meter": meter} | self._only, span)
+        return self._between(kind, {"meter": meter}, start, end, IN_MEMORY // 2)
+
+    def span(
+        self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield what the collections have, of all meters together IN_MEMORY at a time.
+
+        Raise FatalError if a month of the span was archived: its files are not read here.
+        """
+        months = [str(Month.of(one)) for one in (start, end - timedelta(microseconds=1))]
         with sorted_errors():
-            found = merge(_readings(timed), _readings(untimed), key=time_of)
-            for _, same in groupby(found, time_of):
-                yield from sorted(same, key=place_of)
+            left = self._db[ARCHIVE].find_one({"_id": {"$gte": months[0], "$lte": months[1]}})
+        if left:
+            raise FatalError(
+                f"{left['_id']} is archived: put it back first with "
+                f"`raven-mongo-recorder restore {left['_id']}`"
+            )
+        of_nodes = {"node": {"$in": list(nodes)}} if nodes else {}
+        with sorted_errors():
+            meters = [(kind, one) for kind in kinds for one in self._db[kind].distinct("meter")]
+        batch = max(IN_MEMORY // (2 * len(meters) or 1), 2)
+        found = (
+            self._between(kind, {"meter": meter, **of_nodes}, start, end, batch)
+            for kind, meter in meters
+        )
+        return merge(*found, key=place_of)
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its document says it."""
@@ -154,13 +176,25 @@ class MongoStore:
         timed = found(of | {"time": span}).sort("time", 1)
         return timed, found(of | {"time": None, "received": span}).sort("received", 1)
 
+    def _between(
+        self, kind: str, of: Document, start: datetime, end: datetime, batch: int
+    ) -> Iterator[Reading]:
+        # BSON would cut the bounds to the millisecond.
+        span = {"$gte": start + _NEARLY_A_MILLISECOND, "$lt": end + _NEARLY_A_MILLISECOND}
+        both = self._by_time(kind, of | self._only, span)
+        with sorted_errors():
+            each = (_readings(one.batch_size(batch)) for one in both)
+            for _, same in groupby(merge(*each, key=time_of), time_of):
+                yield from sorted(same, key=place_of)
+
     def _next(self, kind: str, after: str) -> Document | None:
         found = self._db[kind].find({"_id": {"$gt": after}}, {"hash": 1, "run": 1, "node": 1})
         return next(iter(found.sort("_id", 1).limit(1)), None)
 
     def _identities(self, kind: str, hash_: str) -> Iterator[str]:
         span = {"$gte": f"{hash_}/", "$lt": hash_ + _END}
-        for document in self._db[kind].find({"_id": span}, {"_id": 1}).sort("_id", 1):
+        found = self._db[kind].find({"_id": span}, {"_id": 1}).sort("_id", 1)
+        for document in found.batch_size(IN_MEMORY):
             yield document["_id"]
 
     def _some(

@@ -7,26 +7,32 @@ writer does, and here it is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from ravenbus.errors import ContractError
+from ravenbus.errors import ContractError, RetryableError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import AT_ONCE, Choice, Holding, Known, chunks, place_of, time_of
-from ravensql import readings, rows, schema
+from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
+from ravensql import archived, readings, rows, schema
+from ravensql.archiving import RECORDS, Record
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
 
 WINDOW: Final = 200_000
 """Numbers that the server sorts at once."""
+PAGE: Final = 2000
+"""Rows of a span that are read at once."""
 LETTERS_AT_ONCE: Final = 200
 ANSWER_TIMEOUT_S: Final = 600
 """Looking through the numbers of ten years takes a while on a small machine."""
 SMALL: Final = 65_536
 """Bytes; of larger payloads there is one in memory at a time."""
+
+_SECOND: Final = timedelta(seconds=1)
 
 _NUMBERS: Final = " UNION ALL ".join(
     f"SELECT seq FROM {table} WHERE hash = %s AND seq BETWEEN %s AND %s"  # noqa: S608 - our names
@@ -51,17 +57,27 @@ _HASHES: Final = " UNION ".join(
     f"SELECT hash, MAX(run), MAX(node) FROM {table} WHERE seq IS NOT NULL GROUP BY hash"  # noqa: S608 - our names
     for table in rows.COLUMNS
 )
-_SECOND: Final = timedelta(seconds=1)
 _LETTERS: Final = f"SELECT {', '.join(rows.LETTER_COLUMNS)} FROM dead_letter "  # noqa: S608 - our names
 
 
+class _Condition(NamedTuple):
+    """A condition, and the values of its places."""
+
+    text: str
+    arguments: tuple[Any, ...] = ()
+
+
+_ALL: Final = _Condition("TRUE")
+
+
 class MysqlStore:
-    """The tables that ``ravensql`` describes."""
+    """The tables that ``ravensql`` describes, and a folder with the months that left them."""
 
     name = "MySQL"
     service = "sql-writer"
 
-    def __init__(self, url: MysqlUrl) -> None:
+    def __init__(self, url: MysqlUrl, archive: Path | None = None) -> None:
+        self._archive = archive
         self._database = Database(
             url, answer_timeout_s=ANSWER_TIMEOUT_S, on_connect=schema.require_current
         )
@@ -107,26 +123,34 @@ class MysqlStore:
     def between(
         self, kind: str, meter: str | None, start: datetime, end: datetime
     ) -> Iterator[Reading]:
-        """Yield what the tables have; AT_ONCE, or those of one second, are in memory at a time.
+        """Yield what the tables have."""
+        its = _Condition("meter <=> %s", (meter,))
+        if kind in rows.COLUMNS:
+            return self._pages(kind, its, _ALL, start, end)
+        return self._pages("notification", _Condition("kind = %s", (kind,)), its, start, end)
 
-        The index says where a page ends: to sort what is left for each page would take for ever.
+    def span(
+        self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
+    ) -> Iterator[Reading]:
+        """Yield what the tables and the archive's files have.
+
+        Raises RetryableError at the end if a month was archived or restored meanwhile.
         """
-        table = kind if kind in rows.COLUMNS else "notification"
-        of_kind = "" if table == kind else "kind = %s AND "
-        where = f"FROM {table} WHERE {of_kind}meter <=> %s AND time >= %s AND time < %s"
-        page_end = f"SELECT time {where} ORDER BY time LIMIT 1 OFFSET %s"
-        page = f"SELECT {readings.selected(table)} {where} AND seq IS NOT NULL"
-        chosen = (*([] if table == kind else [kind]), meter)
-        since, last = (rows.seconds(one.astimezone(UTC)) for one in (start, end + _SECOND))
-        while since < last:
-            far = self._rows(page_end, (*chosen, since, last, AT_ONCE))
-            until = max(far[0][0], since + _SECOND) if far else last
-            found = []
-            for (text,) in self._rows(page, (*chosen, since, until)):
-                with suppress(ContractError):
-                    found.append(readings.reading(table, readings.record(table, text)))
-            yield from sorted((one for one in found if start <= time_of(one) < end), key=place_of)
-            since = until
+        others = [kind for kind in kinds if kind not in rows.COLUMNS]
+        of_nodes = _Condition("node IN %s", (nodes,)) if nodes else _ALL
+        wanted = archived.Wanted(kinds, nodes, start, end)
+        before = self._archive_records()
+        streams = list(archived.streams(self._archive, before, wanted))
+        tables = [table for table in rows.COLUMNS if table in kinds]
+        streams += [(start, self._pages(table, _ALL, of_nodes, start, end)) for table in tables]
+        if others:
+            of_kind = _Condition(f"kind IN %s AND {of_nodes.text}", (others, *of_nodes.arguments))
+            streams.append((start, self._pages("notification", _ALL, of_kind, start, end)))
+        # A row whose month is just being archived or restored is in a table and in a file.
+        for _, same in groupby(archived.merged(streams), place_of):
+            yield next(same)
+        if self._archive_records() != before:
+            raise RetryableError("a month was archived or restored meanwhile: do it again")
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its row says it; raise PoisonError if no row can hold it."""
@@ -197,6 +221,35 @@ class MysqlStore:
         found = self._rows(_NEXT, (hash_, start) * len(rows.COLUMNS))
         return min((seq for (seq,) in found if seq is not None), default=None)
 
+    def _pages(
+        self,
+        table: str,
+        index: _Condition,
+        others: _Condition,
+        start: datetime,
+        end: datetime,
+    ) -> Iterator[Reading]:
+        """Yield rows in order, a PAGE, or those of one second, in memory at a time.
+
+        ``index`` and the time are in an index of the table, which alone says where a page ends: to
+        sort what is left for each page would take for ever.
+        """
+        since = rows.seconds(start.astimezone(UTC).replace(tzinfo=None))
+        last = rows.seconds(end.astimezone(UTC).replace(tzinfo=None)) + _SECOND
+        where = f"FROM {table} WHERE {index.text} AND time >= %s AND time < %s"
+        page_end = f"SELECT time {where} ORDER BY time LIMIT 1 OFFSET %s"
+        page = f"SELECT {readings.selected(table)} {where} AND {others.text} AND seq IS NOT NULL"
+        while since < last:
+            far = self._rows(page_end, (*index.arguments, since, last, PAGE))
+            until = max(far[0][0], since + _SECOND) if far else last
+            found = self._rows(page, (*index.arguments, since, until, *others.arguments))
+            known = [one for (text,) in found if (one := _reading(table, text))]
+            yield from sorted((r for r in known if start <= time_of(r) < end), key=place_of)
+            since = until
+
+    def _archive_records(self) -> list[Record]:
+        return [Record(*row) for row in self._rows(f"{RECORDS} ORDER BY oldest, of_table")]
+
     def _archived(self, hash_: str) -> list[Range]:
         query = "SELECT first_seq, last_seq FROM archived_run WHERE hash = %s"
         return merged((first, last) for first, last in self._rows(query, (hash_,)))
@@ -211,3 +264,10 @@ class MysqlStore:
         with self._database.transaction() as cursor:
             cursor.execute(query, arguments)
             return cursor.fetchall()
+
+
+def _reading(table: str, text: str) -> Reading | None:
+    try:
+        return readings.reading(table, readings.record(table, text))
+    except ContractError:
+        return None

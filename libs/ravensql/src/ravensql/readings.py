@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -30,6 +30,9 @@ COLUMNS: Final = {
 """Columns that are read of each table."""
 
 _TIMES: Final = frozenset({"time", "received", "device_time", "start_time", "claimed_time"})
+_TEXTS: Final = frozenset(
+    {"node", "device", "meter", "run", "hash", "kind", "body", "tier_label", "rate_label"}
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENVELOPE: Final = ("node", "run", "hash", "seq", "received")
 _FIELDS: Final = {
@@ -67,6 +70,11 @@ def record(table: str, text: str, more: Sequence[str] = ()) -> Record:
         nothing = millis is None or (name == "time" and millis == 0)
         found[name] = None if nothing else _EPOCH + timedelta(milliseconds=millis)
     return found
+
+
+def written(table: str, columns: Mapping[str, str | None]) -> Record:
+    """Return the columns of a row whose values are text, as in a file of the archive."""
+    return {name: _meant(name, columns.get(name)) for name in COLUMNS[table]}
 
 
 def reading(table: str, found: Record) -> Reading:
@@ -120,6 +128,12 @@ def _selected(name: str) -> str:
     if name in _TIMES:
         return f"CAST(UNIX_TIMESTAMP({name}) * 1000 AS SIGNED)"
     return name
+
+
+def _meant(name: str, text: str | None) -> Any:
+    if text is None or name in _TEXTS:
+        return text
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if name in _TIMES else int(text)
 
 
 def _derived(table: str, found: Record) -> Record:

@@ -113,10 +113,3 @@ def recent(found: RunReport) -> list[Range]:
     """Return the newest numbers, of which some may have come to one store just now."""
     last = found.accepted
     return [(max(1, last - RECENT + 1), last)] if last else []
-
-
-def shown(ranges: Sequence[Range], most: int = 12) -> str:
-    """Return ranges as people write them, ``3, 7-9``; of very many the first."""
-    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges[:most])
-    more = len(ranges) - most
-    return f"{text} and {more} more ranges" if more > 0 else text

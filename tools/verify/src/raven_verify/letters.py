@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from raven_verify.bus import Buried, Bus, Publication
 from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item
 from ravenbus.readback import Store, has
 from ravenbus.storing import read
 from ravenbus.topics import Topics
+from raventools.bus import Buried, Bus, Publication
 
 STORED_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.3

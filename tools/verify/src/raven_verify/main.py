@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from raven_verify import bus, words
-from raven_verify.bus import Bus, Publication
+from raven_verify import words
 from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
 from raven_verify.repair import Repair
 from raven_verify.settings import VerifySettings
 from raven_verify.spool import FILE
 from ravenbus import service
-from ravenbus.errors import RavenError
 from ravenbus.messages import Gone, StoreName, encode
-from ravenbus.mqtt import Broker
 from ravenbus.readback import Choice, Store
-from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS, EXIT_UNAVAILABLE
+from ravenbus.service import EXIT_FAILED
 from ravenbus.topics import GONE, Topics
+from raventools.bus import Publication
+from raventools.command import EXIT_USAGE, connected, run
+from raventools.sending import Sender
 
 NAME: Final = "raven-verify"
 DEAD_LETTERS: Final = "raven-dead-letters"
-
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
 
 REPLAY_AT_ONCE: Final = 100
 REPLAY_BYTES: Final = 8 * 2**20
@@ -72,32 +67,13 @@ Command = Callable[[VerifySettings, Sequence[Store]], int]
 
 def _run(name: str, arguments: argparse.Namespace, command: Command) -> int:
     """Run a command over the stores that the settings name."""
-    settings = service.load(name, VerifySettings)
-    if settings is None:
-        return EXIT_SETTINGS
-    if arguments.check_config:
-        print("the settings can be used")
-        return 0
-    try:
+
+    def over_stores(settings: VerifySettings) -> int:
         with ExitStack() as stack:
             stores = [stack.enter_context(closing(store)) for store in settings.stores()]
-            status = command(settings, stores)
-            sys.stdout.flush()
-    except RavenError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return status
+            return command(settings, stores)
 
-
-def _connected(settings: VerifySettings, stores: Iterable[Store]) -> AbstractContextManager[Bus]:
-    broker = Broker.of(settings, client_id=f"{NAME}-{uuid.uuid4().hex[:12]}")
-    topics = Topics(settings.raven_topic_prefix)
-    return bus.connected(broker, topics, [store.service for store in stores])
+    return run(name, VerifySettings, arguments, over_stores)
 
 
 # raven-verify
@@ -109,10 +85,8 @@ def _verify(
     if arguments.gone:
         topics = Topics(settings.raven_topic_prefix)
         payload = encode(Gone(store=arguments.gone))
-        with _connected(settings, stores) as connected:
-            connected.send(
-                [Publication(topics.of(GONE, store=arguments.gone), payload, retain=True)]
-            )
+        with connected(NAME, settings, stores) as bus:
+            bus.send([Publication(topics.of(GONE, store=arguments.gone), payload, retain=True)])
         print(
             f"said that {arguments.gone} is gone; who waits for it forgets it after a day's silence"
         )
@@ -127,10 +101,10 @@ def _verify(
         print(f"{NAME}: no such run in {' or '.join(s.name for s in stores)}", file=sys.stderr)
         return EXIT_USAGE
     if arguments.repair and _lacking(report):
-        with _connected(settings, stores) as connected:
-            repair = Repair(stores, connected, Topics(settings.raven_topic_prefix))
-            for run in report.runs:
-                for repaired in repair.repair(run):
+        with connected(NAME, settings, stores) as bus:
+            repair = Repair(stores, Sender(bus, Topics(settings.raven_topic_prefix)))
+            for one in report.runs:
+                for repaired in repair.repair(one):
                     # On standard error, so that --json has one object on standard output.
                     print(words.of_repair(repaired), file=sys.stderr, flush=True)
         report = look.look(wanted)
@@ -220,8 +194,8 @@ def _replay(
     if not arguments.yes:
         return _shown(chosen, Topics(settings.raven_topic_prefix))
     counts: Counter[bool] = Counter()
-    with _connected(settings, stores) as connected:
-        replay = Replay(connected, Topics(settings.raven_topic_prefix))
+    with connected(NAME, settings, stores) as bus:
+        replay = Replay(bus, Topics(settings.raven_topic_prefix))
         for batch in _batches(chosen):
             for (store, letter), stored, detail in replay.replay(batch):
                 counts[stored] += 1

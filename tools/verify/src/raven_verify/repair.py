@@ -5,21 +5,14 @@ Stores pass over what they have, so it may be interrupted and begun again.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from raven_verify.bus import Buried, Bus, Publication
 from raven_verify.inventory import RunReport
-from ravenbus.errors import RetryableError
-from ravenbus.messages import dead_letter_id, encode
-from ravenbus.ranges import Range, common, count, merged, without
+from ravenbus.messages import Reading
+from ravenbus.ranges import Range, common, merged, without
 from ravenbus.readback import Store, chunks
-from ravenbus.topics import READING, RUN, Topics
-
-STORED_S: Final = 60.0
-"""Longest time that a store may take for one more of what was sent."""
-LOOK_EVERY_S: Final = 0.3
+from raventools.sending import Outcome, Sender
 
 
 class Repaired(NamedTuple):
@@ -34,19 +27,11 @@ class Repaired(NamedTuple):
 
 
 class Repair:
-    """Sends to the stores over a bus; raises RetryableError if one of the parts is away."""
+    """Sends to the stores; raises RetryableError if one of the parts is away."""
 
-    def __init__(
-        self,
-        stores: Sequence[Store],
-        bus: Bus,
-        topics: Topics,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, stores: Sequence[Store], sender: Sender) -> None:
         self._stores = {store.name: store for store in stores}
-        self._bus = bus
-        self._topics = topics
-        self._clock = clock
+        self._sender = sender
 
     def repair(self, run: RunReport) -> Iterator[Repaired]:
         """Yield for each store what became of what it lacked of a run."""
@@ -70,43 +55,18 @@ class Repair:
 
     def _announce(self, hash_: str, store: Store, others: Sequence[Store]) -> None:
         """Send what another store knows of a run of which this one knows nothing."""
-        if store.run(hash_):
-            return
         run = next((found for other in others if (found := other.run(hash_))), None)
         if run:
-            self._bus.send([Publication(self._topics.of(RUN, node=run.node), encode(run))])
+            self._sender.announce(run, [store])
 
     def _send(
         self, hash_: str, store: Store, others: Sequence[Store], seqs: Sequence[int]
-    ) -> tuple[list[Range], list[Range]]:
-        """Send what others have of some numbers; return what is stored then, and what is buried."""
-        messages: dict[int, Publication] = {}
+    ) -> Outcome:
+        """Send what others have of some numbers; return what became of them in the store."""
+        readings: dict[int, Reading] = {}
         for other in others:
-            rest = [seq for seq in seqs if seq not in messages]
-            for seq, reading in other.readings(hash_, rest) if rest else ():
-                if reading:
-                    topic = self._topics.of(READING, node=reading.envelope.node, kind=reading.kind)
-                    messages[seq] = Publication(topic, encode(reading))
-        self._bus.send(messages.values())
-        ids = {
-            Buried(store.service, dead_letter_id(message.topic, message.payload)): seq
-            for seq, message in messages.items()
-        }
-        sent = merged((seq, seq) for seq in messages)
-        there: list[Range] = []
-        end = self._clock() + STORED_S
-        while True:
-            buried = merged((ids[one], ids[one]) for one in ids.keys() & self._bus.buried.keys())
-            missing = without(without(sent, there), buried)
-            if not missing:
-                return there, without(buried, there)
-            if self._clock() > end:
-                raise RetryableError(
-                    f"{store.name} has not stored {count(missing)} readings that were sent again "
-                    f"{STORED_S:.0f} s ago: is {store.service} running?"
-                )
-            self._bus.listen(LOOK_EVERY_S)
-            came = common(missing, store.having(hash_, missing))
-            if came:
-                end = self._clock() + STORED_S
-            there = merged([*there, *came])
+            rest = [seq for seq in seqs if seq not in readings]
+            found = other.readings(hash_, rest) if rest else ()
+            readings |= {seq: reading for seq, reading in found if reading}
+        self._sender.send(readings)
+        return self._sender.wait(store, hash_, readings)

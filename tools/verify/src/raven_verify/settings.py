@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from ravenbus.readback import Store
-from ravenbus.settings import SECRET, MqttSettings
-from ravenmongo.readback import MongoStore
-from ravenmongo.settings import MongoUrl
-from ravensql import settings as mysql
-from ravensql.readback import MysqlStore
-from ravensql.settings import MysqlUrl
+from raventools.settings import StoresSettings
 
 
-class VerifySettings(MqttSettings, frozen=True, kw_only=True):
-    """The tools' environment variables; the broker is needed only to send something again."""
+class VerifySettings(StoresSettings, frozen=True, kw_only=True):
+    """The tools' environment variables."""
 
-    mysql_url: Annotated[
-        MysqlUrl | None,
-        Meta(description="the database of the writer; not set: it is not looked at", extra=SECRET),
-    ] = None
-    mongo_url: Annotated[
-        MongoUrl | None,
-        Meta(
-            description="the database of the recorder, `raven` if it names none; "
-            "not set: it is not looked at",
-            extra=SECRET,
-        ),
-    ] = None
     raven_state: Annotated[
         Path | None,
         Meta(
@@ -39,21 +20,3 @@ class VerifySettings(MqttSettings, frozen=True, kw_only=True):
             "under way; not set: the highest number in any store counts as accepted"
         ),
     ] = None
-
-    def stores(self) -> Iterator[Store]:
-        """Yield the stores that are set, not connected yet."""
-        if self.mysql_url:
-            yield MysqlStore(self.mysql_url)
-        if self.mongo_url:
-            yield MongoStore(self.mongo_url)
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the certificates, and that there is no store."""
-        yield from super().problems()
-        if self.mysql_url:
-            yield from mysql.problems(self.mysql_url)
-        if not self.mysql_url and not self.mongo_url:
-            yield (
-                "MYSQL_URL and MONGO_URL are not set: allowed is one or both, "
-                f"{MysqlUrl.ALLOWED} and {MongoUrl.ALLOWED}"
-            )

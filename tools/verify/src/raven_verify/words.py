@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from raven_verify.inventory import RunReport, StoreReport, shown
+from raven_verify.inventory import RunReport, StoreReport
 from raven_verify.look import Report
 from raven_verify.repair import Repaired
 from ravenbus.messages import DeadLetter, Reading, Run
-from ravenbus.ranges import Range, count, merged, without
+from ravenbus.ranges import Range, count, merged, shown, without
 from ravenbus.storing import read
 from ravenbus.topics import Topics
 

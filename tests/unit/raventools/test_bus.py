@@ -6,12 +6,11 @@ from queue import SimpleQueue
 
 import pytest
 
-from raven_verify.bus import WINDOW, Buried, Bus, Publication
-from raven_verify.letters import obstacle
 from ravenbus.errors import BrokerAwayError
 from ravenbus.messages import DeadLetter, encode, now
 from ravenbus.mqtt import Events, Lost, Published, Received
 from ravenbus.topics import DEAD, Topics
+from raventools.bus import WINDOW, Buried, Bus, Publication
 
 MESSAGE = Publication("raven/v1/home/reading/warning", b"x")
 
@@ -68,20 +67,3 @@ def test_what_a_store_buries_again_is_heard():
     bus = Bus(connection, connection.events)
     bus.listen(0.05)
     assert bus.buried == {Buried("sql-writer", "a" * 32): letter}
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"service": "reader", "topic": None}, "serial line"),
-        ({"service": "sql-relay", "topic": None}, "it is a row"),
-        ({"size": 9}, "only 1 of its 9 bytes"),
-        ({"topic": "else/where"}, "not-contract"),
-        ({}, "not-json"),
-    ],
-)
-def test_what_stands_in_the_way_of_a_replay_is_said(change, why):
-    """Nothing is sent that is known to be buried again, or that is not all there."""
-    fields = {"service": "sql-writer", "topic": MESSAGE.topic, "payload": b"x", "size": 1}
-    letter = DeadLetter(id="a" * 32, at=now(), reason="r", detail="d", **(fields | change))
-    assert why in (obstacle(letter, Topics()) or "")

@@ -1,0 +1,1 @@
+"""The common parts of the tools that people call: stores, commands, and sending to stores."""

@@ -1,0 +1,52 @@
+"""What every tool can be told that works on the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from ravenbus.history import History
+from ravenbus.settings import SECRET, MqttSettings
+from ravenmongo.history import MongoHistory
+from ravenmongo.settings import MongoUrl
+from ravensql import settings as mysql
+from ravensql.history import MysqlHistory
+from ravensql.settings import MysqlUrl
+
+
+class StoresSettings(MqttSettings, frozen=True, kw_only=True):
+    """The stores, and the broker, which is needed only to send something."""
+
+    mysql_url: Annotated[
+        MysqlUrl | None,
+        Meta(description="the database of the writer; not set: it is not looked at", extra=SECRET),
+    ] = None
+    mongo_url: Annotated[
+        MongoUrl | None,
+        Meta(
+            description="the database of the recorder, `raven` if it names none; "
+            "not set: it is not looked at",
+            extra=SECRET,
+        ),
+    ] = None
+
+    def stores(self, archive: Path | None = None) -> Iterator[History]:
+        """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
+        if self.mysql_url:
+            yield MysqlHistory(self.mysql_url, archive)
+        if self.mongo_url:
+            yield MongoHistory(self.mongo_url)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the certificates, and that there is no store."""
+        yield from super().problems()
+        if self.mysql_url:
+            yield from mysql.problems(self.mysql_url)
+        if not self.mysql_url and not self.mongo_url:
+            yield (
+                "MYSQL_URL and MONGO_URL are not set: allowed is one or both, "
+                f"{MysqlUrl.ALLOWED} and {MongoUrl.ALLOWED}"
+            )
