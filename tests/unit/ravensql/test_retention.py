@@ -11,13 +11,14 @@ from itertools import count
 import pytest
 
 from ravenbus import archives
+from ravenbus.archiving import archive_due
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import Reading
 from ravenbus.months import Month
 from ravenbus.notifications import Warning as Said
 from ravensql import rows
 from ravensql.archiving import Archive
-from ravensql.housekeeping import archive, look_after
+from ravensql.housekeeping import look_after
 from ravensql.retention import Retention
 from ravensql.sink import MysqlSink
 from tests.kinds import new_hash, reading
@@ -137,7 +138,7 @@ def test_the_oldest_month_goes_first_and_one_that_waits_holds_no_other_up(filled
     filled.server("UPDATE instantaneous_demand SET relayed = 1 WHERE seq > 5")
     filled.server("UPDATE notification SET relayed = 2 WHERE seq > 5")
     filled.server("INSERT INTO relay VALUES (1, 's', 'home', 'mqtts://up')")
-    archive(filled.retention(0))
+    archive_due(filled.retention(0))
     said = [(r.message, r.month, getattr(r, "rows", None)) for r in caplog.records]
     assert said[0] == ("archiving postponed", MARCH, None)
     assert said[1:] == [("archived", APRIL, 5), ("archived", MAY, 5)]
