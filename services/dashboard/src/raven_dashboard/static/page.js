@@ -52,7 +52,7 @@ export async function ask(what, parameters = {}, signal = undefined) {
     return new Promise(() => {});
   }
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new ServiceError(body.error ?? `The dashboard answers ${answer.status}.`);
+  if (!answer.ok) throw new ServiceError(body.detail ?? `The dashboard answers ${answer.status}.`);
   return body;
 }
 
