@@ -10,7 +10,7 @@ PACKAGES := $(PROJECTS:/pyproject.toml=)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
-IMAGES := build reader simulator mongo-recorder sql-writer sql-relay verify
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
 
 .PHONY: help
 help:  ## Explain the targets
