@@ -36,7 +36,6 @@ from ravenbus.messages import Reading, Status
 log = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
-TEMPLATES: Final = Path(__file__).parent / "templates"
 VENDOR: Final = Path(dygraphs.__file__).parent / "assets" / "dygraph-combined.js"
 """The chart's library, as its package has it."""
 PAGES: Final = {
@@ -128,7 +127,7 @@ class Web:
         }
         return Starlette(
             routes=[
-                *(Route(path, partial(_file, TEMPLATES / name)) for path, name in PAGES.items()),
+                *(Route(path, partial(_file, STATIC / name)) for path, name in PAGES.items()),
                 Route("/login", self._login, methods=["GET", "POST"]),
                 Route("/logout", self._logout, methods=["POST"]),
                 *(
@@ -224,7 +223,7 @@ class Web:
 
     async def _login(self, request: Request) -> Response:
         if request.method == "GET":
-            return FileResponse(TEMPLATES / "login.html")
+            return FileResponse(STATIC / "login.html")
         if not _same_origin(request):
             return _problem(403, "The form was not sent from this page.")
         form = parse_qs((await _body(request)).decode("utf-8", "replace"))
