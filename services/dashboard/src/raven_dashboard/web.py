@@ -36,6 +36,7 @@ from ravenbus.messages import Reading, Status
 log = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
+PAGE: Final = Path(__file__).parent / "templates"
 VENDOR: Final = Path(dygraphs.__file__).parent / "assets" / "dygraph-combined.js"
 """The chart's library, as its package has it."""
 PAGES: Final = {
@@ -127,7 +128,7 @@ class Web:
         }
         return Starlette(
             routes=[
-                *(Route(path, partial(_file, STATIC / name)) for path, name in PAGES.items()),
+                *(Route(path, partial(_file, PAGE / name)) for path, name in PAGES.items()),
                 Route("/login", self._login, methods=["GET", "POST"]),
                 Route("/logout", self._logout, methods=["POST"]),
                 *(
@@ -223,7 +224,7 @@ class Web:
 
     async def _login(self, request: Request) -> Response:
         if request.method == "GET":
-            return FileResponse(STATIC / "login.html")
+            return FileResponse(PAGE / "login.html")
         if not _same_origin(request):
             return _problem(403, "The form was not sent from this page.")
         form = parse_qs((await _body(request)).decode("utf-8", "replace"))
