@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import dygraphs
 import msgspec
@@ -243,7 +243,8 @@ class Web:
             return answer
         wait_s = self._access.wait_s(address)
         log.warning("wrong password", extra={"address": address, "wait_s": round(wait_s)})
-        return RedirectResponse(f"/login?wrong={max(1, round(wait_s))}", 303)
+        again = {"wrong": max(1, round(wait_s)), "next": _own(form.get("next", ["/"])[0])}
+        return RedirectResponse(f"/login?{urlencode(again)}", 303)
 
     async def _logout(self, request: Request) -> Response:
         if not _same_origin(request):
@@ -282,7 +283,10 @@ def _denied(request: Request) -> Response:
         answer = _problem(401, "Allowed is a session, or a token as in Authorization: Bearer …")
         answer.headers["www-authenticate"] = "Bearer"
         return answer
-    return RedirectResponse("/login", 303)
+    path, query = request.url.path, request.url.query
+    return RedirectResponse(
+        f"/login?{urlencode({'next': f'{path}?{query}' if query else path})}", 303
+    )
 
 
 def _problem(status: int, detail: str) -> Response:
