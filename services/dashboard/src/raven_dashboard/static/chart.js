@@ -2,6 +2,7 @@
 
 import { make, say } from "./page.js";
 import { ticks } from "./times.js";
+import { HOURS } from "./words.js";
 
 const { Dygraph } = window;
 // Its legend writes markup with styles, which the page's policy forbids; the readout is ours.
@@ -17,7 +18,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 function label({ shown, seconds }) {
   const midnight = shown % 86_400_000 === 0;
   const date = new Date(shown);
-  let options = { hour: "numeric", minute: "2-digit" };
+  let options = { hour: HOURS, minute: "2-digit" };
   if (seconds < 60) options.second = "2-digit";
   if (midnight) options = { day: "numeric", month: "short" };
   if (seconds >= 28 * 86400) options = date.getUTCMonth() ? { month: "short" } : { year: "numeric" };

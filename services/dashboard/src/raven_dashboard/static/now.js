@@ -81,7 +81,9 @@ async function loadCurve() {
 async function loadNow() {
   const now = await ask("now", current);
   const currency = now.price?.currency ?? now.currency;
+  const last = points.at(-1);
   if (now.time) showPower(Date.parse(now.time), now.kw);
+  else if (last) showPower(last.at, last.values[0][1]);
   else showPower(null, null);
   say(byId("today-delivered"), kwh(now.today.delivered_kwh));
   say(byId("today-received"), kwh(now.today.received_kwh));

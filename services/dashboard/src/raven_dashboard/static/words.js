@@ -28,6 +28,9 @@ export function change(now, before) {
   return `${difference.format((now - before) / Math.abs(before))} (${kwh(before)})`;
 }
 
+/** A clock of 24 hours has both digits always. */
+export const HOURS = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions().hour12
+  ? "numeric" : "2-digit";
 const formats = new Map();
 function formatted(at, zone, options) {
   const key = zone + JSON.stringify(options);
@@ -35,7 +38,7 @@ function formatted(at, zone, options) {
   return formats.get(key).format(at);
 }
 const DAY = { year: "numeric", month: "short", day: "numeric" };
-const TIME = { hour: "numeric", minute: "2-digit" };
+const TIME = { hour: HOURS, minute: "2-digit" };
 
 export const day = (at, zone) => formatted(at, zone, { weekday: "short", ...DAY });
 export const month = (at, zone) => formatted(at, zone, { year: "numeric", month: "long" });
