@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from raven_dashboard.settings import DashboardSettings
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
 from raven_sql_relay.settings import RelaySettings
@@ -62,6 +63,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "mongo-recorder": RecorderSettings,
     "sql-writer": WriterSettings,
     "sql-relay": RelaySettings,
+    "dashboard": DashboardSettings,
     "verify": VerifySettings,
 }
 """The services in the order of the page, with their settings."""

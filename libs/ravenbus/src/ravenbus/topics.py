@@ -26,6 +26,7 @@ READER: Final = "reader"
 STORE: Final = "store"
 RELAY: Final = "sql-relay"
 VERIFY: Final = "raven-verify"
+DASHBOARD: Final = "dashboard"
 
 M = TypeVar("M")
 
@@ -62,6 +63,7 @@ LATEST: Final = Channel(
     Reading,
     "The last reading of a kind, for people and dashboards.",
     senders=(READER,),
+    receivers=(DASHBOARD,),
     retained=True,
 )
 RUN: Final = Channel(
@@ -70,7 +72,7 @@ RUN: Final = Channel(
     Run,
     "The run under way; what a relay or raven-verify sends is not retained.",
     senders=(READER, RELAY, VERIFY),
-    receivers=(STORE,),
+    receivers=(STORE, DASHBOARD),
     retained=True,
 )
 STATUS: Final = Channel(
@@ -79,6 +81,7 @@ STATUS: Final = Channel(
     Status,
     "State of the reader and its stick; the reader's will says that it is offline.",
     senders=(READER,),
+    receivers=(DASHBOARD,),
     retained=True,
 )
 COMMAND: Final = Channel(
@@ -124,7 +127,7 @@ STORED: Final = Channel(
     Confirmation,
     "What a store has of a node's, sent with QoS 0; who sent it forgets it then.",
     senders=(STORE,),
-    receivers=(READER, RELAY),
+    receivers=(READER, RELAY, DASHBOARD),
     qos=0,
 )
 GONE: Final = Channel(
