@@ -82,6 +82,7 @@ export class Chart {
       axes: {
         x: {
           axisLabelWidth: TICK_PX,
+          axisTickSize: 8,
           pixelsPerLabel: TICK_PX,
           ticker: (from, to, pixels) =>
             ticks(from, to, Math.max(2, Math.floor(pixels / TICK_PX)), zone)
@@ -97,6 +98,7 @@ export class Chart {
         customBars: true,
         fillAlpha: 0.22,
         strokeWidth: 1.5,
+        pointSize: 2,
         includeZero: true,
         interactionModel: {},
         showLabelsOnHighlight: false,

@@ -1,10 +1,13 @@
-/** The page of the chain from the stick to the stores: who waits for whom. */
+/** The page of the chain from a home's stick to the stores: who waits for whom. */
 
-import { ask, byId, isolated, keepDoing, make, say } from "./page.js";
+import { ask, byId, isolated, keepDoing, make, query, say } from "./page.js";
 import { count, lasting, moment } from "./words.js";
 
 const REFRESH_MS = 5_000;
-const WORDS = { ok: "works", warning: "look at it", alarm: "does not work" };
+const WORDS = { ok: "Works.", warning: "Look at it.", alarm: "Does not work." };
+
+let nodes = null;
+let shown = "";
 
 function partOf({ name, state, text, waiting, since }) {
   const level = state in WORDS ? state : "warning";
@@ -17,22 +20,44 @@ function partOf({ name, state, text, waiting, since }) {
   return make("li", { class: `part ${level}` }, ...children);
 }
 
-let shown = "";
-
-keepDoing(async () => {
-  const { parts, dead_letters: letters } = await ask("chain");
-  const now = JSON.stringify([parts, letters, Math.floor(Date.now() / 60_000)]);
-  if (now === shown) return;
-  shown = now;
+function showChain(parts) {
   byId("chain").replaceChildren(...parts.map(partOf));
   const bad = parts.filter((one) => one.state !== "ok");
   say(byId("overall"), bad.length
     ? `Look at: ${bad.map((one) => isolated(one.name)).join(", ")}.`
     : "Everything works.");
-  byId("no-letters").hidden = letters.length > 0;
-  byId("letters-table").hidden = !letters.length;
-  byId("letters").replaceChildren(...letters.map(({ reason, count: many, service }) => make(
+}
+
+function showLetters(letters) {
+  byId("unknown-letters").hidden = letters !== null;
+  byId("no-letters").hidden = letters?.length !== 0;
+  byId("letters-table").hidden = !letters?.length;
+  byId("letters").replaceChildren(...(letters ?? []).map(({ reason, count: many, service }) => make(
     "tr", {}, make("th", { scope: "row" }, make("bdi", {}, reason)),
     make("td", {}, make("bdi", {}, service)), make("td", { class: "number" }, count(many)),
   )));
+}
+
+/** Fill the picker with the names of homes. */
+function offer(names, chosen) {
+  if (nodes === names.join("/")) return;
+  nodes = names.join("/");
+  byId("node").replaceChildren(...names.map((name) => make("option", { value: name }, isolated(name))));
+  byId("node").value = chosen;
+}
+
+keepDoing(async () => {
+  const node = new URLSearchParams(location.search).get("node");
+  const chain = await ask("chain", { node });
+  byId("empty").hidden = chain.nodes.length > 0;
+  byId("view").hidden = !chain.nodes.length;
+  if (!chain.nodes.length) return;
+  offer(chain.nodes, chain.node);
+  const now = JSON.stringify([chain, Math.floor(Date.now() / 60_000)]);
+  if (now === shown) return;
+  shown = now;
+  showChain(chain.parts);
+  showLetters(chain.dead_letters);
 }, REFRESH_MS);
+
+byId("node").addEventListener("change", (event) => location.assign(`/health?${query({ node: event.target.value })}`));

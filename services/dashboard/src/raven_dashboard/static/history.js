@@ -1,7 +1,7 @@
 /** The page of what was; its address says all of what it shows. */
 
 import { Chart, withGaps } from "./chart.js";
-import { address, ask, byId, keepDoing, make, notice, pick, query, say, ServiceError, unknownHome } from "./page.js";
+import { address, ask, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
 import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
 import { change, day, exactly, kw, kwh, moment, money, month, time } from "./words.js";
 
@@ -157,7 +157,7 @@ function showTable(rows) {
   const cell = (text) => make("td", { class: "number" }, text);
   byId("rows").replaceChildren(...rows.map((row) => make(
     "tr", {}, make("th", { scope: "row" }, barInWords(row.at, row.end)),
-    ...[kwh(row.delivered), kwh(row.received), money(row.cost, currency)].map(cell),
+    ...[kwh(row.delivered), kwh(row.received), money(row.cost, currency) ?? "–"].map(cell),
   )));
 }
 
@@ -166,7 +166,7 @@ function showSummary(now, before) {
   say(byId("delivered-change"), change(now.delivered_kwh, before?.delivered_kwh));
   say(byId("received"), kwh(now.received_kwh));
   say(byId("received-change"), change(now.received_kwh, before?.received_kwh));
-  say(byId("cost"), money(now.cost, now.currency));
+  sayCost(byId("cost"), money(now.cost, now.currency));
   say(byId("cost-before"), before?.cost != null ? `before: ${money(before.cost, before.currency)}` : "");
   say(byId("mean"), kw(now.mean_kw));
   say(byId("base"), kw(now.base_load_kw));
@@ -190,8 +190,6 @@ function showControls({ span, compare, bars: asked }, step) {
   const [from, to] = span.map(iso);
   byId("csv-demand").href = address("csv", { what: "demand", ...current, from, to });
   byId("csv-energy").href = address("csv", { what: "energy", ...current, from, to, step });
-  say(byId("shown"), spanInWords(span));
-  document.title = `${spanInWords(span)} – History – RAVEn`;
 }
 
 async function load() {
@@ -215,6 +213,8 @@ async function load() {
   ({ currency } = grown);
   bars = step;
   const drawn = spanInWords(span);
+  say(byId("shown"), drawn);
+  document.title = `${drawn} – History – RAVEn`;
 
   let rows = powerRows(demand);
   const beside = { names: ["power"], colours: ["power"] };
@@ -247,7 +247,7 @@ async function load() {
 
 const refresh = keepDoing(async () => {
   if (!meters.length) {
-    ({ meters } = await ask("meters"));
+    ({ meters, zone } = await ask("meters"));
     byId("empty").hidden = meters.length > 0;
     byId("view").hidden = !meters.length;
     if (!meters.length) return "";
@@ -258,7 +258,6 @@ const refresh = keepDoing(async () => {
     const { node, meter } = pick(byId("meter"), meters, look);
     current = { node, meter };
   }
-  zone ??= (await ask("demand", { ...current, from: iso(Date.now() - HOUR), to: iso(Date.now()), step: "hour" })).zone;
   await load().catch((error) => {
     if (error.name !== "AbortError") throw error;
   });

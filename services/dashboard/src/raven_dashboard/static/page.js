@@ -19,14 +19,23 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Say what something costs; without a price nothing is said of it. */
+export function sayCost(element, text) {
+  say(element, text ?? "");
+  element.closest("[data-cost]").hidden = text === null;
+}
+
 /** Say something about the page as a whole, nothing if there is nothing to say. */
 export function notice(text) {
   say(byId("notice"), text);
   byId("notice").hidden = !text;
 }
 
+const FINE = [{ level: "ok", text: "All is well." }];
+
 /** The list of states in words and symbols; a level that is not known here counts as a warning. */
-export function showStates(list, states) {
+export function showStates(list, found) {
+  const states = found.length ? found : FINE;
   const wanted = states.map((one) => `${one.level} ${one.text}`).join("\n");
   if (list.dataset.shown === wanted) return;
   list.dataset.shown = wanted;
@@ -83,7 +92,7 @@ export function keepDoing(thing, pauseMs) {
         notice((await thing()) ?? "");
       } catch (error) {
         if (!(error instanceof ServiceError)) throw error;
-        notice(`${error.message} What you see may be old; trying again.`);
+        notice(`${error.message.replace(/[.]?$/, ".")} What you see may be old; trying again.`);
       } finally {
         running = null;
         timer = setTimeout(run, pauseMs);

@@ -14,9 +14,9 @@ export const kwh = (value) =>
 export const percent = (value) => (known(value) ? `${whole.format(value)}\u00a0%` : NONE);
 export const count = (value) => (known(value) ? whole.format(value) : NONE);
 
-/** Money; a currency that is no code of three letters is not named. */
+/** Money, null if there is no price; a currency that is no code of three letters is not named. */
 export function money(value, currency, digits = 2) {
-  if (!known(value)) return NONE;
+  if (!known(value)) return null;
   const limits = { minimumFractionDigits: 2, maximumFractionDigits: digits };
   const named = /^[A-Z]{3}$/.test(currency ?? "") ? { style: "currency", currency } : {};
   return new Intl.NumberFormat(undefined, { ...limits, ...named }).format(value);
