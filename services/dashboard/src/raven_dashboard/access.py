@@ -12,9 +12,14 @@ from typing import Final
 
 COOKIE: Final = "raven"
 SESSION_S: Final = 30 * 86400
-FREE_GUESSES: Final = 5
-"""Wrong passwords in a row before the next has to wait."""
-PAUSE_MAX_S: Final = 300.0
+GUESSES: Final = (5, 300.0)
+GUESSES_OF_ALL: Final = (50, 2.0)
+"""Wrong passwords in a row before the next has to wait, and for how many seconds at most.
+
+From one address long; from all addresses together briefly, or whoever guesses would lock out
+everybody else.
+"""
+_ALL: Final = ""
 ADDRESSES_MAX: Final = 10_000
 
 
@@ -46,15 +51,17 @@ class Access:
         if not _same(password, self.password):
             self._note_wrong(address)
             return None
-        self._guesses.pop(address, None)
+        for one in (address, _ALL):
+            self._guesses.pop(one, None)
         until = str(int(self.clock()) + SESSION_S)
         nonce = secrets.token_urlsafe(9)
         return f"{until}.{nonce}.{self._signature(until, nonce)}"
 
     def wait_s(self, address: str) -> float:
         """Return for how many seconds no password from an address is looked at."""
-        guesses = self._guesses.get(address)
-        return max(0.0, guesses.until - self.clock()) if guesses else 0.0
+        now = self.clock()
+        found = (self._guesses.get(one, Guesses()) for one in (address, _ALL))
+        return max(0.0, *(one.until - now for one in found))
 
     def is_session(self, cookie: str | None) -> bool:
         """Say whether a cookie is a session that has not ended."""
@@ -72,13 +79,14 @@ class Access:
         return self.is_session(cookies.get(COOKIE))
 
     def _note_wrong(self, address: str) -> None:
-        if len(self._guesses) >= ADDRESSES_MAX:
-            self._guesses.pop(next(iter(self._guesses)))
-        guesses = self._guesses.setdefault(address, Guesses())
-        guesses.count += 1
-        if guesses.count >= FREE_GUESSES:
-            pause_s = min(2.0 ** (guesses.count - FREE_GUESSES), PAUSE_MAX_S)
-            guesses.until = self.clock() + pause_s
+        for one, (free, longest_s) in ((_ALL, GUESSES_OF_ALL), (address, GUESSES)):
+            if len(self._guesses) >= ADDRESSES_MAX:
+                self._guesses.pop(next(iter(self._guesses)))
+            guesses = self._guesses.setdefault(one, Guesses())
+            guesses.count += 1
+            if guesses.count >= free:
+                pause_s = min(2.0 ** min(guesses.count - free, 30), longest_s)
+                guesses.until = self.clock() + pause_s
 
     def _signature(self, until: str, nonce: str) -> str:
         key = sha256(b"session of raven-dashboard\0" + self.password.encode()).digest()

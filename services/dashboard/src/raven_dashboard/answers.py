@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import islice
+from functools import partial
+from itertools import islice, pairwise
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from raven_dashboard import words
+from raven_dashboard import api, words
 from raven_dashboard.feed import Feed, Home, now
 from ravenbus.energy import Energy
-from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, step_for
+from ravenbus.errors import RavenError
+from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
 from ravenbus.messages import Reading
 from ravenbus.notifications import (
+    CURRENCIES,
     ConnectionStatus,
     InstantaneousDemand,
     NetworkInfo,
@@ -27,12 +28,18 @@ from ravenbus.notifications import (
 )
 from ravenbus.readback import Choice
 
-Answer = dict[str, Any]
-
 POINTS_MAX: Final = 5000
+HOURS_MAX: Final = 2 * 366 * 24
+"""Of so many hours a base load, or what they come to by the hour of the day, is computed."""
 LETTERS_MAX: Final = 10_000
 LETTERS_OF: Final = timedelta(days=30)
 IDLE_KW: Final = Decimal("0.001")
+COLUMNS: Final = {
+    "demand": ("mean_kw", "min_kw", "max_kw"),
+    "energy": ("delivered_kwh", "received_kwh"),
+}
+"""What a CSV file may be of, and its columns beside the time."""
+YEARS: Final = range(1971, 9000)
 _SECONDS: Final = {
     Step.RAW: 1,
     Step.FIVE_MINUTES: 300,
@@ -40,7 +47,10 @@ _SECONDS: Final = {
     Step.DAY: 86400,
     Step.MONTH: 28 * 86400,
 }
+_RAW_S: Final = 5
+"""A stick says its demand every 8 seconds, or every 4 when it is asked to be fast."""
 _LINKS: Final = ("connection_status", "network_info")
+_NOTHING: Final = api.Used(delivered_kwh=None, received_kwh=None, cost=None)
 
 
 class RequestError(Exception):
@@ -59,15 +69,19 @@ class Span:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers about homes, in the time zone of the homes; each may raise RetryableError."""
+    """Answers about homes, in the time zone of the homes; each may raise RetryableError.
+
+    What one is asked with others at work needs a store of its own.
+    """
 
     history: History
     feed: Feed
     zone: ZoneInfo
 
-    def meters(self) -> Answer:
+    def meters(self) -> api.Meters:
         """Return the meters that there is history of."""
         return {
+            "zone": self.zone.key,
             "meters": [
                 {
                     "node": one.node,
@@ -76,175 +90,238 @@ class Answers:
                     "last": text_of(one.last),
                 }
                 for one in self.history.meters()
-            ]
+            ],
         }
 
-    def now(self, node: str, meter: str) -> Answer:
-        """Return what a home's meter says now, and what today and this month came to so far."""
-        home, at = self.feed.home(node), now()
-        local = at.astimezone(self.zone)
-        today = self._midnight(local.date())
-        month = self._midnight(local.date().replace(day=1))
-        after = self._midnight((local.date().replace(day=1) + timedelta(days=32)).replace(day=1))
-        of_month = self._energy_of(Span(node, meter, month, at))
-        elapsed_s, month_s = ((end - month).total_seconds() for end in (at, after))
-        used = of_month["delivered_kwh"]
-        forecast = used * month_s / elapsed_s if used and elapsed_s > _SECONDS[Step.DAY] else None
+    def now(self, node: str, meter: str | None) -> api.Now:
+        """Return what a home's meter says now, and what today and this month came to so far.
+
+        While the store is away these are not known, which is said.
+        """
+        home, at, of_store = self.feed.home(node), now(), list[api.State]()
+        today, month, forecast = _NOTHING, _NOTHING, None
+        try:
+            meter = self._meter_of(node, meter)
+            today = self._used(node, meter, at, Step.DAY)
+            month = self._used(node, meter, at, Step.MONTH)
+            forecast = self._forecast_kwh(month, at)
+        except RavenError as error:
+            of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
         return {
             **live_of(home.last(DEMAND, meter)),
-            "today": self._energy_of(Span(node, meter, today, at)),
-            "month": of_month | {"forecast_kwh": forecast and round(forecast, 3)},
+            "today": today,
+            "month": {**month, "forecast_kwh": forecast, "forecast_cost": None},
             "price": _price(home.last("price_cluster", meter)),
             "link_percent": _link(home),
-            "states": self.states(home),
+            "states": [*of_store, *states(self.feed, home)],
         }
 
-    def states(self, home: Home) -> list[Answer]:
-        """Return what is wrong with a home, in words."""
-        found = words.states(home, now())
-        if not self.feed.connected:
-            away = words.duration(now() - self.feed.away_since)
-            found.insert(0, words.State("alarm", f"The broker has been away for {away}."))
-        return [one._asdict() for one in found]
-
-    def demand(self, span: Span, step: Step | None) -> Answer:
+    def demand(self, span: Span, step: Step | None) -> api.Demand:
         """Return the demand by steps, with its lowest and highest."""
-        step = _checked(span, step)
+        step = _checked(span, step or step_for(span.start, span.end))
         parts = self._meter(span).demand(span.start, span.end, step)
         values = [part.value for part in parts]
-        return self._by_step(step, parts) | {
-            name: [_number(value and getattr(value, name)) for value in values]
-            for name in ("mean_kw", "min_kw", "max_kw")
+        return {
+            "step": step.value,
+            "zone": self.zone.key,
+            "start": [int(part.start.timestamp()) for part in parts],
+            "mean_kw": [_number(one and one.mean_kw) for one in values],
+            "min_kw": [_number(one and one.min_kw) for one in values],
+            "max_kw": [_number(one and one.max_kw) for one in values],
         }
 
-    def energy(self, span: Span, step: Step | None) -> Answer:
+    def energy(self, span: Span, step: Step | None) -> api.Energy:
         """Return by steps what the registers grew by."""
-        step = _checked(span, step)
+        step = _checked(span, step or step_for(span.start, span.end))
         parts = self._meter(span).energy(span.start, span.end, step)
-        values = [part.value for part in parts]
-        return self._by_step(step, parts) | {
+        used = [_used(part.value) for part in parts]
+        return {
+            "step": step.value,
+            "zone": self.zone.key,
+            "start": [int(part.start.timestamp()) for part in parts],
             "end": [int(part.end.timestamp()) for part in parts],
-            **{
-                name: [_number(value and getattr(value, name)) for value in values]
-                for name in ("delivered_kwh", "received_kwh")
-            },
+            "delivered_kwh": [one["delivered_kwh"] for one in used],
+            "received_kwh": [one["received_kwh"] for one in used],
+            "cost": [one["cost"] for one in used],
+            "currency": None,
         }
 
-    def summary(self, span: Span) -> Answer:
+    def summary(self, span: Span) -> api.Summary:
         """Return what a span comes to: energy, mean, peak and base load."""
         meter = self._meter(span)
         total = meter.total(span.start, span.end)
         peak = meter.peak(span.start, span.end)
+        few = _steps(span, Step.HOUR) <= HOURS_MAX
         return {
-            **_energy(total.energy),
+            **_used(total.energy),
             "mean_kw": _number(total.demand and total.demand.mean_kw),
-            "peak": peak and {"kw": _number(peak.kw), "at": text_of(peak.at)},
-            "base_load_kw": _number(meter.base_load_kw(span.start, span.end)),
+            "peak": peak and {"kw": float(peak.kw), "at": text_of(peak.at)},
+            "base_load_kw": _number(meter.base_load_kw(span.start, span.end) if few else None),
+            "currency": None,
         }
 
-    def by(self, span: Span, key: str) -> Answer:
+    def by(self, span: Span, key: str) -> api.By:
         """Return what a span comes to by the hour of the day, the weekday or the month."""
         if key not in KEYS:
-            raise RequestError(f"key: {key!r} cannot be used: allowed is {', '.join(KEYS)}")
-        _checked(span, KEYS[key][0])
+            raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {', '.join(KEYS)}")
+        _checked(span, KEYS[key][0], HOURS_MAX)
         found = self._meter(span).by(key, span.start, span.end)
+        used = [_used(one.energy) for one in found.values()]
         return {
             "key": list(found),
+            "delivered_kwh": [one["delivered_kwh"] for one in used],
+            "received_kwh": [one["received_kwh"] for one in used],
             "mean_kw": [_number(one.demand and one.demand.mean_kw) for one in found.values()],
-            **{
-                name: [_energy(one.energy)[name] for one in found.values()]
-                for name in ("delivered_kwh", "received_kwh")
-            },
         }
 
-    def homes(self) -> Answer:
+    def homes(self) -> api.Homes:
         """Return a line for each home, those in trouble first."""
-        at = now()
-        today = self._midnight(at.astimezone(self.zone).date())
-        lines: dict[str, Answer] = {}
-        for one in self.history.meters():
-            line = lines.setdefault(one.node, {"today_kwh": None, "last": None})
-            if one.last > today:
-                used = self._energy_of(Span(one.node, one.meter, today, at))["delivered_kwh"]
-                if used is not None:
-                    line["today_kwh"] = round((line["today_kwh"] or 0) + used, 9)
-            line["last"] = max(line["last"] or "", text_of(one.last))
-        for node in list(self.feed.homes):
-            lines.setdefault(node, {"today_kwh": None, "last": None})
-        return {"homes": sorted(self._lines(lines), key=_trouble)}
+        at, of_store = now(), list[api.State]()
+        midnight = self._midnight(at.astimezone(self.zone).date())
+        used: dict[str, float | None] = dict.fromkeys(self.feed.homes)
+        last: dict[str, str] = {}
+        try:
+            for one in self.history.meters():
+                used.setdefault(one.node, None)
+                last[one.node] = max(last.get(one.node, ""), text_of(one.last))
+                if one.last > midnight:
+                    today = self._used(one.node, one.meter, at, Step.DAY)["delivered_kwh"]
+                    if today is not None:
+                        used[one.node] = round((used[one.node] or 0) + today, 9)
+        except RavenError as error:
+            of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
+        lines = [
+            self._line(self.feed.home(node), kwh, last.get(node, ""), of_store)
+            for node, kwh in used.items()
+        ]
+        return {"homes": sorted(lines, key=lambda one: (_rank(one["states"]), one["node"]))}
 
-    def chain(self, node: str | None) -> Answer:
+    def chain(self, node: str | None) -> api.Chain:
         """Return the chain from a home's stick to the stores, and what was buried of late.
 
-        Without a node it is that of the home in the worst trouble.
+        Without a name it is the home with most trouble.
         """
-        at = now()
-        homes = [self.feed.home(node)] if node else list(self.feed.homes.values())
-        home = min(homes or [Home("")], key=lambda one: _rank(words.states(one, at)))
-        broker = words.Part("broker", "ok", "The broker is at work.", 0, None)
-        if not self.feed.connected:
-            away = f"The broker has been away for {words.duration(at - self.feed.away_since)}."
-            broker = words.Part("broker", "alarm", away, 0, self.feed.away_since)
-        stick, reader, *stores = words.chain(home, at)
-        letters = self.history.letters(Choice(since=at - LETTERS_OF))
-        counted = Counter((one.reason, one.service) for one in islice(letters, LETTERS_MAX))
+        at, found = now(), dict.fromkeys(self.feed.homes)
+        letters: list[api.Letters] | None = None
+        name = self.history.name
+        store = words.Part(name, "ok", f"{name} answers.")
+        try:
+            found |= dict.fromkeys(one.node for one in self.history.meters())
+            letters = self._letters(at - LETTERS_OF)
+        except RavenError as error:
+            store = words.Part(name, "alarm", f"{name} cannot be read: {error}.")
+        nodes = sorted(found)
+        if node is None:
+            ranked = {one: _rank(states(self.feed, self.feed.home(one))) for one in nodes}
+            node = min(ranked, key=ranked.__getitem__, default=None)
+        stick, reader, *stores = words.chain(self.feed.home(node or ""), at)
+        parts = [stick, reader, words.broker(self.feed.away_since, at), *stores, store]
         return {
-            "node": home.node or None,
+            "node": node,
+            "nodes": nodes,
             "parts": [
-                part._asdict() | {"since": part.since and text_of(part.since)}
-                for part in (stick, reader, broker, *stores)
+                {
+                    "name": part.name,
+                    "state": part.state,
+                    "text": part.text,
+                    "waiting": part.waiting,
+                    "since": text_of(part.since) if part.since else None,
+                }
+                for part in parts
             ],
-            "dead_letters": [
-                {"reason": reason, "service": service, "count": number}
-                for (reason, service), number in counted.most_common()
-            ],
+            "dead_letters": letters,
         }
 
-    def span(self, node: str, meter: str, start: str, end: str) -> Span:
+    def span(self, node: str, meter: str | None, start: str, end: str) -> Span:
         """Return the span that a request names: days of the home's zone, or instants."""
         times = self._time("from", start), self._time("to", end)
         if times[0] >= times[1]:
             raise RequestError(
                 "from is not before to: allowed is a span that begins before it ends"
             )
-        return Span(node, meter, *times)
+        return Span(node, self._meter_of(node, meter), *times)
 
-    def rows(self, what: str, span: Span, step: Step | None) -> Iterator[str]:
-        """Yield the lines of a CSV file; times are local, with their offset from UTC."""
-        if what not in ("demand", "energy"):
-            raise RequestError(f"what: {what!r} cannot be used: allowed is demand or energy")
-        found = self.demand(span, step) if what == "demand" else self.energy(span, step)
-        names = [name for name in found if name.endswith(("_kw", "_kwh"))]
-        yield _line(["start", *names])
-        for index, start in enumerate(found["start"]):
-            local = datetime.fromtimestamp(start, self.zone).isoformat()
-            yield _line([local, *(found[name][index] for name in names)])
+    def pieces(self, what: str, span: Span, step: Step | None) -> list[Callable[[Answers], str]]:
+        """Return what makes the text of a CSV file, at most a month of it at a time.
 
-    def _by_step(self, step: Step, parts: Any) -> Answer:
+        Times are local, with their offset from UTC.  All that a file has is names of ours, times
+        and numbers: nothing that a spreadsheet takes for a formula.
+        """
+        if what not in COLUMNS:
+            allowed = " or ".join(COLUMNS)
+            raise RequestError(f"what: {what[:40]!r} cannot be used: allowed is {allowed}")
+        step = step or step_for(span.start, span.end)
+        months = edges(span.start, span.end, Step.MONTH, self.zone)[1:-1]
+        inner = (one.replace(tzinfo=UTC) for one in months)
+        within = pairwise([span.start, *inner, span.end])
+        spans = [Span(span.node, span.meter, *one) for one in within]
+        names = COLUMNS[what]
+        return [
+            lambda _: f"start,{','.join(names)}\r\n",
+            *(partial(Answers.lines, what=what, span=one, step=step) for one in spans),
+        ]
+
+    def lines(self, what: str, span: Span, step: Step) -> str:
+        """Return a span's lines of a CSV file."""
+        meter = self._meter(span)
+        series: Any = meter.demand if what == "demand" else meter.energy
+        lines = []
+        for part in series(span.start, span.end, step):
+            values = (part.value and getattr(part.value, name) for name in COLUMNS[what])
+            cells = ("" if one is None else f"{one:f}" for one in values)
+            lines.append(",".join([part.start.astimezone(self.zone).isoformat(), *cells]) + "\r\n")
+        return "".join(lines)
+
+    def _line(
+        self, home: Home, kwh: float | None, last: str, of_store: list[api.State]
+    ) -> api.Line:
+        heard = max(last, text_of(home.heard) if home.heard else "")
         return {
-            "step": step.value,
-            "zone": self.zone.key,
-            "start": [int(part.start.timestamp()) for part in parts],
+            "node": home.node,
+            "now_kw": live_of(home.last(DEMAND))["kw"],
+            "today_kwh": kwh,
+            "last": heard or None,
+            "complete_percent": _complete(home),
+            "version": None,
+            "states": [*of_store, *states(self.feed, home)],
         }
 
-    def _lines(self, lines: dict[str, Answer]) -> Iterator[Answer]:
-        for node, line in lines.items():
-            home = self.feed.home(node)
-            heard = max(line["last"] or "", text_of(home.heard) if home.heard else "")
-            yield {
-                "node": node,
-                "now_kw": live_of(home.last(DEMAND))["kw"],
-                "today_kwh": line["today_kwh"],
-                "last": heard or None,
-                "complete_percent": _complete(home),
-                "states": self.states(home),
-            }
+    def _letters(self, since: datetime) -> list[api.Letters]:
+        letters = self.history.letters(Choice(since=since))
+        counted = Counter((one.reason, one.service) for one in islice(letters, LETTERS_MAX))
+        return [
+            {"reason": reason, "service": service, "count": number}
+            for (reason, service), number in counted.most_common()
+        ]
 
-    def _energy_of(self, span: Span) -> Answer:
-        return _energy(self._meter(span).total(span.start, span.end).energy)
+    def _used(self, node: str, meter: str, at: datetime, step: Step) -> api.Used:
+        """Return what the day, or the month, of a time came to."""
+        history = MeterHistory(self.history, node, meter, self.zone)
+        (part,) = history.energy(at, at + timedelta(seconds=1), step)
+        return _used(part.value)
+
+    def _forecast_kwh(self, month: api.Used, at: datetime) -> float | None:
+        """Return what the month of a time comes to if it goes on so, None on its first day."""
+        (start, end) = edges(at, at + timedelta(seconds=1), Step.MONTH, self.zone)
+        passed_s = (at.replace(tzinfo=None) - start).total_seconds()
+        used = month["delivered_kwh"]
+        if used is None or passed_s < _SECONDS[Step.DAY]:
+            return None
+        return round(used * (end - start).total_seconds() / passed_s, 3)
 
     def _meter(self, span: Span) -> MeterHistory:
         return MeterHistory(self.history, span.node, span.meter, self.zone)
+
+    def _meter_of(self, node: str, meter: str | None) -> str:
+        """Return the meter that is asked for, the home's only one if none is named."""
+        if meter is not None:
+            return meter
+        found = [one.meter for one in self.history.meters() if one.node == node]
+        if len(found) > 1:
+            raise RequestError(
+                f"the home has several meters: allowed is meter={' or '.join(found)}"
+            )
+        return found[0] if found else ""
 
     def _midnight(self, day: date) -> datetime:
         return datetime.combine(day, time(), self.zone)
@@ -256,33 +333,45 @@ class Answers:
             else:
                 found = datetime.fromisoformat(text)
                 found = found if found.tzinfo else found.replace(tzinfo=self.zone)
-            return found.astimezone(UTC)
+            found = found.astimezone(UTC)
         except (ValueError, OverflowError):
+            found = None
+        if not found or found.year not in YEARS:
             raise RequestError(
-                f"{name}: {text[:40]!r} cannot be used: allowed is a day as 2026-03-29 "
-                "or a time as 2026-03-29T12:00:00Z"
-            ) from None
+                f"{name}: {text[:40]!r} cannot be used: allowed is a day as 2026-03-29 or a time as "
+                f"2026-03-29T12:00:00Z, of the years {YEARS[0]} to {YEARS[-1]}"
+            )
+        return found
 
 
-def live_of(reading: Reading | None) -> Answer:
+def states(feed: Feed, home: Home) -> list[api.State]:
+    """Return what is wrong with a home, in words."""
+    at = now()
+    found = words.states(home, at)
+    broker = words.broker(feed.away_since, at)
+    if broker.state != "ok":
+        found.insert(0, words.State(broker.state, broker.text))
+    return [{"level": one.level, "text": one.text} for one in found]
+
+
+def live_of(reading: Reading | None) -> api.Power:
     """Return the power that a reading says, and its direction."""
     notification = reading and reading.notification
     if not reading or not isinstance(notification, InstantaneousDemand):
         return {"time": None, "kw": None, "direction": None}
     kw = notification.demand_kw
-    direction = None if kw is None else _direction(Decimal(kw))
-    time = notification.time or reading.envelope.received
-    return {"time": text_of(time), "kw": kw, "direction": direction}
+    return {"time": _time_of(reading), "kw": _number(kw), "direction": _direction(kw)}
 
 
-def event_of(reading: Reading) -> Answer:
+def event_of(reading: Reading) -> dict[str, Any]:
     """Return what a page that is open is told of a reading."""
-    return {
+    told = {
         "node": reading.node,
         "meter": reading.notification.meter or "",
         "kind": kind_of(reading.notification),
-        **live_of(reading),
+        "time": _time_of(reading),
     }
+    return told | live_of(reading) if reading.kind == DEMAND else told
 
 
 def text_of(time: datetime) -> str:
@@ -290,37 +379,49 @@ def text_of(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _direction(kw: Decimal) -> str:
-    if abs(kw) < IDLE_KW:
+def _time_of(reading: Reading) -> str:
+    return text_of(reading.notification.time or reading.envelope.received)
+
+
+def _direction(kw: Any) -> Any:
+    if kw is None:
+        return None
+    if abs(Decimal(kw)) < IDLE_KW:
         return "idle"
     return "importing" if kw > 0 else "exporting"
 
 
-def _checked(span: Span, step: Step | None) -> Step:
-    """Return the step, or one that fits; raise RequestError if it makes too many points."""
-    step = step or step_for(span.start, span.end)
-    points = (span.end - span.start).total_seconds() / _SECONDS[step]
-    limit = POINTS_MAX * (5 if step is Step.RAW else 1)
-    if points > limit:
-        days = limit * _SECONDS[step] / 86400
+def _steps(span: Span, step: Step) -> float:
+    return (span.end - span.start).total_seconds() / _SECONDS[step]
+
+
+def _checked(span: Span, step: Step, most: int = POINTS_MAX) -> Step:
+    """Return the step; raise RequestError if it makes too many points of a span."""
+    most *= _RAW_S if step is Step.RAW else 1
+    if _steps(span, step) > most:
+        days = most * _SECONDS[step] / 86400
         raise RequestError(
             f"from and to are too far apart for steps of {step.value}: allowed is {days:.1f} days"
         )
     return step
 
 
-def _energy(found: Energy | None) -> Answer:
+def _used(found: Energy | None) -> api.Used:
+    if not found:
+        return _NOTHING
     return {
-        "delivered_kwh": _number(found and found.delivered_kwh),
-        "received_kwh": _number(found and found.received_kwh),
+        "delivered_kwh": _number(found.delivered_kwh),
+        "received_kwh": _number(found.received_kwh),
+        "cost": None,
     }
 
 
-def _price(reading: Reading | None) -> Answer | None:
+def _price(reading: Reading | None) -> api.Price | None:
     notification = reading and reading.notification
     if not isinstance(notification, PriceCluster) or notification.price_per_kwh is None:
         return None
-    return {"value": notification.price_per_kwh, "currency": notification.currency}
+    currency = CURRENCIES.get(notification.currency or 0)
+    return {"value": float(notification.price_per_kwh), "currency": currency}
 
 
 def _link(home: Home) -> int | None:
@@ -335,25 +436,15 @@ def _link(home: Home) -> int | None:
 
 def _complete(home: Home) -> float | None:
     """Return how much of the run under way every store has confirmed, in percent."""
-    if not home.stores or not home.last_seq:
+    waiting = [home.behind(store) for store in list(home.stores)]
+    if not waiting or not home.last_seq:
         return None
-    waiting = max(home.behind(store) for store in home.stores)
-    return round(100 * (1 - waiting / home.last_seq), 2)
+    return round(100 * (1 - max(waiting) / home.last_seq), 2)
 
 
-def _trouble(line: Answer) -> tuple[int, str]:
-    return _rank([words.State(**one) for one in line["states"]]), line["node"]
+def _rank(found: list[api.State]) -> int:
+    return min((words.RANK[one["level"]] for one in found), default=words.RANK["ok"])
 
 
-def _rank(states: list[words.State]) -> int:
-    return min((words.RANK[one.level] for one in states), default=words.RANK["ok"])
-
-
-def _number(value: Decimal | None) -> float | None:
+def _number(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def _line(values: list[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow(values)
-    return text.getvalue()

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 HEARD: Final = (LATEST, STATUS, RUN, STORED)
 TURN_S: Final = 1.0
+LATEST_MAX: Final = 200
+"""Readings that are kept of a home, which may claim any number of meters."""
 
 
 def client_id() -> str:
@@ -57,13 +59,13 @@ class Home:
     @property
     def heard(self) -> datetime | None:
         """When the last of these readings was received."""
-        return max((one.envelope.received for one in self.latest.values()), default=None)
+        return max((one.envelope.received for one in list(self.latest.values())), default=None)
 
     def last(self, kind: str, meter: str | None = None) -> Reading | None:
         """Return the last reading of a kind, of one meter or of any."""
         found = [
             one
-            for (of_kind, of_meter), one in self.latest.items()
+            for (of_kind, of_meter), one in list(self.latest.items())
             if of_kind == kind and meter in (None, of_meter)
         ]
         return max(found, key=lambda one: one.envelope.received, default=None)
@@ -82,6 +84,8 @@ class Home:
                 self._follow(envelope.hash, now)
                 self.last_seq = max(self.last_seq, envelope.seq)
                 self.latest[message.kind, notification.meter or ""] = message
+                if len(self.latest) > LATEST_MAX:
+                    del self.latest[next(iter(self.latest))]
             case Status():
                 self.status = message
             case Run():
@@ -110,8 +114,8 @@ class Feed:
 
     def __init__(self, broker: Broker, topics: Topics, retry: Retry) -> None:
         self.homes: dict[str, Home] = {}
-        self.connected = False
-        self.away_since = now()
+        self.away_since: datetime | None = now()
+        """Since when the broker is away, None while it is there."""
         self._broker = broker
         self._topics = topics
         self._retry = retry
@@ -189,7 +193,7 @@ class Feed:
             listener(home, message)
 
     def _is_connected(self, connected: bool) -> None:
-        self.connected, self.away_since = connected, now()
+        self.away_since = None if connected else now()
 
 
 def now() -> datetime:

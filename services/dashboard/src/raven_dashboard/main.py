@@ -6,8 +6,7 @@ import argparse
 import logging
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Final
 
 import uvicorn
@@ -30,6 +29,9 @@ log = logging.getLogger(__name__)
 NAME: Final = "raven-dashboard"
 STALL_S: Final = 120.0
 GRACE_S: Final = 5
+STORE_THREADS: Final = 3
+"""A question that takes long does not hold up those that are quick."""
+CONNECTIONS_MAX: Final = 500
 
 
 def main() -> int:
@@ -49,16 +51,18 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
     broker = Broker.of(settings, client_id=client_id())
     feed = Feed(broker, Topics(settings.raven_topic_prefix), Retry(health, stop))
     access = Access(settings.raven_dashboard_password, settings.raven_dashboard_token)
-    with closing(settings.store()) as history, ThreadPoolExecutor(1, "store") as store:
-        answers = Answers(history, feed, settings.raven_time_zone)
-        app = Web(answers, access, metrics, store).app()
+    with ExitStack() as stack:
+        stores = [stack.enter_context(closing(settings.store())) for _ in range(STORE_THREADS)]
+        answers = [Answers(one, feed, settings.raven_time_zone) for one in stores]
+        app = Web(answers, feed, access, metrics, health).app()
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                lifespan="off",
+                lifespan="on",
+                limit_concurrency=CONNECTIONS_MAX,
                 timeout_graceful_shutdown=GRACE_S,
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
 from msgspec import Meta
@@ -15,6 +15,9 @@ from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
 from ravensql.history import MysqlHistory
 from ravensql.settings import MysqlUrl
+
+ANSWER_TIMEOUT_S: Final = 30
+"""A store that vanished without a word is given up after that."""
 
 
 class Zone(ZoneInfo):
@@ -74,9 +77,9 @@ class DashboardSettings(MqttSettings, frozen=True, kw_only=True):
     def store(self) -> History:
         """Return the store that history is read from, not connected yet."""
         if self.mysql_url:
-            return MysqlHistory(self.mysql_url)
+            return MysqlHistory(self.mysql_url, ANSWER_TIMEOUT_S)
         assert self.mongo_url  # noqa: S101 - problems() sees to it
-        return MongoHistory(self.mongo_url)
+        return MongoHistory(self.mongo_url, ANSWER_TIMEOUT_S)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""

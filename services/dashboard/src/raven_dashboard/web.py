@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import dygraphs
@@ -25,20 +27,25 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raven_dashboard import api
 from raven_dashboard.access import COOKIE, SESSION_S, Access
-from raven_dashboard.answers import Answer, Answers, RequestError, event_of
-from raven_dashboard.feed import Home
+from raven_dashboard.answers import Answers, RequestError, Span, event_of, states
+from raven_dashboard.feed import Feed, Home
 from raven_dashboard.metrics import DashboardMetrics
-from ravenbus.errors import RavenError
-from ravenbus.history import DEMAND, Step
+from ravenbus.errors import RavenError, RetryableError
+from ravenbus.health import Health
+from ravenbus.history import Step
 from ravenbus.messages import Reading, Status
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+Query = Mapping[str, str]
+
 STATIC: Final = Path(__file__).parent / "static"
 PAGE: Final = Path(__file__).parent / "templates"
-VENDOR: Final = Path(dygraphs.__file__).parent / "assets" / "dygraph-combined.js"
-"""The chart's library, as its package has it."""
+VENDOR: Final = Path(dygraphs.__file__).parent / "assets"
+"""The chart's library is there, as its package has it."""
 PAGES: Final = {
     "/": "now.html",
     "/history": "history.html",
@@ -46,7 +53,13 @@ PAGES: Final = {
     "/health": "health.html",
 }
 HEARTBEAT_S: Final = 15.0
+LOOK_EVERY_S: Final = 10.0
+"""How often it is noted that the web turns, and whether the store answers."""
+LATE_S: Final = 60.0
+ANSWER_S: Final = 30.0
+"""How long the store may take; whoever asks has gone by then."""
 QUEUE_MAX: Final = 1000
+LISTENERS_MAX: Final = 200
 FORM_MAX: Final = 8192
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -103,28 +116,36 @@ class Guarded:
 
 
 class Web:
-    """The requests, answered from a store in a thread of its own."""
+    """The requests, answered from a store in a few threads: one for each of ``answers``."""
 
     def __init__(
-        self, answers: Answers, access: Access, metrics: DashboardMetrics, store: Executor
+        self,
+        answers: Sequence[Answers],
+        feed: Feed,
+        access: Access,
+        metrics: DashboardMetrics,
+        health: Health,
     ) -> None:
-        self._answers = answers
+        self._free: SimpleQueue[Answers] = SimpleQueue()
+        for one in answers:
+            self._free.put(one)
+        self._threads = ThreadPoolExecutor(len(answers), "store")
+        self._feed = feed
         self._access = access
         self._metrics = metrics
-        self._store = store
+        self._health = health
 
     def app(self) -> Starlette:
         """Return the application."""
-        a = self._answers
-        api: dict[str, Callable[[Mapping[str, str]], Answer]] = {
-            "meters": lambda _: a.meters(),
-            "now": lambda q: a.now(_needed(q, "node"), q.get("meter", "")),
-            "demand": lambda q: a.demand(self._span(q), _step(q)),
-            "energy": lambda q: a.energy(self._span(q), _step(q)),
-            "summary": lambda q: a.summary(self._span(q)),
-            "by": lambda q: a.by(self._span(q), _needed(q, "key")),
-            "homes": lambda _: a.homes(),
-            "chain": lambda q: a.chain(q.get("node")),
+        answers: dict[str, Callable[[Answers, Query], Any]] = {
+            "meters": lambda a, _: a.meters(),
+            "now": lambda a, q: a.now(_needed(q, "node"), q.get("meter")),
+            "demand": lambda a, q: a.demand(_span(a, q), _step(q)),
+            "energy": lambda a, q: a.energy(_span(a, q), _step(q)),
+            "summary": lambda a, q: a.summary(_span(a, q)),
+            "by": lambda a, q: a.by(_span(a, q), _needed(q, "key")),
+            "homes": lambda a, _: a.homes(),
+            "chain": lambda a, q: a.chain(q.get("node")),
         }
         return Starlette(
             routes=[
@@ -133,11 +154,12 @@ class Web:
                 Route("/logout", self._logout, methods=["POST"]),
                 *(
                     Route(f"/api/v1/{name}", partial(self._answer, answer))
-                    for name, answer in api.items()
+                    for name, answer in answers.items()
                 ),
                 Route("/api/v1/live", self._live),
                 Route("/api/v1/csv", self._csv),
-                Route(f"/static/vendor/{VENDOR.name}", partial(_file, VENDOR)),
+                Route("/api/openapi.json", _document),
+                Mount("/static/vendor", StaticFiles(directory=VENDOR)),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ],
             middleware=[
@@ -148,40 +170,84 @@ class Web:
                 HTTPException: _refused,
                 RequestError: _refused,
                 RavenError: _away,
+                Exception: _failed,
             },
+            lifespan=self._lifespan,
         )
 
-    def _span(self, query: Mapping[str, str]) -> Any:
-        names = ("node", "from", "to")
-        node, start, end = (_needed(query, name) for name in names)
-        return self._answers.span(node, query.get("meter", ""), start, end)
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        looking = asyncio.create_task(self._look())
+        yield
+        looking.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_store(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._store, call)
+    async def _look(self) -> None:
+        """Say that the web turns, and whether the store answers."""
+        while True:
+            self._health.ok("web", LATE_S)
+            try:
+                await self._in_store(lambda answers: answers.history.run(""))
+            except RavenError as error:
+                self._health.failing("store", str(error))
+            else:
+                self._health.ok("store")
+            await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _answer(
-        self, answer: Callable[[Mapping[str, str]], Answer], request: Request
-    ) -> Response:
+    async def _in_store(self, call: Callable[[Answers], T]) -> T:
+        """Make a call in a thread of its own, with a store that nobody else uses meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await loop.run_in_executor(self._threads, self._lent, call)
+        except TimeoutError:
+            raise RetryableError(f"it has not answered for {ANSWER_S:.0f} s") from None
+
+    def _lent(self, call: Callable[[Answers], T]) -> T:
+        answers = self._free.get()
+        try:
+            return call(answers)
+        finally:
+            self._free.put(answers)
+
+    async def _answer(self, answer: Callable[[Answers, Query], Any], request: Request) -> Response:
         """Answer with JSON, or with nothing new where the asker has it already."""
-        body = _json.encode(await self._in_store(partial(answer, request.query_params)))
+        found = await self._in_store(lambda answers: answer(answers, request.query_params))
+        body = _json.encode(found)
         tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"etag": tag})
         return Response(body, media_type="application/json", headers={"etag": tag})
 
     async def _csv(self, request: Request) -> Response:
+        """Answer with a file, of which a piece is in memory at a time."""
         query = request.query_params
-        what, span, step = _needed(query, "what"), self._span(query), _step(query)
-        lines = await self._in_store(lambda: list(self._answers.rows(what, span, step)))
+
+        def begin(answers: Answers) -> tuple[Span, Step | None]:
+            return _span(answers, query), _step(query)
+
+        span, step = await self._in_store(begin)
+        what = _needed(query, "what")
+        pieces = await self._in_store(lambda answers: answers.pieces(what, span, step))
+        first = await self._in_store(pieces[0])
         name = f"raven-{what}-{span.start:%Y%m%d}-{span.end:%Y%m%d}.csv"
-        return Response(
-            "".join(lines),
+        return StreamingResponse(
+            self._texts(first, pieces[1:]),
             media_type="text/csv; charset=utf-8",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
 
+    async def _texts(
+        self, first: str, others: Sequence[Callable[[Answers], str]]
+    ) -> AsyncIterator[str]:
+        yield first
+        for other in others:
+            yield await self._in_store(other)
+
     async def _live(self, request: Request) -> Response:
         """Stream what homes say from now on, of one node or kind if the query names one."""
+        if self._metrics.listening >= LISTENERS_MAX:
+            raise HTTPException(503, f"Allowed are {LISTENERS_MAX} pages that follow at once.")
         node, kind = (request.query_params.get(name) for name in ("node", "kind"))
         return StreamingResponse(
             self._events(node, kind),
@@ -201,8 +267,8 @@ class Web:
             if event and kind in (None, event[0]):
                 loop.call_soon_threadsafe(put, _sent(*event))
 
-        end = self._answers.feed.listen(heard)
-        self._metrics.listeners.inc()
+        end = self._feed.listen(heard)
+        self._metrics.listening += 1
         try:
             yield b": hello\n\n"
             while True:
@@ -212,14 +278,14 @@ class Web:
                     yield b": still here\n\n"
         finally:
             end()
-            self._metrics.listeners.dec()
+            self._metrics.listening -= 1
 
-    def _event(self, home: Home, message: Any) -> tuple[str, Answer] | None:
+    def _event(self, home: Home, message: Any) -> tuple[str, Any] | None:
         match message:
-            case Reading() if message.kind == DEMAND:
+            case Reading():
                 return "reading", event_of(message)
             case Status():
-                return "state", {"node": home.node, "states": self._answers.states(home)}
+                return "state", {"node": home.node, "states": states(self._feed, home)}
         return None
 
     async def _login(self, request: Request) -> Response:
@@ -267,15 +333,25 @@ async def _body(request: Request) -> bytes:
     return body
 
 
+async def _document(_request: Request) -> Response:
+    return Response(_json.encode(api.document()), media_type="application/json")
+
+
 async def _refused(_request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        return _problem(error.status_code, error.detail)
-    return _problem(400, str(error))
+        allowed = (error.headers or {}).get("Allow")
+        detail = f"Allowed is {allowed}." if allowed else error.detail
+        return _problem(error.status_code, detail, error.headers)
+    return _problem(400, f"{error}.")
 
 
 async def _away(_request: Request, error: Exception) -> Response:
     log.warning("not answered", extra={"reason": str(error)})
-    return _problem(503, f"The store cannot be read: {error}")
+    return _problem(503, f"The store cannot be read: {error}.")
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return _problem(500, "The dashboard failed; its log says why.")
 
 
 def _denied(request: Request) -> Response:
@@ -289,30 +365,41 @@ def _denied(request: Request) -> Response:
     )
 
 
-def _problem(status: int, detail: str) -> Response:
+def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error as RFC 9457 has it."""
-    body = _json.encode({"type": "about:blank", "status": status, "detail": detail})
-    return Response(body, status, media_type="application/problem+json")
+    problem: api.Problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    body = _json.encode(problem)
+    return Response(body, status, headers, media_type="application/problem+json")
 
 
-def _sent(event: str, data: Answer) -> bytes:
+def _sent(event: str, data: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (event.encode(), _json.encode(data))
 
 
-def _needed(query: Mapping[str, str], name: str) -> str:
+def _needed(query: Query, name: str) -> str:
     if not query.get(name):
-        raise RequestError(f"{name} is missing")
+        raise RequestError(f"{name} is missing: /api/openapi.json says what is allowed")
     return query[name]
 
 
-def _step(query: Mapping[str, str]) -> Step | None:
+def _span(answers: Answers, query: Query) -> Span:
+    node, start, end = (_needed(query, name) for name in ("node", "from", "to"))
+    return answers.span(node, query.get("meter"), start, end)
+
+
+def _step(query: Query) -> Step | None:
     text = query.get("step", "auto")
     if text == "auto":
         return None
     try:
         return Step(text)
     except ValueError:
-        allowed = ", ".join(["auto", *(step.value for step in Step)])
+        allowed = ", ".join(api.STEPS)
         raise RequestError(f"step: {text[:40]!r} cannot be used: allowed is {allowed}") from None
 
 

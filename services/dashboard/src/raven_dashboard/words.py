@@ -63,6 +63,14 @@ def chain(home: Home, now: datetime) -> Iterator[Part]:
             yield Part(store, "ok", f"{store} has every reading.", waiting, since)
 
 
+def broker(away_since: datetime | None, now: datetime) -> Part:
+    """Return how the broker is that the dashboard hears."""
+    if away_since is None:
+        return Part("broker", "ok", "The broker is at work.")
+    text = f"The broker has been away for {duration(now - away_since)}."
+    return Part("broker", "alarm", text, 0, away_since)
+
+
 def _stick(home: Home, status: Status | None, now: datetime) -> Part:
     if status is None:
         return Part("stick", "warning", "Nothing was heard of the stick yet.")
