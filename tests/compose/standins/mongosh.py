@@ -1,4 +1,4 @@
-"""mongosh, for the three things that compose and the entrypoint say to it."""
+"""mongosh, for what compose, the entrypoint and the tests say to it."""
 
 import json
 import pathlib
@@ -15,9 +15,12 @@ client = MongoClient(url, serverSelectionTimeoutMS=2000)
 if "--eval" in sys.argv:
     assert sys.argv[-1] == "quit(db.hello().isWritablePrimary ? 0 : 1)", sys.argv
     sys.exit(0 if client.admin.command("hello")["isWritablePrimary"] else 1)
+script = pathlib.Path(sys.argv[-1]).read_text()
+for user in re.findall(r'raven\.dropUser\("(\w+)"\)', script):
+    client["raven"].command("dropUser", user)
 for database, what, value in re.findall(
     r'(raven|(?<=getSiblingDB\(")\w+)(?:"\))?\.create(User|Role)\((\{.*\})\)',
-    pathlib.Path(sys.argv[-1]).read_text(),
+    script,
 ):
     fields = json.loads(value)
     name = fields.pop(what.lower())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import islice, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from raven_dashboard import api, words
 from raven_dashboard.feed import Feed, Home, now
+from raven_dashboard.memory import Remembered
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
 from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
@@ -33,6 +34,9 @@ HOURS_MAX: Final = 2 * 366 * 24
 """Of so many hours a base load, or what they come to by the hour of the day, is computed."""
 LETTERS_MAX: Final = 10_000
 LETTERS_OF: Final = timedelta(days=30)
+LETTERS_S: Final = 60.0
+TODAY_S: Final = 20.0
+"""For how long is remembered what has to be asked of every letter, and of every home."""
 IDLE_KW: Final = Decimal("0.001")
 COLUMNS: Final = {
     "demand": ("mean_kw", "min_kw", "max_kw"),
@@ -67,16 +71,29 @@ class Span:
     end: datetime
 
 
+class Today(NamedTuple):
+    """What a home used today, and when its last reading in the store ended, empty for never."""
+
+    kwh: float | None = None
+    last: str = ""
+
+
 @dataclass(frozen=True)
 class Answers:
     """Answers about homes, in the time zone of the homes; each may raise RetryableError.
 
-    What one is asked with others at work needs a store of its own.
+    A store is for one thread at a time; what is remembered is for all.
     """
 
     history: History
     feed: Feed
     zone: ZoneInfo
+    today: Remembered[dict[str, Today]] = field(default_factory=lambda: Remembered(TODAY_S))
+    letters: Remembered[list[api.Letters]] = field(default_factory=lambda: Remembered(LETTERS_S))
+
+    def beside(self, history: History) -> Answers:
+        """Return the same from a store of another thread's."""
+        return replace(self, history=history)
 
     def meters(self) -> api.Meters:
         """Return the meters that there is history of."""
@@ -176,24 +193,12 @@ class Answers:
 
     def homes(self) -> api.Homes:
         """Return a line for each home, those in trouble first."""
-        at, of_store = now(), list[api.State]()
-        midnight = self._midnight(at.astimezone(self.zone).date())
-        used: dict[str, float | None] = dict.fromkeys(self.feed.homes)
-        last: dict[str, str] = {}
+        known, of_store = dict.fromkeys(self.feed.homes, Today()), list[api.State]()
         try:
-            for one in self.history.meters():
-                used.setdefault(one.node, None)
-                last[one.node] = max(last.get(one.node, ""), text_of(one.last))
-                if one.last > midnight:
-                    today = self._used(one.node, one.meter, at, Step.DAY)["delivered_kwh"]
-                    if today is not None:
-                        used[one.node] = round((used[one.node] or 0) + today, 9)
+            known |= self.today(self._today)
         except RavenError as error:
             of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
-        lines = [
-            self._line(self.feed.home(node), kwh, last.get(node, ""), of_store)
-            for node, kwh in used.items()
-        ]
+        lines = [self._line(self.feed.home(node), today, of_store) for node, today in known.items()]
         return {"homes": sorted(lines, key=lambda one: (_rank(one["states"]), one["node"]))}
 
     def chain(self, node: str | None) -> api.Chain:
@@ -207,7 +212,7 @@ class Answers:
         store = words.Part(name, "ok", f"{name} answers.")
         try:
             found |= dict.fromkeys(one.node for one in self.history.meters())
-            letters = self._letters(at - LETTERS_OF)
+            letters = self.letters(self._letters)
         except RavenError as error:
             store = words.Part(name, "alarm", f"{name} cannot be read: {error}.")
         nodes = sorted(found)
@@ -268,26 +273,36 @@ class Answers:
         lines = []
         for part in series(span.start, span.end, step):
             values = (part.value and getattr(part.value, name) for name in COLUMNS[what])
-            cells = ("" if one is None else f"{one:f}" for one in values)
+            cells = ("" if one is None else f"{one.normalize():f}" for one in values)
             lines.append(",".join([part.start.astimezone(self.zone).isoformat(), *cells]) + "\r\n")
         return "".join(lines)
 
-    def _line(
-        self, home: Home, kwh: float | None, last: str, of_store: list[api.State]
-    ) -> api.Line:
-        heard = max(last, text_of(home.heard) if home.heard else "")
+    def _line(self, home: Home, today: Today, of_store: list[api.State]) -> api.Line:
+        heard = max(today.last, text_of(home.heard) if home.heard else "")
         return {
             "node": home.node,
             "now_kw": live_of(home.last(DEMAND))["kw"],
-            "today_kwh": kwh,
+            "today_kwh": today.kwh,
             "last": heard or None,
             "complete_percent": _complete(home),
             "version": None,
             "states": [*of_store, *states(self.feed, home)],
         }
 
-    def _letters(self, since: datetime) -> list[api.Letters]:
-        letters = self.history.letters(Choice(since=since))
+    def _today(self) -> dict[str, Today]:
+        """Return what each home used today."""
+        at, found = now(), dict[str, Today]()
+        midnight = self._midnight(at.astimezone(self.zone).date())
+        for one in self.history.meters():
+            kwh, last = found.get(one.node, Today())
+            if one.last > midnight:
+                used = self._used(one.node, one.meter, at, Step.DAY)["delivered_kwh"]
+                kwh = kwh if used is None else round((kwh or 0) + used, 9)
+            found[one.node] = Today(kwh, max(last, text_of(one.last)))
+        return found
+
+    def _letters(self) -> list[api.Letters]:
+        letters = self.history.letters(Choice(since=now() - LETTERS_OF))
         counted = Counter((one.reason, one.service) for one in islice(letters, LETTERS_MAX))
         return [
             {"reason": reason, "service": service, "count": number}

@@ -29,7 +29,7 @@ class Zone(ZoneInfo):
         """Return the zone; raise ValueError if there is none of this name."""
         try:
             return super().__new__(cls, text)
-        except (OSError, ValueError) as error:
+        except (KeyError, OSError, ValueError) as error:
             raise ValueError(cls.ALLOWED) from error
 
 
