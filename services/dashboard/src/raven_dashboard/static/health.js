@@ -33,7 +33,8 @@ function showLetters(letters) {
   byId("no-letters").hidden = letters?.length !== 0;
   byId("letters-table").hidden = !letters?.length;
   byId("letters").replaceChildren(...(letters ?? []).map(({ reason, count: many, service }) => make(
-    "tr", {}, make("th", { scope: "row" }, make("bdi", {}, reason)),
+    "tr", {},
+    make("th", { scope: "row" }, make("a", { href: `/static/reasons.html#${encodeURIComponent(reason)}` }, reason)),
     make("td", {}, make("bdi", {}, service)), make("td", { class: "number" }, count(many)),
   )));
 }
