@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from raven_dashboard.settings import DashboardSettings
 from raven_harness import stack
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
@@ -34,6 +35,7 @@ SERVICES: dict[str, type[Settings]] = {
     "raven-mongo-recorder": RecorderSettings,
     "raven-sql-writer": WriterSettings,
     "raven-sql-relay": RelaySettings,
+    "raven-dashboard": DashboardSettings,
     "raven-verify": VerifySettings,
 }
 URLS = ("MQTT_URL", "UPSTREAM_MQTT_URL", "MYSQL_URL", "MONGO_URL")
@@ -231,7 +233,8 @@ def test_checking_the_settings_shows_no_password(service: str, url: str, tmp_pat
     env = {name: url.format(scheme).removesuffix("/db") for name, scheme in schemes.items()}
     env |= {"MYSQL_URL": url.format("mysql"), "MONGO_URL": url.format("mongodb")}
     command = [str(stack.BIN / service), "--check-config"]
-    process = stack.Process("check", command, tmp_path, {**env, "RAVEN_STATE": str(tmp_path)})
+    env |= {"RAVEN_STATE": str(tmp_path), "RAVEN_DASHBOARD_PASSWORD": 2 * SECRET}
+    process = stack.Process("check", command, tmp_path, env)
     process.start()
     assert process.wait() == (78 if "wrong" in url else 0), process.text()
     assert SECRET not in process.text()

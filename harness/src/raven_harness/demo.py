@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -66,6 +67,7 @@ class Demo:
     relay: stack.Process
     upstream: stack.Broker
     upstream_recorder: stack.Process
+    dashboard: stack.Server
     stores: dict[str, Store] = field(default_factory=dict)
     deaf: list[tuple[datetime, datetime]] = field(default_factory=list)
 
@@ -74,7 +76,7 @@ class Demo:
         """Processes that are started again when they end."""
         servers = [s for s in (self.broker, self.upstream, self.mongo, self.mariadb) if s]
         stores = [self.recorder, self.writer, self.upstream_recorder, self.relay]
-        return [*servers, *stores, self.reader]
+        return [*servers, *stores, self.dashboard, self.reader]
 
     @property
     def everything(self) -> list[stack.Process]:
@@ -146,7 +148,7 @@ def _problem(mongo_url: str) -> str | None:
 def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -> Iterator[Demo]:
     """Start every part and end it again."""
     folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
-    broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "watcher"])
+    broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher"])
     upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
     mongo = None if mongo_url else stack.Mongo(folder)
     url = mongo_url or (mongo.url if mongo else "")
@@ -160,6 +162,12 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
     mariadb = stack.MariaDb(folder)
     writer = stack.sql_writer(folder, broker.url("sql-writer"), "")
     relay = stack.sql_relay(folder, "", upstream.url(NODE), RAVEN_NODE=NODE)
+    dashboard = stack.dashboard(
+        folder,
+        broker.url("dashboard"),
+        RAVEN_DASHBOARD_PASSWORD=secrets.token_hex(4),
+        RAVEN_TIME_ZONE=os.environ.get("RAVEN_TIME_ZONE", ""),
+    )
     simulator = None
     if not device:
         device = str(folder / "ttyRAVEN")
@@ -180,12 +188,15 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
         relay,
         upstream,
         upstream_recorder,
+        dashboard,
     )
     try:
         for server in (broker, upstream, mongo, mariadb):
             if server:
                 server.start()
-        writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = mariadb.database()
+        mysql_url = mariadb.database()
+        for one in (writer, relay, dashboard):
+            one.env["MYSQL_URL"] = mysql_url
         upstream_url = MongoUrl(upstream_recorder.env["MONGO_URL"])
         demo.stores = {
             "MongoDB": MongoStore(MongoUrl(url)),
@@ -193,7 +204,7 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
             "upstream": MongoStore(upstream_url),
         }
         stores = [recorder, writer, upstream_recorder]
-        for process in (*stores, relay, simulator):
+        for process in (*stores, relay, dashboard, simulator):
             if process:
                 process.start()
         # A store has what is published from the moment its session exists.
@@ -211,7 +222,9 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
 
 
 def _introduce(demo: Demo) -> None:
+    password = demo.dashboard.env["RAVEN_DASHBOARD_PASSWORD"]
     print("python-raven demo")
+    print(f"  look      http://127.0.0.1:{demo.dashboard.port}  password {password}")
     print(f"  stick     {demo.reader.env['RAVEN_DEVICE']}", "" if demo.simulator else "(yours)")
     print(f"  broker    mqtt://127.0.0.1:{demo.broker.port}  pid {demo.broker.pid}")
     print(f"  listen    mosquitto_sub -v -L {demo.broker.url('watcher')}/raven/v1/+/latest/+")
@@ -219,7 +232,8 @@ def _introduce(demo: Demo) -> None:
     print(f"  MongoDB   {mongo}")
     print(f"  MySQL     {demo.writer.env['MYSQL_URL']}  pid {demo.mariadb.pid}")
     print(f"  upstream  mqtt://127.0.0.1:{demo.upstream.port}  pid {demo.upstream.pid}")
-    for process in (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder):
+    services = (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder)
+    for process in (*services, demo.dashboard):
         print(f"  {process.name:18} pid {process.pid}")
     print(f"  logs      {demo.folder}")
     print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
