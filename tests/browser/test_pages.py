@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
 from raven_harness import stack
+from ravenbus.history import Step, edges
 
 from . import homes
 from .conftest import Dashboard, Visit
@@ -135,6 +137,35 @@ def test_the_day_on_which_clocks_go_back_has_25_hours(dashboard: Dashboard, visi
     with page.expect_download() as download:
         page.get_by_role("link", name="Energy as CSV").click()
     assert len(download.value.path().read_text().splitlines()) == 26
+
+
+def test_days_begin_in_the_page_as_in_the_service(dashboard: Dashboard, visit: New):
+    """In each zone, also where clocks change at midnight or by half an hour."""
+    page = visit(dashboard).page
+    page.goto("/login")
+    start, end = (datetime(year, 1, 1, 12, tzinfo=UTC) for year in (2026, 2027))
+    for name in (
+        "Europe/Berlin",
+        "Africa/Cairo",
+        "Australia/Lord_Howe",
+        "Asia/Kolkata",
+        "Asia/Beirut",
+    ):
+        found = page.evaluate(
+            """async ([zone, start, end]) => {
+              const { unitOf } = await import("/static/times.js");
+              const found = [];
+              for (let at = start; at < end;) {
+                const [from, to] = unitOf("day", at, zone);
+                found.push(from / 1000);
+                at = to;
+              }
+              return found;
+            }""",
+            [name, *(1000 * one.timestamp() for one in (start, end))],
+        )
+        wanted = edges(start, end, Step.DAY, ZoneInfo(name))[:-1]
+        assert found == [one.replace(tzinfo=UTC).timestamp() for one in wanted]
 
 
 def test_a_part_that_is_drawn_over_is_seen_closer(dashboard: Dashboard, visit: New):

@@ -2,7 +2,7 @@
 
 import { Chart, withGaps } from "./chart.js";
 import { address, ask, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
-import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
+import { dateField, fromField, HOUR, iso, moved, unit, unitOf, wall } from "./times.js";
 import { change, day, exactly, kw, kwh, moment, money, month, time } from "./words.js";
 
 const REFRESH_MS = 60_000;
@@ -104,15 +104,30 @@ function powerRows(answer) {
   return raw ? withGaps(rows) : rows;
 }
 
-/** Return the rows, each with the value of the period before that is nearest to it. */
-function besides(rows, before, shift) {
+/**
+ * Return for each row the one of the period before that the clock shows at the same place in it.
+ *
+ * Days and months are counted, since months have not as many days.
+ */
+function pairs(rows, [from], before, [fromBefore], step) {
+  if (step === "day" || step === "month") return rows.map((_, index) => before[index] ?? null);
+  const places = before.map((row) => wall(row.at, zone) - wall(fromBefore, zone));
   let next = 0;
   return rows.map((row) => {
-    const apart = (index) => Math.abs(before[index].at + shift - row.at);
-    while (next + 1 < before.length && apart(next + 1) <= apart(next)) next += 1;
-    const near = next < before.length && apart(next) <= Math.max(row.end - row.at, NEAR_MS);
-    const value = near ? before[next].values[0] : null;
-    return { ...row, values: [...row.values, value && [value[1], value[1], value[1]]] };
+    const place = wall(row.at, zone) - wall(from, zone);
+    // The hour that comes twice goes back to the same one.
+    while (next > 0 && places[next] > place) next -= 1;
+    while (next + 1 < before.length && Math.abs(places[next + 1] - place) <= Math.abs(places[next] - place)) next += 1;
+    const near = Math.abs(places[next] - place) <= Math.max((row.end - row.at) / 2, NEAR_MS);
+    return near ? before[next] : null;
+  });
+}
+
+/** Return the rows, each with the mean of the period before beside its own. */
+function besides(rows, pairsOfRows) {
+  return rows.map((row, index) => {
+    const value = pairsOfRows[index]?.values[0];
+    return { ...row, values: [...row.values, value ? [value[1], value[1], value[1]] : null] };
   });
 }
 
@@ -154,10 +169,13 @@ function readEnergy({ at, end, delivered, received, cost, before }) {
 }
 
 function showTable(rows) {
+  const priced = rows.some((row) => row.cost !== null);
+  byId("cost-name").hidden = !priced;
   const cell = (text) => make("td", { class: "number" }, text);
   byId("rows").replaceChildren(...rows.map((row) => make(
     "tr", {}, make("th", { scope: "row" }, barInWords(row.at, row.end)),
-    ...[kwh(row.delivered), kwh(row.received), money(row.cost, currency) ?? "–"].map(cell),
+    ...[kwh(row.delivered), kwh(row.received)].map(cell),
+    ...(priced ? [cell(money(row.cost, currency) ?? "–")] : []),
   )));
 }
 
@@ -219,7 +237,7 @@ async function load() {
   let rows = powerRows(demand);
   const beside = { names: ["power"], colours: ["power"] };
   if (now.compare) {
-    rows = besides(rows, powerRows(demandBefore), span[0] - whole[0]);
+    rows = besides(rows, pairs(rows, span, powerRows(demandBefore), whole, demand.step));
     beside.names.push("before");
     beside.colours.push("before");
   }
@@ -228,9 +246,9 @@ async function load() {
   const columns = energyRows(grown);
   const names = ["taken", "given"];
   if (now.compare) {
-    const before = energyRows(grownBefore);
+    const before = pairs(columns, span, energyRows(grownBefore), whole, step);
     columns.forEach((row, index) => {
-      row.before = before[index] ?? null;
+      row.before = before[index];
       row.values.push(...(row.before?.values ?? [null, null]));
     });
     names.push("before taken", "before given");
