@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPResponse
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,17 +14,23 @@ import pytest
 from tests.compose.project import Project, say, wait_until
 
 
-def send(home: Project, method: str, path: str, body: str = "", **headers: str) -> HTTPResponse:
-    """Send a request to where the pages are published; return the answer, not read yet."""
+def send(
+    home: Project, method: str, path: str, body: str = "", **headers: str
+) -> tuple[Any, bytes]:
+    """Send a request to where the pages are published; return the answer and what it holds."""
     connection = HTTPConnection("127.0.0.1", home.port("dashboard", 8080), timeout=60)
-    connection.request(method, path, body, headers)
-    return connection.getresponse()
+    with closing(connection):
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer, answer.read()
 
 
 def asked(home: Project, what: str) -> Any:
     """Return what the API answers to the token that was made."""
     token = home.compose("run", "--rm", "credentials", "token").stdout.strip()
-    return json.load(send(home, "GET", f"/api/v1/{what}", Authorization=f"Bearer {token}"))
+    answer, body = send(home, "GET", f"/api/v1/{what}", Authorization=f"Bearer {token}")
+    assert answer.status == 200, body
+    return json.loads(body)
 
 
 @pytest.mark.parametrize("profile", ["sql", "mqtt"])
@@ -40,9 +47,9 @@ def test_the_pages_show_what_the_store_has(project: Callable[..., Project], prof
     )
     say(f"  now: {now['kw']} kW of {found['node']}")
     password = home.compose("run", "--rm", "credentials", "password").stdout.strip()
-    opened = send(home, "POST", "/login", urlencode({"password": password}))
+    opened, _ = send(home, "POST", "/login", urlencode({"password": password}))
     assert (opened.status, opened.headers["location"]) == (303, "/")
-    assert send(home, "GET", "/api/v1/meters").status == 401
+    assert send(home, "GET", "/api/v1/meters")[0].status == 401
 
     store = {"sql": "mysql", "mqtt": "mongo"}[profile]
     if store == "mysql":
