@@ -44,6 +44,19 @@ HASH = new_hash()
 DAY = datetime(2026, 3, 28, 23, tzinfo=UTC)
 """The local 29 March, which has 23 hours."""
 SPAN = {"node": NODE, "meter": METER, "from": "2026-03-29", "to": "2026-03-30"}
+TARIFF = """
+currency = "EUR"
+[[tariff]]
+valid_from = 2026-01-01
+fixed_per_day = 0.5
+[[tariff.rate]]
+name = "night"
+to = "06:00"
+price = 0.2
+[[tariff.rate]]
+name = "day"
+price = 0.3
+"""
 DOCUMENT = api.document()
 BOTH = pytest.mark.parametrize("at", ["MySQL", "MongoDB"], indirect=True)
 
@@ -92,6 +105,8 @@ class Dashboard:
             RAVEN_HEALTH_FILE=str(folder / "health"),
             **store,
         )
+        (folder / "tariff.toml").write_text(TARIFF)
+        self.process.env["RAVEN_TARIFF"] = str(folder / "tariff.toml")
         self.health = folder / "health"
         self.broker.start()
         self.process.start()
@@ -186,7 +201,11 @@ def test_what_a_store_has_is_answered(at: Dashboard):
     assert at.get("demand", step="day", **SPAN)["start"] == [DAY.timestamp()]
     quiet = at.get("demand", **SPAN | {"from": "2026-03-30", "to": "2026-03-31"}, step="hour")
     assert quiet["mean_kw"][1:] == [None] * 23
+    # The night has five hours, for an hour is left out; each hour's kWh was read at its end.
+    assert energy_cost(at, "hour")[:6] == pytest.approx([0.2] * 5 + [0.3])
+    assert energy_cost(at, "day") == pytest.approx([0.2 * 5 + 0.3 * 18 + 0.5])
     summary = at.get("summary", **SPAN)
+    assert (summary["cost"], summary["currency"]) == (pytest.approx(6.9), "EUR")
     assert summary["delivered_kwh"] == 23.0
     assert summary["peak"] == {"kw": 2.0, "at": "2026-03-29T21:55:00Z"}
     assert summary["base_load_kw"] == 1.0
@@ -195,6 +214,11 @@ def test_what_a_store_has_is_answered(at: Dashboard):
     assert at.get("by", key="hour", **SPAN)["key"] == [h for h in range(24) if h != 2]
     del (only := dict(SPAN))["meter"]
     assert at.get("summary", **only) == summary
+
+
+def energy_cost(at: Dashboard, step: str) -> list[float | None]:
+    cost: list[float | None] = at.get("energy", **SPAN, step=step)["cost"]
+    return cost
 
 
 @BOTH

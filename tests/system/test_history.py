@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from statistics import median
@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ravenbus.cost import by_rate, cost
 from ravenbus.demand import Demand
 from ravenbus.energy import Register, growth, in_order
 from ravenbus.forgetting import LetterSink
@@ -25,6 +26,7 @@ from ravenbus.history import History, MeterHistory, Step
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, derived
 from ravenbus.periods import PERIODS_S, start_of
+from ravenbus.tariff import Rate, Tariff, TariffFile, TariffPrices, Tier
 from ravenmongo import rollups
 from ravenmongo.history import MongoHistory
 from ravenmongo.rollups import RollUps
@@ -52,6 +54,15 @@ ANOTHER = "0013500100abcde0"
 SCALES = {METER: (1, 1000), ANOTHER: (2, 3), None: (0, 0)}
 SHORTER = timedelta(hours=44)
 """As there are many 5 minutes."""
+
+NIGHT = Rate(name="night", start="22:15", end="06:00", price=Decimal("0.2345"))
+DAY = Rate(
+    name="day", tiers=[Tier(price=Decimal(1), up_to_kwh=Decimal(1)), Tier(price=Decimal("0.5"))]
+)
+TARIFF = TariffFile(
+    currency="EUR",
+    tariffs=[Tariff(valid_from=date(2026, 1, 1), rates=[NIGHT, DAY], feed_in=Decimal("0.08"))],
+)
 
 
 def reading(
@@ -181,6 +192,8 @@ def answers(of: MeterHistory, start: datetime, end: datetime) -> dict[str, Any]:
     odd = start + timedelta(hours=20, seconds=7), end - timedelta(hours=20, minutes=7)
     found: dict[str, Any] = {"total": of.total(*odd), "peak": of.peak(*odd)}
     found |= {"base load": of.base_load_kw(start, end)}
+    tariff = TariffPrices(TARIFF, of.zone)
+    found |= {"cost": cost(of, tariff, *odd), "rates": by_rate(of, tariff, *odd)}
     found |= {key: of.by(key, start, end) for key in ("hour", "weekday", "month")}
     for step in Step:
         span = (start + SHORTER, end - SHORTER) if step is Step.FIVE_MINUTES else (start, end)

@@ -67,7 +67,11 @@ class Replicas:
         return [one["number"] for one in group["slots"] if one["state"] != "closed"]
 
     def sessions(self) -> list[str]:
-        """Return the sessions that the broker still has, and end them."""
+        """Stop every recorder; return the sessions that the broker still has, and end them.
+
+        One that runs would be thrown out of its session, and look into all of them again.
+        """
+        self.stop(one for one in self.all if one.running)
         url = MqttUrl(self.system.broker.url("mongo-recorder"))
         found = []
         for name in (GROUP, *(f"{GROUP}-{number}" for number in range(2, 8))):

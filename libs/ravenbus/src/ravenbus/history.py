@@ -161,6 +161,10 @@ class MeterHistory:
         """Return the energy by steps, of which the first and the last are whole."""
         return self._series(self._energy, energy.combined, start, end, step)
 
+    def energy_between(self, times: Sequence[datetime]) -> list[Part[Energy]]:
+        """Return the energy between each time and the next, exactly."""
+        return _divided(self._energy, energy.combined, [_utc(one) for one in times])
+
     def total(self, start: datetime, end: datetime) -> Total:
         """Return what exactly the span comes to."""
         span = [_utc(start), _utc(end)]

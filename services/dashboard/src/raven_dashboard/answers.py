@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from raven_dashboard import api, words
 from raven_dashboard.feed import Feed, Home, now
 from raven_dashboard.memory import Remembered
+from ravenbus.cost import Cost, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
 from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
@@ -28,6 +29,7 @@ from ravenbus.notifications import (
     kind_of,
 )
 from ravenbus.readback import Choice
+from ravenbus.tariff import DevicePrices, Prices, TariffFile, TariffPrices
 
 POINTS_MAX: Final = 5000
 HOURS_MAX: Final = 2 * 366 * 24
@@ -53,6 +55,8 @@ _SECONDS: Final = {
 }
 _RAW_S: Final = 5
 """A stick says its demand every 8 seconds, or every 4 when it is asked to be fast."""
+REPORTED_FOR: Final = timedelta(days=40)
+"""The longest span that is charged by the device's own prices: each report of one is read."""
 _LINKS: Final = ("connection_status", "network_info")
 _NOTHING: Final = api.Used(delivered_kwh=None, received_kwh=None, cost=None)
 
@@ -88,6 +92,7 @@ class Answers:
     history: History
     feed: Feed
     zone: ZoneInfo
+    tariff: TariffFile | None = None
     today: Remembered[dict[str, Today]] = field(default_factory=lambda: Remembered(TODAY_S))
     letters: Remembered[list[api.Letters]] = field(default_factory=lambda: Remembered(LETTERS_S))
 
@@ -116,18 +121,23 @@ class Answers:
         While the store is away these are not known, which is said.
         """
         home, at, of_store = self.feed.home(node), now(), list[api.State]()
-        today, month, forecast = _NOTHING, _NOTHING, None
+        today, month, currency = _NOTHING, _NOTHING, None
+        rest = self._rest_of_month(at)
         try:
             meter = self._meter_of(node, meter)
-            today = self._used(node, meter, at, Step.DAY)
-            month = self._used(node, meter, at, Step.MONTH)
-            forecast = self._forecast_kwh(month, at)
+            today, _ = self._charged(node, meter, at, Step.DAY)
+            month, currency = self._charged(node, meter, at, Step.MONTH)
         except RavenError as error:
             of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
         return {
             **live_of(home.last(DEMAND, meter)),
             "today": today,
-            "month": {**month, "forecast_kwh": forecast, "forecast_cost": None},
+            "month": {
+                **month,
+                "forecast_kwh": _times(month["delivered_kwh"], rest),
+                "forecast_cost": _times(month["cost"], rest),
+            },
+            "currency": currency,
             "price": _price(home.last("price_cluster", meter)),
             "link_percent": _link(home),
             "states": [*of_store, *states(self.feed, home)],
@@ -150,8 +160,14 @@ class Answers:
     def energy(self, span: Span, step: Step | None) -> api.Energy:
         """Return by steps what the registers grew by."""
         step = _checked(span, step or step_for(span.start, span.end))
-        parts = self._meter(span).energy(span.start, span.end, step)
+        meter = self._meter(span)
+        parts = meter.energy(span.start, span.end, step)
         used = [_used(part.value) for part in parts]
+        charged: list[float | None] = [None] * len(parts)
+        prices = self._prices(span) if step is not Step.RAW else None
+        if prices:
+            found = costs(meter, prices, span.start, span.end, step)
+            charged = [_money(one.cost, fixed=step in (Step.DAY, Step.MONTH)) for one in found]
         return {
             "step": step.value,
             "zone": self.zone.key,
@@ -159,8 +175,8 @@ class Answers:
             "end": [int(part.end.timestamp()) for part in parts],
             "delivered_kwh": [one["delivered_kwh"] for one in used],
             "received_kwh": [one["received_kwh"] for one in used],
-            "cost": [one["cost"] for one in used],
-            "currency": None,
+            "cost": charged,
+            "currency": _currency(prices),
         }
 
     def summary(self, span: Span) -> api.Summary:
@@ -169,12 +185,14 @@ class Answers:
         total = meter.total(span.start, span.end)
         peak = meter.peak(span.start, span.end)
         few = _steps(span, Step.HOUR) <= HOURS_MAX
+        prices = self._prices(span)
+        charged = cost(meter, prices, span.start, span.end) if prices else None
         return {
-            **_used(total.energy),
+            **_used(total.energy, charged),
             "mean_kw": _number(total.demand and total.demand.mean_kw),
             "peak": peak and {"kw": float(peak.kw), "at": text_of(peak.at)},
             "base_load_kw": _number(meter.base_load_kw(span.start, span.end) if few else None),
-            "currency": None,
+            "currency": _currency(prices),
         }
 
     def by(self, span: Span, key: str) -> api.By:
@@ -315,14 +333,31 @@ class Answers:
         (part,) = history.energy(at, at + timedelta(seconds=1), step)
         return _used(part.value)
 
-    def _forecast_kwh(self, month: api.Used, at: datetime) -> float | None:
-        """Return what the month of a time comes to if it goes on so, None on its first day."""
-        (start, end) = edges(at, at + timedelta(seconds=1), Step.MONTH, self.zone)
-        passed_s = (at.replace(tzinfo=None) - start).total_seconds()
-        used = month["delivered_kwh"]
-        if used is None or passed_s < _SECONDS[Step.DAY]:
+    def _charged(
+        self, node: str, meter: str, at: datetime, step: Step
+    ) -> tuple[api.Used, str | None]:
+        """Return what the day, or the month, of a time came to so far with its cost, and the currency."""
+        start, _ = edges(at, at + timedelta(seconds=1), step, self.zone)
+        span = Span(node, meter, start.replace(tzinfo=UTC), at)
+        (part,) = self._meter(span).energy(at, at + timedelta(seconds=1), step)
+        prices = self._prices(span) if span.start < span.end else None
+        charged = cost(self._meter(span), prices, span.start, span.end) if prices else None
+        return _used(part.value, charged), _currency(prices)
+
+    def _prices(self, span: Span) -> Prices | None:
+        """Return the tariff's prices, or the device's own of a span that is not too long."""
+        if self.tariff:
+            return TariffPrices(self.tariff, self.zone)
+        if span.end - span.start > REPORTED_FOR:
             return None
-        return round(used * (end - start).total_seconds() / passed_s, 3)
+        found = DevicePrices.of(self.history, span.node, span.meter, span.start, span.end)
+        return found if found.reported else None
+
+    def _rest_of_month(self, at: datetime) -> float | None:
+        """Return by what the month so far is to be multiplied, None on its first day."""
+        start, end = edges(at, at + timedelta(seconds=1), Step.MONTH, self.zone)
+        passed_s = (at.replace(tzinfo=None) - start).total_seconds()
+        return (end - start).total_seconds() / passed_s if passed_s >= _SECONDS[Step.DAY] else None
 
     def _meter(self, span: Span) -> MeterHistory:
         return MeterHistory(self.history, span.node, span.meter, self.zone)
@@ -421,14 +456,29 @@ def _checked(span: Span, step: Step, most: int = POINTS_MAX) -> Step:
     return step
 
 
-def _used(found: Energy | None) -> api.Used:
-    if not found:
-        return _NOTHING
+def _used(found: Energy | None, charged: Cost | None = None) -> api.Used:
     return {
-        "delivered_kwh": _number(found.delivered_kwh),
-        "received_kwh": _number(found.received_kwh),
-        "cost": None,
+        "delivered_kwh": _number(found and found.delivered_kwh),
+        "received_kwh": _number(found and found.received_kwh),
+        "cost": charged and _money(charged, fixed=True),
     }
+
+
+def _money(charged: Cost, *, fixed: bool) -> float | None:
+    """Return what is to be paid; for parts of a day, without fixed charges."""
+    if charged.total is None:
+        return None
+    return float(charged.total if fixed else charged.total - charged.fixed)
+
+
+def _currency(prices: Prices | None) -> str | None:
+    """Return a currency's letters; a device says its number."""
+    said = prices.currency if prices else None
+    return CURRENCIES.get(int(said)) if said and said.isdigit() else said
+
+
+def _times(value: float | None, factor: float | None) -> float | None:
+    return None if value is None or factor is None else round(value * factor, 3)
 
 
 def _price(reading: Reading | None) -> api.Price | None:

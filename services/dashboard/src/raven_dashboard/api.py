@@ -72,6 +72,7 @@ class Now(Power):
 
     today: Used
     month: Month
+    currency: str | None
     price: Price | None
     link_percent: int | None
     states: list[State]

@@ -53,7 +53,7 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
     access = Access(settings.raven_dashboard_password, settings.raven_dashboard_token)
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(settings.store())) for _ in range(STORE_THREADS)]
-        first = Answers(stores[0], feed, settings.raven_time_zone)
+        first = Answers(stores[0], feed, settings.raven_time_zone, settings.tariff())
         answers = [first, *(first.beside(one) for one in stores[1:])]
         app = Web(answers, feed, access, metrics, health).app()
         server = uvicorn.Server(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ from msgspec import Meta
 
 from ravenbus.history import History
 from ravenbus.settings import SECRET, MqttSettings
+from ravenbus.tariff import TariffError, TariffFile
 from ravenmongo.history import MongoHistory
 from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
@@ -50,6 +52,13 @@ class DashboardSettings(MqttSettings, frozen=True, kw_only=True):
     raven_time_zone: Annotated[
         Zone, Meta(description="time zone of the homes, by which days and months begin")
     ] = Zone("UTC")
+    raven_tariff: Annotated[
+        Path | None,
+        Meta(
+            description="file that says what energy costs (docs/tariff.md); "
+            "not set: the device's own prices are used"
+        ),
+    ] = None
     raven_dashboard_host: Annotated[
         str, Meta(min_length=1, max_length=255, description="address to listen at")
     ] = "127.0.0.1"
@@ -81,9 +90,17 @@ class DashboardSettings(MqttSettings, frozen=True, kw_only=True):
         assert self.mongo_url  # noqa: S101 - problems() sees to it
         return MongoHistory(self.mongo_url, ANSWER_TIMEOUT_S)
 
+    def tariff(self) -> TariffFile | None:
+        """Return what the tariff file says; raise TariffError if it cannot be used."""
+        return TariffFile.read(self.raven_tariff) if self.raven_tariff else None
+
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the certificates, and that there is no store."""
+        """Yield what is wrong with the certificates and the tariff, and that there is no store."""
         yield from super().problems()
+        try:
+            self.tariff()
+        except TariffError as error:
+            yield f"RAVEN_TARIFF: {error}"
         if self.mysql_url:
             yield from mysql.problems(self.mysql_url)
         if not self.mysql_url and not self.mongo_url:
