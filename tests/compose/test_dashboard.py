@@ -26,11 +26,15 @@ def send(
 
 
 def asked(home: Project, what: str) -> Any:
-    """Return what the API answers to the token that was made."""
+    """Return what the API answers to the token that was made, once the store is there."""
     token = home.compose("run", "--rm", "credentials", "token").stdout.strip()
-    answer, body = send(home, "GET", f"/api/v1/{what}", Authorization=f"Bearer {token}")
-    assert answer.status == 200, body
-    return json.loads(body)
+
+    def answered() -> bytes | None:
+        answer, body = send(home, "GET", f"/api/v1/{what}", Authorization=f"Bearer {token}")
+        assert answer.status in (200, 503), body
+        return body if answer.status == 200 else None
+
+    return json.loads(wait_until(answered, "the store is there"))
 
 
 @pytest.mark.parametrize("profile", ["sql", "mqtt"])
