@@ -8,7 +8,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from ravenbus.messages import Envelope, Item, Reading
-from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, scaled
+from ravenbus.notifications import (
+    CurrentSummationDelivered,
+    InstantaneousDemand,
+    PriceCluster,
+    scaled,
+)
 from tests.kinds import METER, new_hash
 
 ZONE: Final = ZoneInfo("Europe/Berlin")
@@ -22,6 +27,9 @@ GAP: Final = (LONG_DAY.replace(hour=12), LONG_DAY.replace(hour=14))
 EVERY: Final = timedelta(minutes=5)
 
 
+SCALE: Final = {"multiplier": 1, "divisor": 1000}
+
+
 class Home:
     """Numbers the readings of a node."""
 
@@ -32,25 +40,31 @@ class Home:
 
     def demand(self, at: datetime, watts: int) -> Reading:
         kw = scaled(watts, 1, 1000)
-        return self._reading(at, InstantaneousDemand, demand=watts, demand_kw=kw)
+        return self._reading(at, InstantaneousDemand, **SCALE, demand=watts, demand_kw=kw)
 
     def registers(self, at: datetime, delivered: int, received: int) -> Reading:
         """Return what the meter has counted, in Wh."""
         return self._reading(
             at,
             CurrentSummationDelivered,
+            **SCALE,
             summation_delivered=delivered,
             summation_received=received,
             delivered_kwh=scaled(delivered, 1, 1000),
             received_kwh=scaled(received, 1, 1000),
         )
 
+    def price(self, at: datetime, cents: int) -> Reading:
+        """Return what the meter says of a kWh, in euros."""
+        said = {"price": cents, "trailing_digits": 2, "price_per_kwh": cents / 100}
+        return self._reading(at, PriceCluster, **said, currency=978)
+
     def _reading(self, at: datetime, kind: type, **said: float | None) -> Reading:
         self._seq += 1
         at = at.astimezone(UTC)
         envelope = Envelope(node=self.node, run="r", hash=self._hash, seq=self._seq, received=at)
         common = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
-        return Reading(envelope, kind(**common, multiplier=1, divisor=1000, **said))
+        return Reading(envelope, kind(**common, **said))
 
 
 house: Final = Home(NODE)
@@ -73,6 +87,7 @@ def past() -> Iterator[Item]:
         if not GAP[0] < local < GAP[1]:
             yield house.demand(at, 1000 + 10 * local.hour)
         if not local.minute:
+            yield house.price(at, 25)
             yield house.registers(at, 10_000_000 + delivered, 2_000_000 + received)
             delivered += 1000
             received += 500 if 9 <= local.hour < 15 else 0

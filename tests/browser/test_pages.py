@@ -118,6 +118,7 @@ def test_the_day_on_which_clocks_go_back_has_25_hours(dashboard: Dashboard, visi
     assert drawn(page, "energy").get_attribute("data-rows") == "25"
     expect(page.locator("#delivered")).to_have_text("25.00\u00a0kWh")
     expect(page.locator("#received")).to_have_text("3.00\u00a0kWh")
+    expect(page.locator("#cost")).to_have_text("\u20ac6.25")
     at.picture()
     page.get_by_text("The same as a table").click()
     hours = page.locator("#rows th").all_inner_texts()

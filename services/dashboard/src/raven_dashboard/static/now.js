@@ -81,9 +81,8 @@ async function loadCurve() {
 
 async function loadNow() {
   const now = await ask("now", current);
-  const currency = now.price?.currency;
   if (now.time) showPower(Date.parse(now.time), now.kw);
-  const { today, month } = now;
+  const { today, month, currency } = now;
   for (const [name, of] of Object.entries({ today, month })) {
     say(byId(`${name}-delivered`), kwh(of?.delivered_kwh));
     say(byId(`${name}-received`), kwh(of?.received_kwh));
@@ -91,7 +90,7 @@ async function loadNow() {
   }
   say(byId("forecast"), kwh(month?.forecast_kwh));
   sayCost(byId("forecast-cost"), money(month?.forecast_cost, currency));
-  sayCost(byId("price"), now.price && `${money(now.price.value, currency, 5)} / kWh`);
+  sayCost(byId("price"), now.price && `${money(now.price.value, now.price.currency, 5)} / kWh`);
   say(byId("link"), percent(now.link_percent));
   byId("link-meter").value = now.link_percent ?? 0;
   byId("link-meter").hidden = now.link_percent === null;
