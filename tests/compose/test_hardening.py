@@ -9,8 +9,16 @@ from typing import Any
 
 from tests.compose.project import Project, docker, say, wait_until
 
-SERVICES = ("broker", "mysql", "mongo", "reader", "sql-writer", "sql-relay", "mongo-recorder")
-SERVICES += ("dashboard",)
+SERVICES = (
+    "broker",
+    "mysql",
+    "mongo",
+    "reader",
+    "sql-writer",
+    "sql-relay",
+    "mongo-recorder",
+    "dashboard",
+)
 
 
 def containers(home: Project) -> dict[str, dict[str, Any]]:
