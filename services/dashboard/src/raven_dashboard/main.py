@@ -60,6 +60,7 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
             uvicorn.Config(
                 app,
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 lifespan="on",
