@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -302,6 +302,20 @@ def test_a_wrong_password_is_told_and_a_right_one_goes_on(dashboard: Dashboard, 
     expect(page.get_by_label("Password")).to_be_visible()
     page.goto("/health")
     expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_a_link_from_elsewhere_asks_nothing_of_who_is_logged_in(dashboard: Dashboard, visit: New):
+    """A view that comes by mail opens; a link through the login leads to no other address."""
+    at = visit(dashboard)
+    page = at.go("/health")
+    expect(page.get_by_role("heading", name="Health", exact=True)).to_be_visible()
+    page.goto(f"data:text/html,<a href='{dashboard.address}/history?node=house'>see</a>")
+    page.get_by_role("link", name="see").click()
+    drawn(page, "power")
+    for elsewhere in ("https://example.org/", "//example.org/", "/\\example.org/"):
+        page.goto(f"/login?{urlencode({'next': elsewhere})}")
+        page.wait_for_url("**/")
+        assert urlsplit(page.url).netloc == urlsplit(dashboard.address).netloc
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone")])

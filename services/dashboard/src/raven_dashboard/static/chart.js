@@ -219,16 +219,3 @@ function columns({ dygraph, drawingContext: context, points, color, setName }, r
     else context.fillRect(...box);
   }
 }
-
-/** Put a row without values where readings are missing for longer than they usually are apart. */
-export function withGaps(rows) {
-  if (rows.length < 3) return rows;
-  const apart = rows.slice(1).map((row, index) => row.at - rows[index].at).sort((a, b) => a - b);
-  const longest = Math.max(60_000, 4 * apart[apart.length >> 1]);
-  return rows.flatMap((row, index) => {
-    const before = rows[index - 1];
-    if (!before || row.at - before.at <= longest) return [row];
-    const nothing = row.values.map(() => null);
-    return [{ at: before.at + 1, end: row.at - 1, values: nothing }, row];
-  });
-}

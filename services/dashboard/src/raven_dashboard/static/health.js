@@ -14,8 +14,12 @@ function partOf({ name, state, text, waiting, since }) {
   const children = [make("h2", {}, name), make("p", { class: `state ${level}` }, text || WORDS[level])];
   if (waiting) {
     const from = since ? Date.parse(since) : null;
-    const time = from ? [" for ", make("time", { datetime: since, title: moment(from) }, lasting(Date.now() - from))] : [];
-    children.push(make("p", { class: "waiting" }, `${count(waiting)} waiting`, ...time));
+    const line = make("p", { class: "waiting" }, `${count(waiting)} waiting`);
+    if (from) {
+      const time = make("time", { datetime: since, title: moment(from) }, lasting(Date.now() - from));
+      line.append(" for ", time);
+    }
+    children.push(line);
   }
   return make("li", { class: `part ${level}` }, ...children);
 }

@@ -1,17 +1,16 @@
 /** The page of what was; its address says all of what it shows. */
 
-import { Chart, withGaps } from "./chart.js";
+import { Chart } from "./chart.js";
 import { address, ask, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
-import { dateField, fromField, HOUR, iso, moved, unit, unitOf, wall } from "./times.js";
-import { change, day, exactly, kw, kwh, moment, money, month, time } from "./words.js";
+import { besides, energyRows, pairs, powerRows } from "./rows.js";
+import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
+import { change, day, exactly, kw, kwh, moment, money, month, second, time } from "./words.js";
 
 const REFRESH_MS = 60_000;
 const DAY = 24 * HOUR;
 const STEP_MS = { "5min": HOUR / 12, hour: HOUR, day: DAY, month: 30 * DAY };
 /** More bars than this are finer than a screen. */
 const MOST_BARS = 800;
-/** Readings this far apart are compared with each other. */
-const NEAR_MS = 30_000;
 
 let meters = [];
 let current = null;
@@ -20,8 +19,6 @@ let asking = new AbortController();
 
 const power = new Chart(byId("power"), { read: readPower, zoom: narrowed });
 const energy = new Chart(byId("energy"), { read: readEnergy, zoom: narrowed });
-
-// ---------------------------------------------------------------------- what the address says
 
 function view() {
   const asked = new URLSearchParams(location.search);
@@ -84,64 +81,10 @@ function spanInWords([from, to]) {
   if (of === "day") return day(from, zone);
   if (of === "month") return month(from, zone);
   if (of === "year") return String(new Date(from + DAY).getUTCFullYear());
-  const whole = unitOf("day", from, zone)[0] === from && unitOf("day", to, zone)[0] === to;
-  if (whole) return `${day(from, zone)} – ${day(to - 1, zone)}`;
-  const write = to - from < HOUR ? exactly : moment;
-  return `${write(from, zone)} – ${unitOf("day", from, zone)[1] >= to && to - from >= HOUR ? time(to, zone) : write(to, zone)}`;
-}
-
-// ---------------------------------------------------------------------------- what is drawn
-
-/** Return the rows of the demand's answer; the finest has the times of readings, no lengths. */
-function powerRows(answer) {
-  const starts = answer.start.map((at) => at * 1000);
-  const raw = answer.step === "raw";
-  const length = (index) => (starts[index + 1] ?? 2 * starts[index] - (starts[index - 1] ?? starts[index])) - starts[index];
-  const rows = starts.map((at, index) => {
-    const values = [answer.min_kw, answer.mean_kw, answer.max_kw].map((of) => of[index]);
-    return { at, end: raw ? at : at + length(index), values: [values[1] === null ? null : values] };
-  });
-  return raw ? withGaps(rows) : rows;
-}
-
-/**
- * Return for each row the one of the period before that the clock shows at the same place in it.
- *
- * Days and months are counted, since months have not as many days.
- */
-function pairs(rows, [from], before, [fromBefore], step) {
-  if (step === "day" || step === "month") return rows.map((_, index) => before[index] ?? null);
-  const places = before.map((row) => wall(row.at, zone) - wall(fromBefore, zone));
-  let next = 0;
-  return rows.map((row) => {
-    const place = wall(row.at, zone) - wall(from, zone);
-    // The hour that comes twice goes back to the same one.
-    while (next > 0 && places[next] > place) next -= 1;
-    while (next + 1 < before.length && Math.abs(places[next + 1] - place) <= Math.abs(places[next] - place)) next += 1;
-    const near = Math.abs(places[next] - place) <= Math.max((row.end - row.at) / 2, NEAR_MS);
-    return near ? before[next] : null;
-  });
-}
-
-/** Return the rows, each with the mean of the period before beside its own. */
-function besides(rows, pairsOfRows) {
-  return rows.map((row, index) => {
-    const value = pairsOfRows[index]?.values[0];
-    return { ...row, values: [...row.values, value ? [value[1], value[1], value[1]] : null] };
-  });
-}
-
-function energyRows({ start, end, delivered_kwh: delivered, received_kwh: received, cost }) {
-  const bar = (value) => (value === null || value === undefined ? null : [value, value, value]);
-  const down = (value) => (value ? -value : value);
-  return start.map((at, index) => ({
-    at: at * 1000,
-    end: end[index] * 1000,
-    values: [bar(delivered[index]), bar(down(received[index]))],
-    delivered: delivered[index],
-    received: received[index],
-    cost: cost?.[index] ?? null,
-  }));
+  const [start, end] = unitOf("day", from, zone);
+  if (start === from && unitOf("day", to, zone)[0] === to) return `${day(from, zone)} – ${day(to - 1, zone)}`;
+  if (to - from < HOUR) return `${exactly(from, zone)} – ${second(to, zone)}`;
+  return `${moment(from, zone)} – ${to <= end ? time(to, zone) : moment(to, zone)}`;
 }
 
 function readPower({ at, end, values: [value, before] }) {
@@ -237,7 +180,7 @@ async function load() {
   let rows = powerRows(demand);
   const beside = { names: ["power"], colours: ["power"] };
   if (now.compare) {
-    rows = besides(rows, pairs(rows, span, powerRows(demandBefore), whole, demand.step));
+    rows = besides(rows, pairs(rows, span, powerRows(demandBefore), whole, demand.step, zone));
     beside.names.push("before");
     beside.colours.push("before");
   }
@@ -246,7 +189,7 @@ async function load() {
   const columns = energyRows(grown);
   const names = ["taken", "given"];
   if (now.compare) {
-    const before = pairs(columns, span, energyRows(grownBefore), whole, step);
+    const before = pairs(columns, span, energyRows(grownBefore), whole, step, zone);
     columns.forEach((row, index) => {
       row.before = before[index];
       row.values.push(...(row.before?.values ?? [null, null]));
@@ -254,12 +197,13 @@ async function load() {
     names.push("before taken", "before given");
   }
   energy.draw({
-    rows: columns, names, colours: ["taken", "given", "before", "before"].slice(0, names.length), span, zone, bars: true,
+    rows: columns, names, colours: ["taken", "given", "before", "before"].slice(0, names.length),
+    span, zone, bars: true,
     says: `Energy by ${step === "5min" ? "5 minutes" : step}, ${drawn}; the arrow keys read its values`,
   });
   showTable(columns);
   showSummary(total, totalBefore);
-  byId("nothing").hidden = demand.mean_kw.some((one) => one !== null) || grown.delivered_kwh.some((one) => one !== null);
+  byId("nothing").hidden = [demand.mean_kw, grown.delivered_kwh].some((of) => of.some((one) => one !== null));
   byId("legend-before").hidden = !now.compare;
 }
 

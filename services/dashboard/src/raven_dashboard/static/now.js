@@ -1,8 +1,9 @@
 /** The page of what flows now. */
 
-import { Chart, withGaps } from "./chart.js";
+import { Chart } from "./chart.js";
 import { listen } from "./live.js";
 import { ask, byId, keepDoing, pick, query, say, sayCost, showStates, unknownHome } from "./page.js";
+import { withGaps } from "./rows.js";
 import { iso } from "./times.js";
 import { exactly, kw, kwh, kwNumber, lasting, money, percent, second } from "./words.js";
 

@@ -45,7 +45,7 @@ export function showStates(list, found) {
   }));
 }
 
-export class ServiceError extends Error {}
+class ServiceError extends Error {}
 
 /** Return the service's answer; parameters without a value are left out. */
 export async function ask(what, parameters = {}, signal = undefined) {
@@ -110,7 +110,7 @@ export function keepDoing(thing, pauseMs) {
 export const isolated = (name) => `\u2068${name}\u2069`;
 
 /** Return a name for a home that says which meter where it has several. */
-export function nameOf({ node, meter }, meters) {
+function nameOf({ node, meter }, meters) {
   const several = meters.filter((one) => one.node === node).length > 1;
   return several ? `${isolated(node)}, ${meter ? `meter ${isolated(meter)}` : "no meter named"}` : isolated(node);
 }

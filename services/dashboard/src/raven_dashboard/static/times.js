@@ -16,7 +16,7 @@ export function wall(at, zone) {
 }
 
 /** Return when a clock in the zone first shows a time; one that it leaves out is when it jumps. */
-export function instant(shown, zone) {
+function instant(shown, zone) {
   let at = shown;
   for (let tries = 0; tries < 3; tries += 1) at += shown - wall(at, zone);
   if (wall(at, zone) < shown) at += shown - wall(at, zone);
@@ -74,7 +74,9 @@ export function fromField(text, zone, more = 0) {
 /** Return an instant as the service and addresses have it. */
 export const iso = (at) => new Date(at).toISOString().replace(/\.000Z$/, "Z");
 
-const SECOND_STEPS = [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
+const SECOND_STEPS = [
+  1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800,
+];
 const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60, 120];
 
 /** Return round times of the zone in a span, at most so many, each with what a clock shows. */
