@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
-
 from ravenbus.metrics import Metrics
 
 
@@ -13,9 +11,6 @@ class DashboardMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__()
         self.listening = 0
-        self.requests = Counter(
-            "raven_requests", "Requests answered", ["status"], registry=self.registry
-        )
-        Gauge(
-            "raven_listeners", "Pages that follow live readings", registry=self.registry
-        ).set_function(lambda: self.listening)
+        self.requests = self.counter("raven_requests", "Requests answered", ["status"])
+        listeners = self.gauge("raven_listeners", "Pages that follow live readings")
+        listeners.set_function(lambda: self.listening)
