@@ -10,7 +10,7 @@ PACKAGES := $(PROJECTS:/pyproject.toml=)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
-IMAGES := build reader simulator mongo-recorder sql-writer sql-relay verify
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
 
 .PHONY: help
 help:  ## Explain the targets
@@ -23,7 +23,7 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 # Some tests change a server for a moment, so one of yours takes one test at a time.
 WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((2 * $$(nproc)))))
 .PHONY: test
-test: $(VENV)/.dev system system-sql  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
+test: $(VENV)/.dev system system-sql system-browser  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: compose-test
@@ -83,7 +83,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .brokers .crash .fuzz .compose-test .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring: Mosquitto, and venv for its Python.
 .PHONY: system
@@ -99,6 +99,14 @@ system-sql:
 	  echo "installing Debian's packages mariadb-server-core and mariadb-client-core"; \
 	  $(SUDO) apt-get update -qq && \
 	  $(SUDO) apt-get install -y -qq --no-install-recommends mariadb-server-core mariadb-client-core >/dev/null; }
+
+# The browser in which tests look at the dashboard's pages, and letters for it.
+.PHONY: system-browser
+system-browser:
+	@command -v chromium >/dev/null || { \
+	  echo "installing Debian's packages chromium and fonts-dejavu-core"; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'

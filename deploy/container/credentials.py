@@ -8,6 +8,8 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
     credentials                  make what is missing and hand it out
     credentials account NAME     print the URL of an account of the broker, made if there is none
     credentials remove NAME      take an account of the broker away
+    credentials password         print the password of the pages
+    credentials token            print the token with which programs use the API of the pages
     credentials renew            make the broker another certificate now
     credentials ca               print the certificate that signs the broker's
 """
@@ -44,11 +46,13 @@ USER_OF: Final = {
     "mongo-recorder": RAVEN,
     "sql-writer": RAVEN,
     "sql-relay": RAVEN,
+    "dashboard": RAVEN,
     "verify": RAVEN,
 }
 BROKER_ACCOUNTS: Final = (
     "mongo-recorder",
     "sql-writer",
+    "dashboard",
     "verify",
     "watcher",
     "home-assistant",
@@ -111,13 +115,12 @@ class Credentials:
         for service in ("reader", "sql-relay"):
             self._give(service, "node", node)
         self._give("reader", "mqtt_url", self._mqtt_url(node))
-        self._give("mongo-recorder", "mqtt_url", self._mqtt_url("mongo-recorder"))
-        self._give("sql-writer", "mqtt_url", self._mqtt_url("sql-writer"))
-        self._give("verify", "mqtt_url", self._mqtt_url("verify"))
-        for service in ("reader", "mongo-recorder", "sql-writer", "verify"):
+        for service in ("mongo-recorder", "sql-writer", "dashboard", "verify"):
+            self._give(service, "mqtt_url", self._mqtt_url(service))
+        for service in ("reader", "mongo-recorder", "sql-writer", "dashboard", "verify"):
             self._give_ca(service, "mqtt_ca.pem")
 
-        for account in ("mongo-recorder", "verify"):
+        for account in ("mongo-recorder", "dashboard", "verify"):
             password = self._password("mongo", account)
             url = (
                 self._given("mongo_url") or f"mongodb://{account}:{quote(password, '')}@mongo/raven"
@@ -125,7 +128,7 @@ class Credentials:
             self._give(account, "mongo_url", url)
         self._give_mongo()
 
-        for account in ("sql-writer", "sql-relay", "verify"):
+        for account in ("sql-writer", "sql-relay", "dashboard", "verify"):
             password = self._password("mysql", account)
             url = self._given("mysql_url") or f"mysql://{account}:{quote(password, '')}@mysql/raven"
             self._give(account, "mysql_url", url)
@@ -133,6 +136,13 @@ class Credentials:
 
         self._give("sql-relay", "upstream_mqtt_url", self._given("upstream_mqtt_url"))
         self._give_ca("sql-relay", "upstream_ca.pem")
+
+        for name in ("password", "token"):
+            self._give("dashboard", name, self.of_dashboard(name))
+
+    def of_dashboard(self, name: str) -> str:
+        """Return the password or the token of the pages."""
+        return self._password("dashboard", name)
 
     def account(self, name: str) -> str:
         """Return the URL of an account of our broker, made if there is none."""
@@ -256,14 +266,17 @@ class Credentials:
             "privileges": [{"resource": letters, "actions": ["remove"]}],
             "roles": [{"role": "read", "db": "raven"}],
         }
-        script = f'db.getSiblingDB("raven").createRole({json.dumps(role)})\n'
-        for account, its_role in (("verify", "verify"), ("mongo-recorder", "readWrite")):
+        # The server runs this at each start, so that an account that came later is made too.
+        script = 'raven = db.getSiblingDB("raven")\n'
+        script += f'raven.getRole("verify") || raven.createRole({json.dumps(role)})\n'
+        roles = {"verify": "verify", "dashboard": "read", "mongo-recorder": "readWrite"}
+        for account, its_role in roles.items():
             user = {
                 "user": account,
                 "pwd": self._password("mongo", account),
                 "roles": [{"role": its_role, "db": "raven"}],
             }
-            script += f'db.getSiblingDB("raven").createUser({json.dumps(user)})\n'
+            script += f'raven.getUser("{account}") || raven.createUser({json.dumps(user)})\n'
         self._give("mongo", "root", self._password("mongo", "root"))
         self._give("mongo", "accounts.js", script)
         url = f"mongodb://root:{quote(self._password('mongo', 'root'), '')}@localhost"
@@ -273,7 +286,7 @@ class Credentials:
 
     def _give_mysql(self) -> None:
         # The server runs this at each start, so that an account that came later is made too.
-        ours = ("sql-writer", "sql-relay", "verify")
+        ours = ("sql-writer", "sql-relay", "dashboard", "verify")
         hosts = {**dict.fromkeys(ours, "%"), "health": "127.0.0.1", "root": "localhost"}
         lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
         for account, host in hosts.items():
@@ -281,6 +294,7 @@ class Credentials:
             lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
             lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
         lines.append(f"GRANT {WRITER_RIGHTS} ON raven.* TO 'sql-writer'@'%';")
+        lines.append("GRANT SELECT ON raven.* TO 'dashboard'@'%';")
         for account, rights in (("sql-relay", RELAY_RIGHTS), ("verify", VERIFY_RIGHTS)):
             # What an older version granted is more.
             lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
@@ -394,6 +408,8 @@ def main(arguments: list[str]) -> int:
                 credentials.renew()
             case ["ca"]:
                 print(credentials.ca(), end="")
+            case ["password" | "token" as name]:
+                print(credentials.of_dashboard(name))
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2
@@ -401,7 +417,7 @@ def main(arguments: list[str]) -> int:
         said = getattr(error, "stderr", None) or str(error)
         print(f"credentials: {said}", file=sys.stderr)
         return 1
-    if arguments and arguments[0] != "ca":
+    if arguments and arguments[0] in ("account", "remove", "renew"):
         print("the broker takes it within half a minute", file=sys.stderr)
     return 0
 

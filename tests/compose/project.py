@@ -95,7 +95,8 @@ class Project:
         self.folder = folder
         folder.mkdir()
         self.take(ROOT)
-        self.set(**{"MQTTS_PUBLISH": "127.0.0.1:0", **env})
+        anywhere = "127.0.0.1:0"
+        self.set(**{"MQTTS_PUBLISH": anywhere, "DASHBOARD_PUBLISH": anywhere, **env})
 
     def take(self, version: Path) -> None:
         """Take the files of a version, as `git pull` does."""
@@ -254,9 +255,9 @@ class Project:
         say(f"  {where}: {total} readings of {runs} run(s), none missing, none twice")
         return total
 
-    def port(self) -> int:
-        """Return the host's port of the broker's TLS listener."""
-        return int(self.all("port", "broker", "8883").strip().rpartition(":")[2])
+    def port(self, service: str = "broker", inside: int = 8883) -> int:
+        """Return the host's port of the broker's TLS listener, or of another service."""
+        return int(self.all("port", service, str(inside)).strip().rpartition(":")[2])
 
 
 class Stick:

@@ -9,7 +9,16 @@ from typing import Any
 
 from tests.compose.project import Project, docker, say, wait_until
 
-SERVICES = ("broker", "mysql", "mongo", "reader", "sql-writer", "sql-relay", "mongo-recorder")
+SERVICES = (
+    "broker",
+    "mysql",
+    "mongo",
+    "reader",
+    "sql-writer",
+    "sql-relay",
+    "mongo-recorder",
+    "dashboard",
+)
 
 
 def containers(home: Project) -> dict[str, dict[str, Any]]:
@@ -22,7 +31,8 @@ def secrets_of(home: Project) -> dict[str, str]:
     """Return every secret that was made, by name."""
     script = (
         "import json, pathlib; print(json.dumps({f.name: f.read_text() for f in "
-        "pathlib.Path('/made').iterdir() if f.name.split('-')[0] in ('mqtt', 'mongo', 'mysql') "
+        "pathlib.Path('/made').iterdir() if f.name.split('-')[0] in "
+        "('mqtt', 'mongo', 'mysql', 'dashboard') "
         "or f.suffix == '.key'}))"
     )
     run = ["run", "--rm", "--entrypoint", "python", "credentials", "-c", script]
@@ -58,7 +68,7 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
         touched = home.compose("exec", "-T", service, "touch", "/etc/x", check=False)
         assert touched.returncode, service
     published = {s: one["HostConfig"]["PortBindings"] for s, one in found.items()}
-    assert {service for service, ports in published.items() if ports} == {"broker"}
+    assert {service for service, ports in published.items() if ports} == {"broker", "dashboard"}
     say(f"  checked: {' '.join(sorted(found))}")
 
     secrets = secrets_of(home)
@@ -80,16 +90,18 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
 
 
 def test_other_machines_reach_the_broker_only_where_they_are_to(project: Callable[..., Project]):
-    """Without a word this machine alone does; a server that nobody could reach does not start."""
+    """And the pages: without a word this machine alone does; a server that nobody could reach does not start."""
 
-    def address(**env: str) -> str:
+    def address(service: str, **env: str) -> str:
         home = project(**env)
         config = json.loads(home.compose("--profile", "*", "config", "--format", "json").stdout)
-        (port,) = config["services"]["broker"]["ports"]
+        (port,) = config["services"][service]["ports"]
         return f"{port.get('host_ip', '*')}:{port['published']}"
 
-    assert address(MQTTS_PUBLISH="") == "127.0.0.1:8883"
-    assert address(MQTTS_PUBLISH="8883") == "*:8883"
+    assert address("broker", MQTTS_PUBLISH="") == "127.0.0.1:8883"
+    assert address("broker", MQTTS_PUBLISH="8883") == "*:8883"
+    assert address("dashboard", DASHBOARD_PUBLISH="") == "127.0.0.1:8080"
+    assert address("dashboard", DASHBOARD_PUBLISH="8081") == "*:8081"
     server = project(SERVER_NAME="raven.example.org", MQTTS_PUBLISH="")
     server.up("--profile", "server", options=["broker"], check=False)
     assert "MQTTS_PUBLISH=8883" in server.logs("credentials")

@@ -10,7 +10,16 @@ from tests import released
 from tests.compose.project import COUNT_MYSQL, ROOT, Project, Stick, docker, wait_until
 
 BOTH = ("--profile", "sql", "--profile", "mqtt")
-SERVICES = ("broker", "mysql", "mongo", "sql-writer", "sql-relay", "mongo-recorder", "reader")
+SERVICES = (
+    "broker",
+    "mysql",
+    "mongo",
+    "sql-writer",
+    "sql-relay",
+    "mongo-recorder",
+    "reader",
+    "dashboard",
+)
 MADE = """
 import json, pathlib
 files = [file for file in pathlib.Path("/made").rglob("*") if file.is_file()]

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from raven_harness import stack
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Published, Received
-from ravenbus.topics import CHANNELS, IMPORT, READER, STORE, VERIFY, Topics
+from ravenbus.topics import CHANNELS, DASHBOARD, IMPORT, READER, STORE, VERIFY, Topics
 from tests.system.system import Client
 
 NODES = ("home", "neighbour")
@@ -26,7 +26,7 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 START = "homeassistant/status"
 
 # An account may always speak as the node of its own name.
-ACCOUNTS = (*NODES, *STORES, "verify", "watcher", "home-assistant", "health")
+ACCOUNTS = (*NODES, *STORES, "dashboard", "verify", "watcher", "home-assistant", "health")
 
 
 def sent_by(role: str, **names: str) -> set[str]:
@@ -64,7 +64,8 @@ HOMEASSISTANT |= {topic for topic in OF_NODES if topic.startswith("homeassistant
 ELSEWHERE = {"raven", "raven/v1", "raven/v2/home/reading/warning", "raven/v1/home", "other/topic"}
 ELSEWHERE |= {"raven/v1/home/reading", "raven/v1/home/reading/warning/x", "raven/v1/home/status/x"}
 ELSEWHERE |= {"$SYS/broker/version", "raven/v1//status", "raven/v1/home/settings"}
-ELSEWHERE |= {"raven/v1/neighbour/stored/other-store"}
+OTHERS_STORE = {"raven/v1/neighbour/stored/other-store"}
+ELSEWHERE |= OTHERS_STORE
 TOPICS = (
     OF_NODES.union(*OF_STORES.values()) | COMMANDS | HOMEASSISTANT | ELSEWHERE | {WAITING, DROPPED}
 )
@@ -73,10 +74,11 @@ NOBODYS = {"raven/v1//status"}
 """The status of no node: a wildcard stands for a level without a name too."""
 MAY_WRITE = {account: said_by(account) for account in ACCOUNTS}
 MAY_READ = {account: TOPICS & received_by(READER, node=account) for account in ACCOUNTS}
-MAY_READ["neighbour"] |= {"raven/v1/neighbour/stored/other-store"}
+MAY_READ["neighbour"] |= OTHERS_STORE
 for store in STORES:
     MAY_WRITE[store] |= OF_STORES[store]
     MAY_READ[store] |= received_by(STORE)
+MAY_READ["dashboard"] |= received_by(DASHBOARD) | OTHERS_STORE | NOBODYS
 # It also removes what is retained of a home that is gone.
 MAY_WRITE["verify"] |= sent_by(VERIFY, store="raven-mongo-recorder") | OF_NODES | NOBODYS | GONE
 MAY_WRITE["verify"] |= sent_by(IMPORT)

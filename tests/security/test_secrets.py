@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from raven_dashboard.settings import DashboardSettings
 from raven_export.settings import ExportSettings
 from raven_harness import stack
 from raven_mongo_recorder.settings import RecorderSettings
@@ -35,6 +36,7 @@ SERVICES: dict[str, type[Settings]] = {
     "raven-mongo-recorder": RecorderSettings,
     "raven-sql-writer": WriterSettings,
     "raven-sql-relay": RelaySettings,
+    "raven-dashboard": DashboardSettings,
     "raven-verify": VerifySettings,
     "raven-export": ExportSettings,
     "raven-import": ExportSettings,
@@ -234,7 +236,8 @@ def test_checking_the_settings_shows_no_password(service: str, url: str, tmp_pat
     env = {name: url.format(scheme).removesuffix("/db") for name, scheme in schemes.items()}
     env |= {"MYSQL_URL": url.format("mysql"), "MONGO_URL": url.format("mongodb")}
     command = [str(stack.BIN / service), "--check-config"]
-    process = stack.Process("check", command, tmp_path, {**env, "RAVEN_STATE": str(tmp_path)})
+    env |= {"RAVEN_STATE": str(tmp_path), "RAVEN_DASHBOARD_PASSWORD": 2 * SECRET}
+    process = stack.Process("check", command, tmp_path, env)
     process.start()
     assert process.wait() == (78 if "wrong" in url else 0), process.text()
     assert SECRET not in process.text()

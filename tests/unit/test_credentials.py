@@ -59,6 +59,30 @@ def test_every_file_is_for_one_user(tmp_path: Path, make):
     assert {file.stat().st_mode & 0o777 for file in [*files, *tmp_path.glob("made/*")]} == {0o600}
 
 
+def test_the_pages_have_accounts_that_read_alone(tmp_path: Path, make):
+    """At the broker, in both databases and at the door; its owner's password takes the place."""
+    made = make()
+    given = contents(tmp_path / "for" / "dashboard")
+    urls = {"mqtt_url", "mysql_url", "mongo_url"}
+    assert given.keys() - {"mqtt_ca.pem"} == {*urls, "password", "token"}
+    assert given["password"] == made.of_dashboard("password")
+    rights = [
+        line.partition(" ON ")[0]
+        for line in (tmp_path / "for/mysql/accounts.sql").read_text().splitlines()
+        if line.startswith("GRANT") and "'dashboard'" in line
+    ]
+    assert rights == ["GRANT SELECT"]
+    (its,) = (
+        line
+        for line in (tmp_path / "for/mongo/accounts.js").read_text().splitlines()
+        if '"dashboard"' in line
+    )
+    assert '"roles": [{"role": "read", "db": "raven"}]' in its
+    (tmp_path / "own" / "dashboard-password").write_text("the owner's own\n")
+    make()
+    assert contents(tmp_path / "for")["dashboard/password"] == "the owner's own"
+
+
 def test_what_a_newer_version_needs_is_made(tmp_path: Path, make):
     """Volumes of an older version get what they lack and keep what they have."""
     make()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -54,7 +55,8 @@ class Demo:
 
     def __init__(self, device: str | None, mongo_url: str | None) -> None:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
-        self.broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "watcher"])
+        accounts = [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher"]
+        self.broker = stack.Broker(folder, accounts)
         self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
         self.mongo = None if mongo_url else stack.Mongo(folder)
         self.mongo_url = mongo_url or (self.mongo.url if self.mongo else "")
@@ -67,6 +69,12 @@ class Demo:
         )
         self.writer = stack.sql_writer(folder, self.broker.url("sql-writer"), "")
         self.relay = stack.sql_relay(folder, "", self.upstream.url(NODE), RAVEN_NODE=NODE)
+        self.dashboard = stack.dashboard(
+            folder,
+            self.broker.url("dashboard"),
+            RAVEN_DASHBOARD_PASSWORD=secrets.token_hex(4),
+            RAVEN_TIME_ZONE=os.environ.get("RAVEN_TIME_ZONE", ""),
+        )
         self.simulator: stack.Process | None = None
         if not device:
             device = str(folder / "ttyRAVEN")
@@ -83,7 +91,7 @@ class Demo:
         """Processes that are started again when they end."""
         servers = [s for s in (self.broker, self.upstream, self.mongo, self.mariadb) if s]
         stores = [self.recorder, self.writer, self.upstream_recorder, self.relay]
-        return [*servers, *stores, self.reader]
+        return [*servers, *stores, self.dashboard, self.reader]
 
     @property
     def everything(self) -> list[stack.Process]:
@@ -160,14 +168,16 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
         for server in (demo.broker, demo.upstream, demo.mongo, demo.mariadb):
             if server:
                 server.start()
-        writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = demo.mariadb.database()
+        mysql_url = demo.mariadb.database()
+        for one in (writer, relay, demo.dashboard):
+            one.env["MYSQL_URL"] = mysql_url
         demo.stores = {
             "MongoDB": MongoStore(MongoUrl(demo.mongo_url)),
             "MySQL": MysqlStore(MysqlUrl(writer.env["MYSQL_URL"])),
             "upstream": MongoStore(MongoUrl(upstream_recorder.env["MONGO_URL"])),
         }
         stores = [demo.recorder, writer, upstream_recorder]
-        for process in (*stores, relay, demo.simulator):
+        for process in (*stores, relay, demo.dashboard, demo.simulator):
             if process:
                 process.start()
         # A store has what is published from the moment its session exists.
@@ -185,7 +195,9 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
 
 
 def _introduce(demo: Demo) -> None:
+    password = demo.dashboard.env["RAVEN_DASHBOARD_PASSWORD"]
     print("python-raven demo")
+    print(f"  look      http://127.0.0.1:{demo.dashboard.port}  password {password}")
     print(f"  stick     {demo.reader.env['RAVEN_DEVICE']}", "" if demo.simulator else "(yours)")
     print(f"  broker    mqtt://127.0.0.1:{demo.broker.port}  pid {demo.broker.pid}")
     print(f"  listen    mosquitto_sub -v -L {demo.broker.url('watcher')}/raven/v1/+/latest/+")
@@ -193,7 +205,8 @@ def _introduce(demo: Demo) -> None:
     print(f"  MongoDB   {mongo}")
     print(f"  MySQL     {demo.writer.env['MYSQL_URL']}  pid {demo.mariadb.pid}")
     print(f"  upstream  mqtt://127.0.0.1:{demo.upstream.port}  pid {demo.upstream.pid}")
-    for process in (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder):
+    services = (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder)
+    for process in (*services, demo.dashboard):
         print(f"  {process.name:18} pid {process.pid}")
     print(f"  logs      {demo.folder}")
     print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from raven_dashboard.settings import DashboardSettings
 from raven_export.settings import ExportSettings
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
@@ -63,6 +64,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "mongo-recorder": RecorderSettings,
     "sql-writer": WriterSettings,
     "sql-relay": RelaySettings,
+    "dashboard": DashboardSettings,
     "verify": VerifySettings,
     "export": ExportSettings,
 }

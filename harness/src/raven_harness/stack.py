@@ -369,6 +369,14 @@ def sql_relay(
     return Process(name, [str(BIN / "raven-sql-relay")], folder, env)
 
 
+def dashboard(folder: Path, mqtt_url: str, **settings: str) -> Server:
+    """Return a dashboard at a free port; its store and its password are among the settings."""
+    port = free_port()
+    found = Server("dashboard", [str(BIN / "raven-dashboard")], folder, port)
+    found.env = {"MQTT_URL": mqtt_url, "RAVEN_DASHBOARD_PORT": str(port), **settings}
+    return found
+
+
 def metrics(port: int) -> str | None:
     """Return what a service says of itself, None while it does not answer."""
     try:

@@ -150,6 +150,18 @@ class MessageCluster(Notification, frozen=True, kw_only=True):
     queue: Text | None = None
 
 
+CURRENCIES: Final = {
+    36: "AUD",
+    124: "CAD",
+    484: "MXN",
+    554: "NZD",
+    826: "GBP",
+    840: "USD",
+    978: "EUR",
+}
+"""ISO 4217 numbers of the places where these sticks are sold."""
+
+
 class PriceCluster(Notification, frozen=True, kw_only=True):
     """The price in force, which may be negative (RAVEn XML API r127 p.21).
 

@@ -176,6 +176,7 @@ def tls_problems(
 SERVICE_ACCOUNTS: Final = (
     "mongo-recorder",
     "sql-writer",
+    "dashboard",
     "verify",
     "watcher",
     "home-assistant",

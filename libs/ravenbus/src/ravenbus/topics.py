@@ -27,6 +27,7 @@ STORE: Final = "store"
 RELAY: Final = "sql-relay"
 VERIFY: Final = "raven-verify"
 IMPORT: Final = "raven-import"
+DASHBOARD: Final = "dashboard"
 
 M = TypeVar("M")
 
@@ -63,6 +64,7 @@ LATEST: Final = Channel(
     Reading,
     "The last reading of a kind, for people and dashboards.",
     senders=(READER,),
+    receivers=(DASHBOARD,),
     retained=True,
 )
 RUN: Final = Channel(
@@ -71,7 +73,7 @@ RUN: Final = Channel(
     Run,
     "The run under way; only what the reader sends is retained.",
     senders=(READER, RELAY, VERIFY, IMPORT),
-    receivers=(STORE,),
+    receivers=(STORE, DASHBOARD),
     retained=True,
 )
 STATUS: Final = Channel(
@@ -80,6 +82,7 @@ STATUS: Final = Channel(
     Status,
     "State of the reader and its stick; the reader's will says that it is offline.",
     senders=(READER,),
+    receivers=(DASHBOARD,),
     retained=True,
 )
 COMMAND: Final = Channel(
@@ -125,7 +128,7 @@ STORED: Final = Channel(
     Confirmation,
     "What a store has of a node's, sent with QoS 0; who sent it forgets it then.",
     senders=(STORE,),
-    receivers=(READER, RELAY),
+    receivers=(READER, RELAY, DASHBOARD),
     qos=0,
 )
 GONE: Final = Channel(

@@ -25,7 +25,7 @@ from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ARCHIVE, DEAD_LETTER, RUNS
 from ravenmongo.settings import MongoUrl
 
-TIMEOUT_MS: Final = 600_000
+ANSWER_TIMEOUT_S: Final = 600
 """As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
 IN_MEMORY: Final = 4000
 """Documents that the driver holds at once; left alone it takes 16 MiB of each cursor's."""
@@ -42,16 +42,17 @@ class MongoStore:
     _only: Document = {}  # noqa: RUF012 - never changed
     """What the documents of a span of time have to be besides."""
 
-    def __init__(self, url: MongoUrl) -> None:
+    def __init__(self, url: MongoUrl, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> None:
         self._url = url
+        self._timeout_ms = 1000 * answer_timeout_s
 
     @cached_property
     def _client(self) -> Any:
-        return database.client(self._url.text, TIMEOUT_MS)
+        return database.client(self._url.text, self._timeout_ms)
 
     @cached_property
     def _db(self) -> Any:
-        return database.database(self._client, TIMEOUT_MS)
+        return database.database(self._client, self._timeout_ms)
 
     def runs(self) -> dict[str, Known]:
         """Return the runs of which there are readings, or of which one was announced."""

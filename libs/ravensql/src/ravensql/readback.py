@@ -76,10 +76,15 @@ class MysqlStore:
     name = "MySQL"
     service = "sql-writer"
 
-    def __init__(self, url: MysqlUrl, archive: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: MysqlUrl,
+        archive: Path | None = None,
+        answer_timeout_s: int = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._archive = archive
         self._database = Database(
-            url, answer_timeout_s=ANSWER_TIMEOUT_S, on_connect=schema.require_current
+            url, answer_timeout_s=answer_timeout_s, on_connect=schema.require_current
         )
         self._relayed: frozenset[str] = frozenset()
 

@@ -6,25 +6,14 @@ have not come (the slower model's schedule), and is unavailable while the reader
 
 from __future__ import annotations
 
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from ravenbus import __version__
 from ravenbus.messages import ClockState
-from ravenbus.notifications import DeviceInfo
+from ravenbus.notifications import CURRENCIES, DeviceInfo
 from ravenbus.topics import LATEST, STATUS, Topics
-
-CURRENCIES: Final = {
-    36: "AUD",
-    124: "CAD",
-    484: "MXN",
-    554: "NZD",
-    826: "GBP",
-    840: "USD",
-    978: "EUR",
-}
-"""ISO 4217 numbers of the places where these sticks are sold."""
 
 _DEMAND_S, _SUMMATION_S, _PRICE_S = 15, 240, 90
 

@@ -1,0 +1,1 @@
+"""Readings and their history in a browser: the dashboard service."""

@@ -1,0 +1,201 @@
+"""What homes say of themselves on the bus: the last readings, states, and what stores confirm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from ravenbus.errors import ContractError, RetryableError
+from ravenbus.messages import Confirmation, Reading, Run, Status
+from ravenbus.mqtt import Broker, Connection, Denied, Events, Lost, Received
+from ravenbus.ranges import Range, common, count, merged
+from ravenbus.retrying import Reconnecting, Retry
+from ravenbus.topics import LATEST, RUN, STATUS, STORED, Topics
+
+log = logging.getLogger(__name__)
+
+HEARD: Final = (LATEST, STATUS, RUN, STORED)
+TURN_S: Final = 1.0
+LATEST_MAX: Final = 200
+"""Readings that are kept of a home, which may claim any number of meters."""
+
+
+def client_id() -> str:
+    """Return a name at the broker that no other dashboard has; nothing is kept under it."""
+    return f"raven-dashboard-{uuid.uuid4().hex[:12]}"
+
+
+@dataclass
+class Progress:
+    """What a store has confirmed of a home's run under way."""
+
+    caught_up: datetime
+    """When it last had all that the home had said."""
+    ranges: list[Range] = field(default_factory=list)
+
+
+@dataclass
+class Home:
+    """What is known of a node from the bus."""
+
+    node: str
+    status: Status | None = None
+    run: str | None = None
+    """The hash of the run under way."""
+    last_seq: int = 0
+    latest: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    """The last readings by kind and meter; the meter is empty where a reading names none."""
+    stores: dict[str, Progress] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> datetime | None:
+        """When the last of these readings was received."""
+        return max((one.envelope.received for one in list(self.latest.values())), default=None)
+
+    def last(self, kind: str, meter: str | None = None) -> Reading | None:
+        """Return the last reading of a kind, of one meter or of any."""
+        found = [
+            one
+            for (of_kind, of_meter), one in list(self.latest.items())
+            if of_kind == kind and meter in (None, of_meter)
+        ]
+        return max(found, key=lambda one: one.envelope.received, default=None)
+
+    def behind(self, store: str) -> int:
+        """Return how many of the run's readings a store has not confirmed, of those it is to."""
+        ranges = self.stores[store].ranges
+        first = ranges[0][0] if ranges else 1
+        wanted = [(first, self.last_seq)] if first <= self.last_seq else []
+        return count(wanted) - count(common(wanted, ranges))
+
+    def take(self, message: Reading | Status | Run | Confirmation, now: datetime) -> None:
+        """Note what a message says."""
+        match message:
+            case Reading(envelope, notification):
+                self._follow(envelope.hash, now)
+                self.last_seq = max(self.last_seq, envelope.seq)
+                self.latest[message.kind, notification.meter or ""] = message
+                if len(self.latest) > LATEST_MAX:
+                    del self.latest[next(iter(self.latest))]
+            case Status():
+                self.status = message
+            case Run():
+                self._follow(message.hash, now)
+            case Confirmation(store=store, runs=runs):
+                progress = self.stores.setdefault(store, Progress(now))
+                if self.run in runs:
+                    progress.ranges = merged([*progress.ranges, *runs[self.run]])
+        for store, progress in self.stores.items():
+            if not self.behind(store):
+                progress.caught_up = now
+
+    def _follow(self, run: str, now: datetime) -> None:
+        """Begin to count anew where another run is under way."""
+        if self.run != run:
+            self.run, self.last_seq = run, 0
+            self.stores = {store: Progress(now) for store in self.stores}
+
+
+Listener = Callable[[Home, Any], None]
+"""Called from the feed's thread with each message, and the home that it is of."""
+
+
+class Feed:
+    """Hears the bus until it is told to stop, over a session of which nothing is kept."""
+
+    def __init__(self, broker: Broker, topics: Topics, retry: Retry) -> None:
+        self.homes: dict[str, Home] = {}
+        self.away_since: datetime | None = now()
+        """Since when the broker is away, None while it is there."""
+        self._broker = broker
+        self._topics = topics
+        self._retry = retry
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` from now on; return what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def end() -> None:
+            with self._lock, suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return end
+
+    def home(self, node: str) -> Home:
+        """Return what is known of a node, which may be nothing."""
+        return self.homes.get(node) or Home(node)
+
+    def run(self) -> None:
+        """Hear until the stop; whatever happens to the connection, another is made."""
+        stop, reconnecting = self._retry.stop, Reconnecting()
+        while not stop.is_set():
+            with suppress(RetryableError):
+                events: Events = SimpleQueue()
+                connection = self._retry("broker", partial(self._connect, events))
+                began = time.monotonic()
+                try:
+                    reason = self._hear(connection, events)
+                finally:
+                    self._is_connected(False)
+                    connection.close()
+                if not stop.is_set():
+                    self._retry.health.failing("broker", reason + reconnecting.suspicion)
+                    stop.wait(reconnecting.pause_s(time.monotonic() - began))
+
+    def _connect(self, events: Events) -> Connection:
+        connection = self._broker(events)
+        connection.subscribe([self._topics.of(one, node="+", kind="+", store="+") for one in HEARD])
+        return connection
+
+    def _hear(self, connection: Connection, events: Events) -> str:
+        """Take what comes until the connection is lost, or a stop; return the reason."""
+        self._is_connected(True)
+        while not self._retry.stop.is_set():
+            self._retry.health.beat()
+            with suppress(Empty):
+                match events.get(timeout=TURN_S):
+                    case Received() as received:
+                        connection.acknowledge(received)
+                        self._take(received)
+                    case Lost(detail) | Denied(detail):
+                        return detail
+            if not connection.alive() and events.empty():
+                return "the connection was lost"
+        return "stopped"
+
+    def _take(self, received: Received) -> None:
+        """Note a message; one that is none of the contract's is passed over."""
+        if not received.payload:
+            return  # what was retained of a home that is gone is removed so
+        try:
+            channel = self._topics.channel(received.topic)
+            message = self._topics.read(channel, received.topic, received.payload)
+        except ContractError as error:
+            log.debug("passed over", extra={"topic": received.topic, "reason": str(error)})
+            return
+        home = self.homes.setdefault(message.node, Home(message.node))
+        home.take(message, now())
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(home, message)
+
+    def _is_connected(self, connected: bool) -> None:
+        self.away_since = None if connected else now()
+
+
+def now() -> datetime:
+    """Return the host's clock in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,406 @@
+"""What people see and do in a browser, at the real service with a real store and broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, Route, expect
+
+from raven_harness import stack
+from ravenbus.history import Step, edges
+
+from . import homes
+from .conftest import Dashboard, Visit
+
+expect.set_options(timeout=1000 * stack.WAIT_S)
+New = Callable[..., Visit]
+LONG_DAY = "/history?node=house&from=2026-10-24T22:00:00Z&to=2026-10-25T23:00:00Z"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+def drawn(page: Page, chart: str) -> Locator:
+    """Return a chart's field once there is something in it."""
+    field = page.locator(f"#{chart} .field[data-rows]")
+    expect(field).to_be_visible()
+    return field
+
+
+def span(page: Page) -> list[datetime]:
+    """Return the span that the address names."""
+    asked = parse_qs(urlsplit(page.url).query)
+    return [datetime.fromisoformat(asked[name][0]) for name in ("from", "to")]
+
+
+def drag(page: Page, field: Locator, start: float, end: float) -> None:
+    """Draw with the mouse over a part of a chart, from and to in parts of its width."""
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + start * box["width"], box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"], box["y"] + 70, steps=5)
+    page.mouse.up()
+
+
+def test_power_changes_while_it_is_looked_at(dashboard: Dashboard, visit: New):
+    """It comes from the bus without a load of the page; direction has words, a symbol and a colour."""
+    at = visit(dashboard)
+    page = at.go("/?node=house")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("#kw")).to_have_text("1.490")
+    before = page.evaluate("() => (window.here = 1)")
+    colours = set()
+    for watts, number, words in (
+        (2345, "2.345", "▲ Taking from the grid"),
+        (-1200, "-1.200", "▼ Giving to the grid"),
+        (0, "0.000", "● Nothing flows"),
+    ):
+        dashboard.hear(homes.house.demand(datetime.now(UTC), watts))
+        expect(page.locator("#kw")).to_have_text(number)
+        expect(page.locator("#direction")).to_have_text(words)
+        colours.add(page.locator("#kw").evaluate("(one) => getComputedStyle(one).color"))
+        if watts == 2345:
+            at.picture()
+    assert len(colours) == 3
+    assert page.evaluate("() => window.here") == before
+    rows = int(drawn(page, "curve").get_attribute("data-rows") or 0)
+    assert rows > 60
+
+
+def test_the_page_says_that_it_is_not_live(dashboard: Dashboard, visit: New):
+    """When the service is away and when it is back; then what comes is shown again."""
+    page = visit(dashboard).go("/?node=house")
+    expect(page.locator("#live")).to_have_text("Live")
+    dashboard.process.kill()
+    expect(page.locator("#live")).to_contain_text("Not live: the connection is lost")
+    dashboard.process.start()
+    dashboard.hear(homes.house.demand(datetime.now(UTC), 777))
+    expect(page.locator("#kw")).to_have_text("0.777")
+    expect(page.locator("#live")).to_have_text("Live")
+
+
+def test_ranges_are_buttons_and_the_address_says_what_is_shown(dashboard: Dashboard, visit: New):
+    """Whoever is sent the address sees the same."""
+    at = visit(dashboard)
+    page = at.go("/history?node=house")
+    drawn(page, "power")
+    for name in ("Yesterday", "Week", "Month", "Year", "All", "Today"):
+        page.get_by_role("button", name=name, exact=True).click()
+        expect(page.locator("[aria-pressed=true]").filter(has_text=name)).to_be_visible()
+        expect(page.locator("#charts")).to_have_attribute("aria-busy", "false")
+        start, end = (one.astimezone(homes.ZONE) for one in span(page))
+        assert (start.hour, start.minute, end.hour, end.minute) == (0, 0, 0, 0)
+        assert start < end
+    page.get_by_label("Compare with the period before").check()
+    expect(page.locator("#legend-before")).to_be_visible()
+    sent, title = page.url, page.locator("#shown").inner_text()
+    other = visit(dashboard).go(sent)
+    expect(other.locator("#shown")).to_have_text(title)
+    expect(other.locator("#legend-before")).to_be_visible()
+    page.get_by_label("From").fill("2026-10-24")
+    page.get_by_label("to", exact=True).fill("2026-10-25")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#shown")).to_have_text("Sat, 24 Oct 2026 \u2013 Sun, 25 Oct 2026")
+    assert span(page)[1] - span(page)[0] == timedelta(hours=49)
+    at.picture()
+
+
+def test_the_day_on_which_clocks_go_back_has_25_hours(dashboard: Dashboard, visit: New):
+    """In bars, in the table beside them, in the sum and in the file; a gap is a gap."""
+    at = visit(dashboard)
+    page = at.go(LONG_DAY)
+    expect(page.locator("#shown")).to_have_text("Sun, 25 Oct 2026")
+    assert drawn(page, "energy").get_attribute("data-rows") == "25"
+    expect(page.locator("#delivered")).to_have_text("25.00\u00a0kWh")
+    expect(page.locator("#received")).to_have_text("3.00\u00a0kWh")
+    expect(page.locator("#cost")).to_have_text("\u20ac6.25")
+    at.picture()
+    page.get_by_text("The same as a table").click()
+    hours = page.locator("#rows th").all_inner_texts()
+    assert len(hours) == 25
+    assert [one for one in hours if "02:00 \u2013" in one] == [
+        "25 Oct 2026, 02:00 \u2013 02:00",
+        "25 Oct 2026, 02:00 \u2013 03:00",
+    ]
+    field = drawn(page, "power")
+    field.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#power output")).to_contain_text("25 Oct 2026, 00:00: 1.000\u00a0kW")
+    box = field.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 55 + (box["width"] - 67) * 14 / 25, box["y"] + 60)
+    expect(page.locator("#power output")).to_contain_text("no reading")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Energy as CSV").click()
+    assert len(download.value.path().read_text().splitlines()) == 26
+
+
+def test_days_begin_in_the_page_as_in_the_service(dashboard: Dashboard, visit: New):
+    """In each zone, also where clocks change at midnight or by half an hour."""
+    page = visit(dashboard).page
+    page.goto("/login")
+    start, end = (datetime(year, 1, 1, 12, tzinfo=UTC) for year in (2026, 2027))
+    for name in (
+        "Europe/Berlin",
+        "Africa/Cairo",
+        "Australia/Lord_Howe",
+        "Asia/Kolkata",
+        "Asia/Beirut",
+    ):
+        found = page.evaluate(
+            """async ([zone, start, end]) => {
+              const { unitOf } = await import("/static/times.js");
+              const found = [];
+              for (let at = start; at < end;) {
+                const [from, to] = unitOf("day", at, zone);
+                found.push(from / 1000);
+                at = to;
+              }
+              return found;
+            }""",
+            [name, *(1000 * one.timestamp() for one in (start, end))],
+        )
+        wanted = edges(start, end, Step.DAY, ZoneInfo(name))[:-1]
+        assert found == [one.replace(tzinfo=UTC).timestamp() for one in wanted]
+
+
+def test_a_part_that_is_drawn_over_is_seen_closer(dashboard: Dashboard, visit: New):
+    """With the mouse; a click goes back, and so does the browser."""
+    at = visit(dashboard)
+    page = at.go(LONG_DAY)
+    drag(page, drawn(page, "power"), 0.3, 0.6)
+    expect(page.locator("#shown")).to_contain_text("25 Oct 2026, 0")
+    start, end = span(page)
+    assert timedelta(hours=6) < end - start < timedelta(hours=9)
+    at.picture()
+    page.get_by_role("button", name="Zoom out").click()
+    expect(page.locator("#shown")).to_have_text("Sun, 25 Oct 2026")
+    drag(page, drawn(page, "energy"), 0.8, 0.5)
+    expect(page.locator("#shown")).to_contain_text("25 Oct 2026, 1")
+    page.go_back()
+    expect(page.locator("#shown")).to_have_text("Sun, 25 Oct 2026")
+
+
+def test_the_cursor_reads_what_is_under_it(dashboard: Dashboard, visit: New):
+    """By mouse and by keys, of which only the keys are spoken."""
+    at = visit(dashboard)
+    page = at.go(LONG_DAY + "&compare=1")
+    field, words = drawn(page, "energy"), page.locator("#energy output")
+    field.hover()
+    expect(words).to_contain_text("taken 1.00\u00a0kWh, given 0.")
+    expect(words).to_contain_text("the period before: taken 1.00\u00a0kWh")
+    expect(words).to_have_attribute("aria-live", "off")
+    at.picture()
+    page.mouse.move(0, 0)
+    expect(words).to_be_empty()
+    field.focus()
+    page.keyboard.press("End")
+    expect(words).to_contain_text("25 Oct 2026, 23:00 \u2013 00:00: taken 1.00\u00a0kWh")
+    expect(words).to_have_attribute("aria-live", "polite")
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown")).not_to_have_text("Sun, 25 Oct 2026")
+
+
+def test_an_empty_store_says_what_to_do(empty_dashboard: Dashboard, visit: New):
+    """On each page that would show readings."""
+    at = visit(empty_dashboard)
+    for path in ("/", "/history", "/homes"):
+        page = at.go(path)
+        expect(page.get_by_role("heading", name="There are no readings yet")).to_be_visible()
+        expect(page.locator("#view")).to_be_hidden()
+    at.picture()
+
+
+def test_a_store_that_is_away_is_named_and_waited_for(
+    dashboard: Dashboard, mariadb: stack.MariaDb | None, visit: New
+):
+    """What was there stays; once the store is back the page goes on by itself."""
+    if mariadb is None:
+        pytest.skip("a server of yours is not killed")
+    at = visit(dashboard)
+    page = at.go(LONG_DAY)
+    drawn(page, "power")
+    mariadb.kill()
+    page.get_by_role("button", name="Yesterday").click()
+    expect(page.locator("#notice")).to_contain_text("trying again")
+    expect(page.locator("#power canvas").first).to_be_visible()
+    at.picture()
+    mariadb.start()
+    # The page would look again by itself; to be looked at again is the sooner.
+    page.evaluate("() => dispatchEvent(new Event('online'))")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_thousand_homes_are_a_list_that_is_searched(dashboard: Dashboard, visit: New):
+    """Each has a line and a page; a search leaves those that it names."""
+    at = visit(dashboard)
+    page = at.go("/homes")
+    lines = page.locator("#homes tr")
+    expect(lines).to_have_count(homes.MANY + len(homes.ODD) + 1)
+    at.picture(whole=False)
+    page.get_by_label("Search").fill("HOME-077")
+    expect(lines.filter(visible=True)).to_have_count(10)
+    expect(page.locator("#count")).to_have_text("10 of 1,003 homes")
+    page.get_by_role("link", name="home-0777").click()
+    expect(page.locator("#kw")).to_have_text("0.500")
+    expect(page.get_by_label("Home")).to_contain_text("home-0777")
+
+
+def test_names_are_text_whatever_they_hold(dashboard: Dashboard, visit: New):
+    """Markup and quotes, wherever a name is shown."""
+    at = visit(dashboard)
+    for name in homes.ODD:
+        page = at.go("/homes")
+        page.get_by_role("link", name=name, exact=True).click()
+        drawn(page, "curve")
+        chosen = page.get_by_label("Home").evaluate("(one) => one.selectedOptions[0].textContent")
+        assert chosen == f"\u2068{name}\u2069"
+        page.get_by_role("link", name="History of this home").click()
+        drawn(page, "power")
+    at.picture()
+    assert page.locator("main :is(img, script)").count() == 0
+
+
+def test_letters_from_right_to_left_turn_nothing_beside_them(dashboard: Dashboard, visit: New):
+    """No store of ours takes such a name for a home: the service's answer is changed."""
+    at = visit(dashboard)
+    name = "left \u202ethgir \u05d0\u05d1"
+
+    def renamed(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("home-0001", name))
+
+    page = at.go("/health")
+    for what in ("homes", "meters"):
+        page.route(f"**/api/v1/{what}*", renamed)
+    at.go("/homes")
+    page.get_by_label("Search").fill("thgir")
+    link = page.get_by_role("link", name=name, exact=True)
+    assert link.locator("bdi").inner_text() == name
+    at.picture(whole=False)
+    at.go("/")
+    found = page.locator("option", has_text="thgir").evaluate("(one) => one.textContent")
+    assert found == f"\u2068{name}\u2069"
+
+
+def test_a_wrong_password_is_told_and_a_right_one_goes_on(dashboard: Dashboard, visit: New):
+    """To the page that was asked for; after logging out there is nothing to see."""
+    at = visit(dashboard)
+    page = at.page
+    page.goto("/health")
+    at.log_in("not the password")
+    expect(page.get_by_role("alert")).to_contain_text("not the right one")
+    at.picture()
+    at.log_in()
+    expect(page.get_by_role("heading", name="Health", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.goto("/health")
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_a_link_from_elsewhere_asks_nothing_of_who_is_logged_in(dashboard: Dashboard, visit: New):
+    """A view that comes by mail opens; a link through the login leads to no other address."""
+    at = visit(dashboard)
+    page = at.go("/health")
+    expect(page.get_by_role("heading", name="Health", exact=True)).to_be_visible()
+    page.goto(f"data:text/html,<a href='{dashboard.address}/history?node=house'>see</a>")
+    page.get_by_role("link", name="see").click()
+    drawn(page, "power")
+    for elsewhere in ("https://example.org/", "//example.org/", "/\\example.org/"):
+        page.goto(f"/login?{urlencode({'next': elsewhere})}")
+        page.wait_for_url("**/")
+        assert urlsplit(page.url).netloc == urlsplit(dashboard.address).netloc
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone")])
+def test_every_page_can_be_used_by_everybody(
+    dashboard: Dashboard, visit: New, scheme: str, size: str
+):
+    """At a telephone's width nothing is cut off; contrast, names and order satisfy axe."""
+    at = visit(dashboard, color_scheme=scheme, **(PHONE if size == "phone" else {}))
+    for name, path, ready in (
+        ("now", "/?node=house", "#curve .field[data-rows]"),
+        ("history", LONG_DAY + "&compare=1", "#energy .field[data-rows]"),
+        ("homes", "/homes", "#homes tr"),
+        ("health", "/health", "#chain li"),
+    ):
+        page = at.go(path)
+        expect(page.locator(ready).first).to_be_visible()
+        at.picture(f"-{name}", whole=name != "homes")
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        # A thousand lines are alike.
+        page.locator("#homes tr").evaluate_all(
+            "(all) => all.slice(9).forEach((one) => one.remove())"
+        )
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+def test_a_finger_zooms_sideways_and_scrolls_up_and_down(dashboard: Dashboard, visit: New):
+    """Drawn sideways over a chart it sees closer; otherwise the page moves as everywhere."""
+    at = visit(dashboard, **PHONE)
+    page = at.go(LONG_DAY)
+    field = drawn(page, "power")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    assert box
+    finger = page.context.new_cdp_session(page)
+
+    def touch(what: str, *where: tuple[float, float]) -> None:
+        points = [{"x": box["x"] + x, "y": box["y"] + y} for x, y in where]
+        finger.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
+
+    touch("touchStart", (80, 60))
+    for x in range(90, 200, 10):
+        touch("touchMove", (x, 62))
+    touch("touchEnd")
+    expect(page.locator("#shown")).not_to_have_text("Sun, 25 Oct 2026")
+    page.get_by_role("button", name="Zoom out").click()
+    expect(page.locator("#shown")).to_have_text("Sun, 25 Oct 2026")
+
+
+def test_pages_are_light(dashboard: Dashboard, visit: New):
+    """All that all pages load, as it travels, is below 300 kB, and from this address alone."""
+    at = visit(dashboard)
+    sizes: dict[str, int] = {}
+
+    page = at.go("/health")
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    urls: dict[str, str] = {}
+    network.on(
+        "Network.responseReceived",
+        lambda one: urls.update({one["requestId"]: one["response"]["url"]}),
+    )
+    network.on(
+        "Network.loadingFinished",
+        lambda one: sizes.update({urls.get(one["requestId"], ""): one["encodedDataLength"]}),
+    )
+    for path in ("/", "/history", "/homes", "/health"):
+        at.go(path)
+        page.wait_for_load_state()
+    own = {url: size for url, size in sizes.items() if "/api/" not in url}
+    assert {urlsplit(url).netloc for url in own} == {urlsplit(dashboard.address).netloc}
+    assert any("dygraph" in url for url in own)
+    assert sum(own.values()) < 300_000
+
+
+def test_each_reason_of_a_dead_letter_is_explained(dashboard: Dashboard, visit: New):
+    """The page says what the documentation does, under the name of each reason."""
+    page = visit(dashboard).go("/static/reasons.html")
+    table = (
+        (stack.ROOT / "docs" / "operations.md")
+        .read_text()
+        .partition("| reason | what happened | what to do |\n")[2]
+    )
+    told = [line.replace("`", "") for line in table.partition("\n\n")[0].splitlines()[1:]]
+    rows = page.locator("tbody tr").all()
+    shown = [row.locator("th, td").all_inner_texts() for row in rows]
+    assert ["| " + " | ".join(cells) + " |" for cells in shown] == told
+    assert page.locator("#duplicate-key").count() == 1
