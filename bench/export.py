@@ -15,7 +15,7 @@ import system
 from raven_harness.stack import BIN, MariaDb
 from results import Row
 
-READINGS: Final = (20_000, 200_000)
+READINGS: Final = (150_000, 450_000)
 AIM: Final = 1.15
 KIB_IN_MB: Final = 1e6 / 1024
 
