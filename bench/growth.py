@@ -19,8 +19,9 @@ import pymysql  # type: ignore[import-untyped]
 import system
 from raven_harness.stack import BIN, MariaDb
 from ravenbus.messages import Envelope, Reading
+from ravenbus.months import Month
 from ravenbus.notifications import InstantaneousDemand
-from ravensql import partitions, schema
+from ravensql import schema
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from results import Row
@@ -119,10 +120,10 @@ def _measured(folder: Path, server: MariaDb, size: int) -> dict[str, float]:
         days = cursor.execute(EVERY_DAY)
     found["every day, for each day of the answer"] = found["every day"] / days
     found["insert"] = _inserted(url, end)
-    month = partitions.Month.of(end - timedelta(seconds=EVERY_S * size)).later(1)
+    month = Month.of(end - timedelta(seconds=EVERY_S * size)).later(1)
     started = time.perf_counter()
     subprocess.run(
-        [BIN / "raven-sql-writer", "archive", month.partition[2:].replace("_", "-")],
+        [BIN / "raven-sql-writer", "archive", str(month)],
         check=True,
         capture_output=True,
         env={**os.environ, "MYSQL_URL": url, "RAVEN_SQL_ARCHIVE": str(folder / "archive")},

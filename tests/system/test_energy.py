@@ -15,11 +15,11 @@ import pytest
 
 from ravenbus.errors import RetryableError
 from ravenbus.messages import Envelope, Reading
+from ravenbus.months import Month
 from ravenbus.notifications import CurrentSummationDelivered, PriceCluster
 from ravensql import energy, readings, rows, schema
 from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink

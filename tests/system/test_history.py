@@ -27,7 +27,7 @@ from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, derived
 from ravenbus.periods import PERIODS_S, start_of
 from ravenbus.tariff import Rate, Tariff, TariffFile, TariffPrices, Tier
-from ravenmongo import rollups
+from ravenmongo import housekeeping
 from ravenmongo.history import MongoHistory
 from ravenmongo.rollups import RollUps
 from ravenmongo.settings import MongoUrl
@@ -265,7 +265,7 @@ def test_several_recorders_at_once_count_as_one(system: System):
 
 def test_a_database_made_before_is_counted_at_the_first_start(system: System, caplog):
     """Meter by meter; what is interrupted goes on where it was, and it is done once."""
-    caplog.set_level("INFO", "ravenmongo.rollups")
+    caplog.set_level("INFO", "ravenmongo")
     url = MongoUrl(system.mongo_url)
     steps = iter([False, False, True])
     with closing(MongoSink(url.text)) as sink, closing(RollUps(url, threading.Event())) as counting:
@@ -318,8 +318,8 @@ def test_a_time_that_no_calendar_goes_on_from_stops_no_counting(system: System):
 
 def test_what_is_stored_is_counted_beside_over_an_outage(system: System, caplog, monkeypatch):
     """The problem is said once, and what was noted before is counted after it."""
-    monkeypatch.setattr("ravenmongo.rollups.EVERY_S", 0.05)
-    caplog.set_level("INFO", "ravenmongo.rollups")
+    monkeypatch.setattr("ravenmongo.housekeeping.EVERY_S", 0.05)
+    caplog.set_level("INFO", "ravenmongo")
     url, stop = MongoUrl(system.mongo_url), threading.Event()
     with closing(MongoSink(url.text)) as sink, closing(MongoHistory(url)) as store:
         sink.prepare()
@@ -327,7 +327,7 @@ def test_what_is_stored_is_counted_beside_over_an_outage(system: System, caplog,
         if system.mongo:
             system.mongo.kill()
         with ThreadPoolExecutor(1) as pool:
-            counting = pool.submit(rollups.run, url, stop)
+            counting = pool.submit(housekeeping.run, url, None, stop)
             try:
                 if system.mongo:
                     wait_until(lambda: "roll-ups postponed" in caplog.text, "it is missed")

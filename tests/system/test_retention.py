@@ -25,18 +25,20 @@ import pymysql
 import pytest
 
 from raven_harness import stack
+from ravenbus import archives
+from ravenbus.archiving import archive_due
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
+from ravenbus.months import Month
 from ravenbus.notifications import (
     CurrentSummationDelivered,
     MessageCluster,
     Notification,
     PriceCluster,
 )
-from ravensql import archives, archiving, housekeeping, rows, schema
+from ravensql import archiving, housekeeping, rows, schema
 from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from tests.kinds import METER, T0, new_hash, reading
@@ -562,7 +564,7 @@ def test_what_the_disk_garbles_is_not_dropped(filled: Filled, monkeypatch: pytes
     with pytest.raises(RetryableError, match="cannot be written"):
         filled.retention().archive(MARCH)
     monkeypatch.setattr(archives, "write", lambda path, lines: write(path, list(lines)[:-1]))
-    with pytest.raises(RetryableError, match="not what is in the table"):
+    with pytest.raises(RetryableError, match="not what is stored"):
         filled.retention().archive(MARCH)
     assert tables(filled.db) == before
     assert filled.files() == []
@@ -772,7 +774,7 @@ def test_the_service_archives_by_itself(filled: Filled, caplog: pytest.LogCaptur
     )
     july = Retention(replace(filled.archive, utc=lambda: datetime(2026, 7, 2, tzinfo=UTC)), 1)
     filled.db("UPDATE instantaneous_demand SET relayed = 1 WHERE time > '2026-05-01'")
-    housekeeping.archive(july)
+    archive_due(july)
     put_off = [record for record in caplog.records if record.msg == "archiving postponed"]
     assert [str(record.month) for record in put_off] == ["2026-04", "2026-05"]
     assert "20 rows are not sent" in put_off[0].reason

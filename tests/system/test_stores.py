@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import timedelta
@@ -12,15 +13,22 @@ import msgspec
 import pytest
 
 from raven_verify.look import Look, Wanted
+from ravenbus.archiving import Retention
 from ravenbus.errors import PoisonError
 from ravenbus.forgetting import LetterSink
 from ravenbus.messages import DeadLetter, Reading, Run, dead_letter
+from ravenbus.months import Month
 from ravenbus.notifications import TimeCluster
 from ravenbus.readback import Choice, Known, Store, has, in_order
+from ravenmongo.archiving import MongoArchive
 from ravenmongo.readback import MongoStore
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
+from ravensql import schema
+from ravensql.archiving import Archive
+from ravensql.housekeeping import look_after
 from ravensql.readback import MysqlStore
+from ravensql.retention import Retention as MysqlRetention
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from tests.kinds import METER, T0, every_kind, new_hash, reading
@@ -121,6 +129,41 @@ def test_the_numbers_of_a_run_come_back_as_ranges(opened, name: str):
     assert not store.passes_over(hash_)
     assert store.holding(new_hash()) == ([], [], [])
     assert dict(store.readings(hash_, [13, 14])) == {}
+
+
+@pytest.mark.parametrize("name", ["MySQL", "MongoDB"])
+def test_an_archived_month_is_held_without_its_readings(
+    opened, name: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    """Its numbers count as there, a redelivery is known, and what is restored can be read again."""
+    month, stop, folder = Month.of(T0), threading.Event(), tmp_path / "archive"
+    archive: Any
+    if name == "MySQL":
+        url = MysqlUrl(request.getfixturevalue("db").url)
+        schema.migrate(url)
+        look_after(url, utc=lambda: T0)
+        archive = Archive(url, folder, stop)
+        retention: Retention = MysqlRetention(archive, None)
+    sink, store = opened(name)
+    if name == "MongoDB":
+        retention = archive = MongoArchive(store._url, folder, None, stop)
+        request.addfinalizer(archive.close)
+    hash_ = new_hash()
+    written = [reading(hash_, seq) for seq in range(1, 8)]
+    sink.store(written)
+    assert retention.archive(month) == 7
+    sink.store([reading(hash_, 9)])
+    assert store.holding(hash_) == ([(9, 9)], [(1, 7)], [])
+    assert store.holding(hash_).last == 9
+    assert store.having(hash_, [(5, 12)]) == [(5, 7), (9, 9)]
+    assert list(store.runs()) == [hash_]
+    assert dict(store.readings(hash_, [1, 2])) == {}
+    assert list(in_order(store, hash_)) == [store.as_stored(reading(hash_, 9))]
+    assert all(has(store, one) for one in written)
+    assert sink.store(written) == (0, 7)
+    assert archive.restore(month) == 7
+    assert store.holding(hash_) == ([(1, 7), (9, 9)], [], [])
+    assert dict(store.readings(hash_, [1])) == {1: store.as_stored(written[0])}
 
 
 @EACH

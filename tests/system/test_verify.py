@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
@@ -18,11 +19,13 @@ import pytest
 
 from raven_harness import stack
 from ravenbus.messages import Reading, Run, encode
+from ravenbus.months import Month
 from ravenbus.notifications import KINDS
+from ravenmongo.archiving import MongoArchive
+from ravenmongo.settings import MongoUrl
 from ravensql import rows, schema
 from ravensql.archiving import Archive
 from ravensql.housekeeping import look_after
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 from tests import judge
@@ -194,7 +197,7 @@ def test_a_store_that_knows_nothing_of_a_run_gets_all_of_it(system: VerifySystem
 
 
 def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySystem):
-    """A month in files is held by MySQL; a number in two tables is doubled, whatever its time."""
+    """A month in files is held by its store; a number in two tables is doubled, whatever its time."""
     url = MysqlUrl(system.sql.url)
     schema.migrate(url)
     look_after(url, utc=lambda: datetime(2026, 3, 1, tzinfo=UTC))
@@ -208,6 +211,14 @@ def test_archived_months_count_and_what_is_there_twice_does_not(system: VerifySy
     status, run = system.run_report(hash_)
     assert (status, run["stores"]["MySQL"]["archived"]) == (0, 40)
     assert run["stores"]["MySQL"]["count"] == 40
+    mongo = MongoArchive(
+        MongoUrl(system.mongo_url), system.folder / "mongo", None, threading.Event()
+    )
+    with closing(mongo):
+        assert mongo.archive(month) == 40
+        status, run = system.run_report(hash_)
+        assert (status, run["stores"]["MongoDB"]["archived"]) == (0, 40)
+        assert mongo.restore(month) == 40
 
     archive.restore(month)
     (seq,) = system.sql("SELECT MIN(seq) FROM instantaneous_demand")[0]

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -50,24 +49,34 @@ KILLED_MARGIN = timedelta(seconds=1.5)
 """Time around the reader's end in which what a stick says may be in no one's hands."""
 
 
-@dataclass
 class Demo:
     """The parts that run, and what is known of them."""
 
-    folder: Path
-    simulator: stack.Process | None
-    reader: stack.Process
-    recorder: stack.Process
-    broker: stack.Broker
-    mongo: stack.Mongo | None
-    mongo_url: str
-    mariadb: stack.MariaDb
-    writer: stack.Process
-    relay: stack.Process
-    upstream: stack.Broker
-    upstream_recorder: stack.Process
-    stores: dict[str, Store] = field(default_factory=dict)
-    deaf: list[tuple[datetime, datetime]] = field(default_factory=list)
+    def __init__(self, device: str | None, mongo_url: str | None) -> None:
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
+        self.broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "watcher"])
+        self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
+        self.mongo = None if mongo_url else stack.Mongo(folder)
+        self.mongo_url = mongo_url or (self.mongo.url if self.mongo else "")
+        self.mariadb = stack.MariaDb(folder)
+        self.recorder = stack.recorder(folder, self.broker.url("mongo-recorder"), self.mongo_url)
+        upstream_mongo = stack.in_database(self.mongo_url, "raven_upstream")
+        upstream_url = self.upstream.url("mongo-recorder")
+        self.upstream_recorder = stack.recorder(
+            folder, upstream_url, upstream_mongo, "upstream-recorder"
+        )
+        self.writer = stack.sql_writer(folder, self.broker.url("sql-writer"), "")
+        self.relay = stack.sql_relay(folder, "", self.upstream.url(NODE), RAVEN_NODE=NODE)
+        self.simulator: stack.Process | None = None
+        if not device:
+            device = str(folder / "ttyRAVEN")
+            options = ["--pty", device, "--speed", SPEED, "--wait"]
+            options += ["--ledger", str(folder / "ledger")]
+            self.simulator = stack.simulator(folder, *options)
+        self.reader = stack.reader(folder, device, self.broker.url(NODE), NODE)
+        self.reader.name = "reader"
+        self.stores: dict[str, Store] = {}
+        self.deaf: list[tuple[datetime, datetime]] = []
 
     @property
     def supervised(self) -> list[stack.Process]:
@@ -145,69 +154,34 @@ def _problem(mongo_url: str) -> str | None:
 @contextmanager
 def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -> Iterator[Demo]:
     """Start every part and end it again."""
-    folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
-    broker = stack.Broker(folder, [NODE, "mongo-recorder", "sql-writer", "watcher"])
-    upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
-    mongo = None if mongo_url else stack.Mongo(folder)
-    url = mongo_url or (mongo.url if mongo else "")
-    recorder = stack.recorder(folder, broker.url("mongo-recorder"), url)
-    upstream_recorder = stack.recorder(
-        folder,
-        upstream.url("mongo-recorder"),
-        stack.in_database(url, "raven_upstream"),
-        "upstream-recorder",
-    )
-    mariadb = stack.MariaDb(folder)
-    writer = stack.sql_writer(folder, broker.url("sql-writer"), "")
-    relay = stack.sql_relay(folder, "", upstream.url(NODE), RAVEN_NODE=NODE)
-    simulator = None
-    if not device:
-        device = str(folder / "ttyRAVEN")
-        options = ["--pty", device, "--speed", SPEED, "--wait", "--ledger", str(folder / "ledger")]
-        simulator = stack.simulator(folder, *options)
-    reader = stack.reader(folder, device, broker.url(NODE), NODE)
-    reader.name = "reader"
-    demo = Demo(
-        folder,
-        simulator,
-        reader,
-        recorder,
-        broker,
-        mongo,
-        url,
-        mariadb,
-        writer,
-        relay,
-        upstream,
-        upstream_recorder,
-    )
+    demo = Demo(device, mongo_url)
+    writer, relay, upstream_recorder = demo.writer, demo.relay, demo.upstream_recorder
     try:
-        for server in (broker, upstream, mongo, mariadb):
+        for server in (demo.broker, demo.upstream, demo.mongo, demo.mariadb):
             if server:
                 server.start()
-        writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = mariadb.database()
-        upstream_url = MongoUrl(upstream_recorder.env["MONGO_URL"])
+        writer.env["MYSQL_URL"] = relay.env["MYSQL_URL"] = demo.mariadb.database()
         demo.stores = {
-            "MongoDB": MongoStore(MongoUrl(url)),
+            "MongoDB": MongoStore(MongoUrl(demo.mongo_url)),
             "MySQL": MysqlStore(MysqlUrl(writer.env["MYSQL_URL"])),
-            "upstream": MongoStore(upstream_url),
+            "upstream": MongoStore(MongoUrl(upstream_recorder.env["MONGO_URL"])),
         }
-        stores = [recorder, writer, upstream_recorder]
-        for process in (*stores, relay, simulator):
+        stores = [demo.recorder, writer, upstream_recorder]
+        for process in (*stores, relay, demo.simulator):
             if process:
                 process.start()
         # A store has what is published from the moment its session exists.
         while any("connected to the broker" not in p.text() for p in stores):
             if stop.wait(0.1):
                 break
-        reader.start()
+        demo.reader.start()
         yield demo
     finally:
         for store in demo.stores.values():
             store.close()
         for process in demo.everything:
             process.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(demo.folder, ignore_errors=True)
 
 
 def _introduce(demo: Demo) -> None:
@@ -369,7 +343,8 @@ def _compare(demo: Demo) -> int:
         agree = agree and not gaps and not doubled
         print(f"{name:10} stored {count(held)}, gaps {gaps}, stored twice {count(doubled)}")
     if demo.simulator:
-        unheard = [r for r in sent if _is_deaf(demo, datetime.fromisoformat(r["at"]))]
+        times = [datetime.fromisoformat(r["at"]) for r in sent]
+        unheard = [at for at in times if any(start <= at <= end for start, end in demo.deaf)]
         missed = max((sent_kinds - kinds).total() for kinds in kinds_in.values())
         excess = [kinds - sent_kinds for kinds in kinds_in.values()]
         print(f"\nsent but not accepted    {missed}")
@@ -383,10 +358,6 @@ def _compare(demo: Demo) -> int:
         for process in demo.everything:
             print(f"\n--- {process.name}\n{process.text()[-1500:]}")
     return 0 if agree else 1
-
-
-def _is_deaf(demo: Demo, at: datetime) -> bool:
-    return any(start <= at <= end for start, end in demo.deaf)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_session_that_the_broker_has_back_is_drained(monkeypatch):
     one, two = Recorder(world), Recorder(world)
     world.run_for(3 * LEASE_S, choose)
     forgotten = set(world.broker.sessions[f"{GROUP}-2"].subscriptions)
-    (second,) = [one for one in (one, two) if 2 in one.slots._held]
+    (second,) = [one for one in (one, two) if 2 in one.slots.held]
     second.stop.set()
     world.run_for(LEASE_S, choose)
     assert list(world.broker.sessions) == [GROUP]
@@ -99,7 +99,7 @@ def test_where_the_broker_shares_nothing_one_works_and_the_others_stand_by(monke
         world.run_for(20 * LEASE_S, choose)
         assert len(world.broker.connections) == 1
         assert len(world.broker.sessions) == 1
-        (working,) = [one for one in recorders if one.slots._held]
+        (working,) = [one for one in recorders if one.slots.held]
         for _ in range(20):
             assert world.broker.publish(next(numbers))
         working.kill()

@@ -15,6 +15,7 @@ from ravenbus.mqtt import (
     QOS_0_BYTES,
     QOS_0_MAX,
     Broker,
+    Denied,
     Published,
     Will,
     _PahoConnection,
@@ -22,7 +23,7 @@ from ravenbus.mqtt import (
 from ravenbus.settings import MqttUrl
 
 RECEIVE_MAXIMUM = 5
-CONNECT, PUBLISH = 1, 3
+CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
 
 
 class StrictBroker:
@@ -31,6 +32,7 @@ class StrictBroker:
     def __init__(self, properties: bytes) -> None:
         self.most = 0
         self.retained = 0
+        self.granted = 1
         self._properties = properties
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = MqttUrl(f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}")
@@ -65,6 +67,8 @@ class StrictBroker:
                         waiting.append(body[start : start + 2])
                         self.retained += flags & 1
                         self.most = max(self.most, len(waiting))
+                    elif kind == SUBSCRIBE:
+                        connection.sendall(b"\x90\x04" + body[:2] + bytes([0, self.granted]))
 
     def close(self) -> None:
         self._thread.join(10)
@@ -105,6 +109,22 @@ def test_a_broker_that_acknowledges_nothing_is_refused():
     broker = StrictBroker(bytes([0x24, 0]))
     with pytest.raises(BrokerAwayError, match="QoS 0 alone"):
         Broker(broker.url, "c")(SimpleQueue())
+    broker.close()
+
+
+def test_a_subscription_that_is_granted_with_less_than_asked_is_refused():
+    """A broker that grants QoS 0 would send what nobody acknowledges, and keep nothing."""
+    broker = StrictBroker(b"")
+    broker.granted = 0
+    events: SimpleQueue = SimpleQueue()
+    connection = Broker(broker.url, "c")(events)
+    connection.subscribe(["t"])
+    says = "the broker grants a subscription with QoS 0 alone, where nothing is acknowledged"
+    with pytest.raises(BrokerAwayError, match=says):
+        connection.settle()
+    assert isinstance(denied := events.get(timeout=10), Denied)
+    assert says in denied.detail
+    connection.close()
     broker.close()
 
 

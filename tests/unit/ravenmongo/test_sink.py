@@ -13,6 +13,7 @@ from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import InstantaneousDemand
 from ravenmongo import sink as module
+from ravenmongo.archived import RUNS
 from ravenmongo.documents import DUE
 from ravenmongo.sink import MongoSink
 
@@ -58,13 +59,14 @@ class Collection:
     def insert_one(self, note) -> None:
         assert note["due"]
 
-    def find(self, query, _projection):
-        return [self.documents[one] for one in query["_id"]["$in"] if one in self.documents]
+    def find(self, query, _projection=None):
+        ids = query["_id"]["$in"] if "_id" in query else ()  # nothing is archived
+        return [self.documents[one] for one in ids if one in self.documents]
 
 
 @pytest.fixture
 def sink(monkeypatch):
-    database: dict[str, Collection] = {name: Collection() for name in (*module.KINDS, DUE)}
+    database: dict[str, Collection] = {name: Collection() for name in (*module.KINDS, DUE, RUNS)}
     built = MongoSink("mongodb://127.0.0.1:1/?connect=false")
     built.close()
     monkeypatch.setattr(built, "_db", database)

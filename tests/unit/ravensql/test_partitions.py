@@ -6,27 +6,28 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ravensql.partitions import AHEAD, LONGEST, Month, due, missing
+from ravenbus.months import Month, due
+from ravensql.partitions import AHEAD, LONGEST, missing, name
 
 TODAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def names(months: list[Month]) -> list[str]:
-    return [month.partition for month in months]
+    return [name(month) for month in months]
 
 
 def test_a_month_is_one_of_utc():
     """Its partition ends where the next month begins."""
     december = Month.of(datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
-    assert december.partition == "p_2026_12"
-    assert december.later(1).partition == "p_2027_01"
+    assert name(december) == "p_2026_12"
+    assert name(december.later(1)) == "p_2027_01"
     assert december.later(1).start == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 
 def test_a_month_has_a_name():
     """People say 2026-03, and nothing else is one."""
     assert str(Month.parse("2026-03")) == "2026-03"
-    assert Month.parse("2026-03").partition == "p_2026_03"
+    assert name(Month.parse("2026-03")) == "p_2026_03"
     for text in ("2026-13", "2026", "march", "2026-03-01", ""):
         with pytest.raises(ValueError, match=r"does not match|unconverted"):
             Month.parse(text)

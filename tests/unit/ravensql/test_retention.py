@@ -10,13 +10,14 @@ from itertools import count
 
 import pytest
 
+from ravenbus import archives
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import Reading
+from ravenbus.months import Month
 from ravenbus.notifications import Warning as Said
-from ravensql import archives, rows
+from ravensql import rows
 from ravensql.archiving import Archive
 from ravensql.housekeeping import archive, look_after
-from ravensql.partitions import Month
 from ravensql.retention import Retention
 from ravensql.sink import MysqlSink
 from tests.kinds import new_hash, reading

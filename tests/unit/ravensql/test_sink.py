@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from pymysql import err
 
+from ravenbus import digests
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import Warning as Said
-from ravensql import digests, rows, schema
+from ravensql import rows, schema
 from ravensql import sink as module
 from ravensql.sink import MysqlSink
 from tests.kinds import METER, T0, every_kind, new_hash, reading

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -249,6 +252,27 @@ def test_what_stays_is_said_with_its_status(replay):
     status, said = replay(lines, "--yes", RAVEN_MAX_DEMAND_KW="200")
     assert (status, said[1]) == (0, f"{1:032x}  accepted before")
     assert [seq for _, seq in in_outbox(replay.folder)[0]] == [1, 2]
+
+
+@pytest.mark.usefixtures("replay")
+@pytest.mark.parametrize("name", ["replay", "decode"])
+def test_whoever_reads_what_is_printed_may_stop(tmp_path, name):
+    """As with `| head`: the command ends without a word of it, and not as if all were done."""
+    file = tmp_path / "letters"
+    file.write_bytes(letter(1, demand()) + b"\n" if name == "replay" else demand())
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        ended = subprocess.run(
+            [Path(sys.executable).with_name("raven-reader"), name, file],
+            check=False,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 1
+    assert "cannot be read" not in ended.stderr
+    assert "pipe" not in ended.stderr
 
 
 def test_a_meter_that_the_reader_knows_is_known_to_its_letters(replay):

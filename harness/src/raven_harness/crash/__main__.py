@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 import shutil
-import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Final
 
 from raven_harness import stack
 from raven_harness.crash import report
-from raven_harness.crash.play import FailureError, Player
+from raven_harness.crash.play import FailureError, Player, Session
 from raven_harness.crash.script import RECORDERS, Fault, plan
 from raven_harness.crash.stores import AWAY, Mongo, Sql, Store, sent
 from raven_harness.crash.system import STATE, UPSTREAM_DATABASE, System
@@ -169,29 +165,17 @@ def _result(run: Run, verdict: Verdict, minutes: float, seed: int, took_s: float
     }
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="crash", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long; default: 60")
-    parser.add_argument("--seed", type=int, help="of the script; default: a new one")
-    parser.add_argument("--write", type=Path, help="a page to write the table into")
-    return parser.parse_args()
-
-
 def main() -> int:
     """Run; return the exit status."""
-    arguments = _arguments()
-    seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
+    session = Session.begun(argparse.ArgumentParser(prog="crash", description=__doc__))
+    arguments, seed, folder = session.arguments, session.seed, session.folder
     again = f"make crash MINUTES={arguments.minutes:g} SEED={seed}"
     rounds = plan(seed, arguments.minutes)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    folder = Path(tempfile.mkdtemp(prefix="raven-crash-"))
     print(f"{again}: {sum(map(len, rounds))} faults at most; logs in {folder}", flush=True)
     begun = time.monotonic()
     try:
         with System.started(folder, seed, RATE) as system:
-            run = Run(system, stop)
+            run = Run(system, session.stop)
             verdict = run.play(rounds, arguments.minutes * 60)
             result = _result(run, verdict, arguments.minutes, seed, time.monotonic() - begun)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from shutil import rmtree
 from typing import Any, Final
 
@@ -44,7 +44,11 @@ class SkippedError(Exception):
 
 def do(system: Breakable, fault: Fault, wait: Wait) -> None:
     """Do a fault and make it good again; raise SkippedError if it cannot be done here."""
-    _KINDS[fault.kind](system, fault, wait)
+    if state := _STATES.get(fault.kind):
+        with state(system, fault):
+            wait(fault.for_s)
+    else:
+        _KINDS[fault.kind](system, fault, wait)
 
 
 @contextmanager
@@ -65,19 +69,12 @@ def _targets(system: Breakable, fault: Fault) -> list[Part]:
     return [system.parts[name] for name in fault.target.split("+")]
 
 
-def _kill(system: Breakable, fault: Fault, wait: Wait) -> None:
-    with _down(_targets(system, fault)):
-        wait(fault.for_s)
+def _kill(system: Breakable, fault: Fault) -> AbstractContextManager[None]:
+    return _down(_targets(system, fault))
 
 
-def _kill_everything(system: Breakable, fault: Fault, wait: Wait) -> None:
-    with _down(list(system.parts.values())):
-        wait(fault.for_s)
-
-
-def _stop(system: Breakable, fault: Fault, wait: Wait) -> None:
-    with _down(_targets(system, fault), signal.SIGTERM):
-        wait(fault.for_s)
+def _stop(system: Breakable, fault: Fault) -> AbstractContextManager[None]:
+    return _down(_targets(system, fault), signal.SIGTERM)
 
 
 def _kill_backlog(system: System, fault: Fault, wait: Wait) -> None:
@@ -121,12 +118,6 @@ def _wait_for_transaction(system: System) -> None:
         pass  # it is down for another fault
 
 
-def _pause(system: Breakable, fault: Fault, wait: Wait) -> None:
-    (part,) = _targets(system, fault)
-    with part.paused():
-        wait(fault.for_s)
-
-
 def _partition(system: Breakable, fault: Fault, wait: Wait) -> None:
     link = system.links[fault.target]
     link.hold(fault.detail)
@@ -144,23 +135,16 @@ def _partition(system: Breakable, fault: Fault, wait: Wait) -> None:
     link.release(fault.detail)
 
 
-def _disk_full(system: System, fault: Fault, wait: Wait) -> None:
+def _disk_full(system: System, _: Fault) -> AbstractContextManager[None]:
     if not system.disk.mounted:
         raise SkippedError("a small disk can be mounted by root alone")
-    with system.disk.full():
-        wait(fault.for_s)
+    return system.disk.full()
 
 
-def _clock(system: System, fault: Fault, wait: Wait) -> None:
+def _clock(system: System, fault: Fault) -> AbstractContextManager[None]:
     if not Clock.LIBRARY.exists():
         raise SkippedError("what moves a clock needs a C compiler")
-    with system.clocks[fault.target].off_by(int(fault.detail)):
-        wait(fault.for_s)
-
-
-def _unplug(system: Breakable, fault: Fault, wait: Wait) -> None:
-    with system.stick.unplugged():
-        wait(fault.for_s)
+    return system.clocks[fault.target].off_by(int(fault.detail))
 
 
 def _poison(system: Breakable, fault: Fault, wait: Wait) -> None:
@@ -184,21 +168,24 @@ def _hostile_home(system: System, fault: Fault, wait: Wait) -> None:
     hostile.attack(system.broker.url(hostile.ACCOUNT), NODE, run, fault.for_s, wait)
 
 
-_KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
+_STATES: Final[Mapping[str, Callable[[Any, Fault], AbstractContextManager[None]]]] = {
     "kill": _kill,
     "kill-pair": _kill,
-    "kill-everything": _kill_everything,
-    "kill-backlog": _kill_backlog,
-    "kill-mid-commit": _kill_mid_commit,
+    "kill-everything": lambda system, _: _down(list(system.parts.values())),
     "stop": _stop,
-    "pause": _pause,
-    "partition": _partition,
-    "disk-full": _disk_full,
-    "clock": _clock,
-    "unplug": _unplug,
-    "poison": _poison,
     "scale": _stop,
     "upstream-away": _stop,
+    "pause": lambda system, fault: system.parts[fault.target].paused(),
+    "unplug": lambda system, _: system.stick.unplugged(),
+    "disk-full": _disk_full,
+    "clock": _clock,
+}
+"""Faults that are a state of the system for as long as they last."""
+_KINDS: Final[Mapping[str, Callable[[Any, Fault, Wait], None]]] = {
+    "kill-backlog": _kill_backlog,
+    "kill-mid-commit": _kill_mid_commit,
+    "partition": _partition,
+    "poison": _poison,
     "wipe": _wipe,
     "hostile-home": _hostile_home,
 }

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 import shutil
-import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -25,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from raven_harness import stack
 from raven_harness.crash import report
 from raven_harness.crash.links import Links
-from raven_harness.crash.play import FailureError, Player
+from raven_harness.crash.play import FailureError, Player, Session
 from raven_harness.crash.script import Kind, plan
 from raven_harness.crash.stores import sent, stated_in_text, stated_of_reading
 from raven_harness.crash.system import NODE, STATE, Breakable, Part, Stick, new_broker
@@ -279,22 +276,15 @@ def main() -> int:
     """Run; return the exit status: 0 if our reader kept everything."""
     parser = argparse.ArgumentParser(prog="crash.peers", description=__doc__)
     parser.add_argument("peer", choices=("raven2mqtt",))
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long; default: 60")
-    parser.add_argument("--seed", type=int, help="of the script; default: a new one")
-    parser.add_argument("--write", type=Path, help="a page to write the table into")
-    arguments = parser.parse_args()
-    seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    folder = Path(tempfile.mkdtemp(prefix="raven-crash-"))
+    session = Session.begun(parser)
+    arguments, seed, folder = session.arguments, session.seed, session.folder
     print(f"make crash PEER={arguments.peer} MINUTES={arguments.minutes:g} SEED={seed}: {folder}")
     rounds = plan(seed, arguments.minutes, KINDS)
     try:
         with ExitStack() as ending:
             names = ("ours", arguments.peer)
             sides = [ending.enter_context(_side(folder / name, name, seed)) for name in names]
-            faults = _play(sides, rounds, stop)
+            faults = _play(sides, rounds, session.stop)
             kept = {side.name: count(side)._asdict() for side in sides}
     except KeyboardInterrupt:
         print(f"stopped; logs in {folder}")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import secrets
+import signal
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
 
 from raven_harness.crash import faults
 from raven_harness.crash.script import Fault
@@ -15,6 +21,29 @@ from raven_harness.crash.system import Breakable
 PROGRESS_EVERY_S: Final = 10.0
 FAULT_LIMIT_S: Final = 300.0
 """No fault takes so long, its restarts included."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command was asked for, and the folder of its logs, which is kept if it fails."""
+
+    arguments: argparse.Namespace
+    seed: int
+    folder: Path
+    stop: threading.Event
+
+    @classmethod
+    def begun(cls, parser: argparse.ArgumentParser) -> Self:
+        """Read the command line; a signal sets ``stop`` from then on."""
+        parser.add_argument("--minutes", type=float, default=60.0, help="how long; default: 60")
+        parser.add_argument("--seed", type=int, help="of the script; default: a new one")
+        parser.add_argument("--write", type=Path, help="a page to write the table into")
+        arguments = parser.parse_args()
+        seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: stop.set())
+        return cls(arguments, seed, Path(tempfile.mkdtemp(prefix="raven-crash-")), stop)
 
 
 class FailureError(Exception):

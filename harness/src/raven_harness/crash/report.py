@@ -13,7 +13,7 @@ from typing import Any, Final
 from raven_harness import stack
 from raven_harness.crash.script import KINDS
 from raven_harness.crash.system import mosquitto
-from raven_harness.crash.verdict import Found, Verdict
+from raven_harness.crash.verdict import Verdict
 
 SHOWN: Final = 10
 
@@ -87,7 +87,8 @@ def wrong(verdict: Verdict) -> list[str]:
     """Say what is wrong, with the first numbers of each."""
     lines = []
     for name, found in verdict.stores.items():
-        for what, seqs in _faults(found):
+        faults = {"lost": found.lost, "duplicated": found.duplicated, "altered": found.altered}
+        for what, seqs in faults.items():
             if seqs:
                 shown = ", ".join(map(str, seqs[:SHOWN]))
                 lines.append(f"{name}: {len(seqs)} {what}: {shown}{' …' * (len(seqs) > SHOWN)}")
@@ -98,10 +99,6 @@ def wrong(verdict: Verdict) -> list[str]:
     if not verdict.accepted:
         lines.append("nothing was accepted")
     return lines
-
-
-def _faults(found: Found) -> list[tuple[str, list[int]]]:
-    return [("lost", found.lost), ("duplicated", found.duplicated), ("altered", found.altered)]
 
 
 def table(result: Mapping[str, Any]) -> str:

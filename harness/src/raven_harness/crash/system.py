@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -295,24 +295,19 @@ class Breakable:
             self.stick.kill()
 
 
-class Servers(NamedTuple):
-    """Servers that the services use."""
-
-    broker: Broker
-    upstream: Broker
-    mongo: Mongo
-    mariadb: MariaDb
-
-
 class System(Breakable):
     """The whole system, and what stands behind it."""
 
-    def __init__(
-        self, folder: Path, stick: Stick, links: dict[str, Link], disk: Disk, servers: Servers
-    ) -> None:
-        super().__init__(folder, stick, links)
+    def __init__(self, folder: Path, seed: int, rate: float, links: Links, disk: Disk) -> None:
+        accounts = [NODE, "mongo-recorder", "sql-writer", hostile.ACCOUNT]
         self.disk = disk
-        self.broker, self.upstream, self.mongo, self.mariadb = servers
+        self.broker = new_broker(folder, accounts)
+        self.upstream = new_broker(folder, accounts, "upstream")
+        self.mongo, self.mariadb = Mongo(folder), MariaDb(folder)
+        self.servers = (self.broker, self.upstream, self.mongo, self.mariadb)
+        behind = {server.name: server.port for server in self.servers}
+        made = {name: links.add(behind[name.rpartition("-")[2]]) for name in LINKS}
+        super().__init__(folder, Stick(folder, rate, seed, LINE_FAULTS), made)
         self.clocks: dict[str, Clock] = {}
         self.mysql_url = ""
 
@@ -324,22 +319,13 @@ class System(Breakable):
             links = ending.enter_context(Links())
             disk = Disk(folder / f"state-{NODE}")
             ending.callback(disk.close)
-            accounts = [NODE, "mongo-recorder", "sql-writer", hostile.ACCOUNT]
-            servers = Servers(
-                new_broker(folder, accounts),
-                new_broker(folder, accounts, "upstream"),
-                Mongo(folder),
-                MariaDb(folder),
-            )
-            behind = {server.name: server.port for server in servers}
-            made = {name: links.add(behind[name.rpartition("-")[2]]) for name in LINKS}
-            system = cls(folder, Stick(folder, rate, seed, LINE_FAULTS), made, disk, servers)
+            system = cls(folder, seed, rate, links, disk)
             ending.callback(system.close)
-            for server in servers:
+            for server in system.servers:
                 system.parts[server.name] = Part(server, system.say)
-            for server in servers:
+            for server in system.servers:
                 server.start()
-            system.mysql_url = servers.mariadb.database()
+            system.mysql_url = system.mariadb.database()
             system._add_services()
             system._begin()
             yield system

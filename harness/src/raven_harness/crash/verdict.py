@@ -74,18 +74,6 @@ class Verdict:
     away: int
     """Whole reports that no reading came of because the reader was down, or had no port."""
 
-    @property
-    def good(self) -> bool:
-        """True if every accepted reading is in each store once as it was sent."""
-        return (
-            self.accepted > 0
-            and self.missed == 0
-            and not any(
-                f.lost or f.duplicated or f.altered or f.wrong_letters or f.stored != self.accepted
-                for f in self.stores.values()
-            )
-        )
-
 
 def judge(
     accepted: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -15,10 +17,12 @@ from ravenbus.errors import FatalError
 
 
 class Metrics:
-    """Base of a service's metrics; subclasses add counters to ``registry``."""
+    """Base of a service's metrics; subclasses add counters and gauges to ``registry``."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.counter = partial(Counter, registry=self.registry)
+        self.gauge = partial(Gauge, registry=self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -39,30 +43,19 @@ class PublisherMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__()
-        registry = self.registry
-        self.published = Counter(
-            "raven_published", "Entries handed to the broker", registry=registry
+        counter, gauge = self.counter, self.gauge
+        self.published = counter("raven_published", "Entries handed to the broker")
+        self.taken = counter("raven_taken", "Entries that a subscriber took")
+        self.kept = counter("raven_kept", "Entries kept because of the PUBACK's reason", ["reason"])
+        self.unanswered = counter(
+            "raven_unanswered", "Entries whose connection ended before a PUBACK"
         )
-        self.taken = Counter("raven_taken", "Entries that a subscriber took", registry=registry)
-        self.kept = Counter(
-            "raven_kept",
-            "Entries kept because of the PUBACK's reason",
-            ["reason"],
-            registry=registry,
+        self.in_flight = gauge("raven_in_flight", "Entries without a PUBACK yet")
+        self.confirmed = counter("raven_confirmed", "Entries that every required store confirmed")
+        self.sent_again = counter(
+            "raven_sent_again", "Entries that were taken and not confirmed in time"
         )
-        self.unanswered = Counter(
-            "raven_unanswered", "Entries whose connection ended before a PUBACK", registry=registry
-        )
-        self.in_flight = Gauge("raven_in_flight", "Entries without a PUBACK yet", registry=registry)
-        self.confirmed = Counter(
-            "raven_confirmed", "Entries that every required store confirmed", registry=registry
-        )
-        self.sent_again = Counter(
-            "raven_sent_again",
-            "Entries that were taken and not confirmed in time",
-            registry=registry,
-        )
-        self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)
+        self.connected = gauge("raven_broker_connected", "1 while connected")
 
 
 class ConsumerMetrics(Metrics):
@@ -70,20 +63,18 @@ class ConsumerMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__()
-        registry = self.registry
-        self.received = Counter("raven_received", "Messages received", registry=registry)
-        self.stored = Counter("raven_stored", "Messages stored", registry=registry)
-        self.duplicate = Counter("raven_duplicate", "Messages stored before", registry=registry)
-        self.dead = Counter("raven_dead", "Messages buried", ["reason"], registry=registry)
-        self.given_back = Counter(
+        counter, gauge = self.counter, self.gauge
+        self.received = counter("raven_received", "Messages received")
+        self.stored = counter("raven_stored", "Messages stored")
+        self.duplicate = counter("raven_duplicate", "Messages stored before")
+        self.dead = counter("raven_dead", "Messages buried", ["reason"])
+        self.given_back = counter(
             "raven_given_back",
             "Messages not stored before a connection ended, which the broker delivers again",
-            registry=registry,
         )
-        self.dropped = Counter(
+        self.dropped = counter(
             "raven_dropped",
             "Messages with QoS 0 for which there was no room, and which were not received",
-            registry=registry,
         )
-        self.in_flight = Gauge("raven_in_flight", "Messages not yet stored", registry=registry)
-        self.connected = Gauge("raven_broker_connected", "1 while connected", registry=registry)
+        self.in_flight = gauge("raven_in_flight", "Messages not yet stored")
+        self.connected = gauge("raven_broker_connected", "1 while connected")

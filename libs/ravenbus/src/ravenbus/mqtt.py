@@ -40,7 +40,7 @@ REFUSED = 0x80
 """Reasons from here on are errors."""
 NO_RETAIN, NO_QOS = 0x9A, 0x9B
 """Reasons of a CONNACK: the broker retains no will, or has no such QoS for it."""
-QOS_0_ALONE = "it has QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
+QOS_0_ALONE = "QoS 0 alone, where nothing is acknowledged: needed is QoS 1"
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Value that holds if a CONNACK lacks the property (MQTT 5.0, 3.2.2.3.3)."""
 DEFAULT_PACKET_MAX = 268_435_455
@@ -278,9 +278,9 @@ class _PahoConnection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        client.on_publish = lambda _c, _d, mid, reason, _p: events.put(Published(mid, reason.value))
         client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = self._on_unsubscribe
+        client.on_unsubscribe = lambda _c, _d, _mid, reasons, _p: self._answered_by(reasons)
         self._client = client
 
     def open(self) -> None:
@@ -361,7 +361,7 @@ class _PahoConnection:
         self, _client: Client, _data: Any, flags: Any, reason: Any, answer: Any
     ) -> None:
         if reason.is_failure:
-            self._refusal = QOS_0_ALONE if reason.value == NO_QOS else str(reason)
+            self._refusal = f"it has {QOS_0_ALONE}" if reason.value == NO_QOS else str(reason)
             self.can_retain = reason.value != NO_RETAIN
         else:
             self.session_present = flags.session_present
@@ -375,7 +375,7 @@ class _PahoConnection:
                 answer, "SessionExpiryInterval", self._broker.session_expiry_s
             )
             if not getattr(answer, "MaximumQoS", 1):
-                self._refusal = QOS_0_ALONE
+                self._refusal = f"it has {QOS_0_ALONE}"
             if self.packet_max < PACKET_MIN:
                 self._refusal = f"it takes {self.packet_max} bytes at once: needed are {PACKET_MIN}"
         self._answered.set()
@@ -414,27 +414,21 @@ class _PahoConnection:
                 self._qos_0_count, self._qos_0_bytes = count, size
             return fits
 
-    def _on_publish(
-        self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any
-    ) -> None:
-        self._events.put(Published(mid, reason.value))
-
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
     ) -> None:
-        self._answered_by(reasons)
+        if any(reason.value == 0 for reason in reasons):
+            self._answered_by([], f"the broker grants a subscription with {QOS_0_ALONE}")
+        else:
+            self._answered_by(reasons)
 
-    def _on_unsubscribe(
-        self, _client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any
-    ) -> None:
-        self._answered_by(reasons)
-
-    def _answered_by(self, reasons: Any) -> None:
-        refused = {str(reason) for reason in reasons if reason.is_failure}
+    def _answered_by(self, reasons: Any, problem: str = "") -> None:
+        if refused := {str(reason) for reason in reasons if reason.is_failure}:
+            problem = f"the broker refuses a subscription: {', '.join(refused)}"
         with self._answer:
-            if refused:
-                self._denied = f"the broker refuses a subscription: {', '.join(refused)}"
-                self._events.put(Denied(self._denied))
+            if problem:
+                self._denied = problem
+                self._events.put(Denied(problem))
             else:
                 self._granted += 1
             self._answer.notify()

@@ -22,6 +22,20 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return found
 
 
+def of_numbers(numbers: Iterable[int]) -> Iterator[Range]:
+    """Yield the ranges of numbers that come in order; one may come again."""
+    first = last = None
+    for number in numbers:
+        if first is None or last is None:
+            first = number
+        elif number > last + 1:
+            yield first, last
+            first = number
+        last = number
+    if first is not None and last is not None:
+        yield first, last
+
+
 def numbers(ranges: Iterable[Range]) -> Iterator[int]:
     """Yield each number."""
     return (number for first, last in ranges for number in range(first, last + 1))

@@ -21,6 +21,7 @@ class Slot(Protocol):
     order is: connect, ``confirm``, subscribe, ``joined``; then nothing that an older holder still
     says can reach the broker, however late it notices.
 
+    What a slot does not say of itself is true of one that is nobody else's and never lost.
     Every call but ``connect``, ``former``, ``shared``, ``require``, ``adopt`` and ``release`` asks
     whoever keeps the slots: it raises RetryableError when they are away, SlotLostError when it is lost.
     """
@@ -37,27 +38,35 @@ class Slot(Protocol):
 
     def shared(self) -> bool:
         """Return True if others are subscribed too, as far as is known."""
+        return False
 
     def require(self) -> None:
         """Raise SlotLostError if the slot is lost, as far as is known."""
+        return
 
     def confirm(self) -> None:
         """Return if the slot is still held."""
+        return
 
     def joined(self) -> None:
         """Say that the session is subscribed: from now on others may leave."""
+        return
 
     def leave(self) -> bool:
         """Return whether the session may be unsubscribed, because another one stays subscribed."""
+        return False
 
     def closed(self) -> None:
         """Say that the session was drained and ended."""
+        return
 
     def adopt(self) -> Slot | None:
         """Take a slot whose holder is gone, for its session to be drained and ended."""
+        return None
 
     def release(self) -> None:
         """Let others have the slot, and what its session holds, at once."""
+        return
 
 
 class Slots(Protocol):
@@ -74,7 +83,7 @@ class Slots(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class Alone(Slot):
     """The slot of a consumer that has its session to itself, and where that slot comes from."""
 
     connection: Connect
@@ -97,32 +106,6 @@ class Alone:
     def former(self) -> Slot | None:
         """Return the slot with the session of versions before 1.1."""
         return former(self, self.before)
-
-    def shared(self) -> bool:
-        """Share with nobody."""
-        return False
-
-    def require(self) -> None:
-        """Hold it for ever."""
-
-    def confirm(self) -> None:
-        """Hold it for ever."""
-
-    def joined(self) -> None:
-        """Tell nobody."""
-
-    def leave(self) -> bool:
-        """Keep the session subscribed."""
-        return False
-
-    def closed(self) -> None:
-        """Tell nobody."""
-
-    def adopt(self) -> None:
-        """Know of no other."""
-
-    def release(self) -> None:
-        """Keep the session for the next start."""
 
     def stand_by(self, stop: threading.Event) -> None:
         """Know of no other."""

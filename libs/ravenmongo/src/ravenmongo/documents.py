@@ -22,7 +22,10 @@ DEAD_LETTER: Final = "dead_letter"
 ROLLUPS: Final = {DEMAND: "demand_rollup", SUMMATION: "energy_rollup"}
 DUE: Final = "rollup_due"
 PROGRESS: Final = "rollup_progress"
+ARCHIVE: Final = "archive"
 """Collections beside those of the kinds."""
+RESTORED: Final = "restored"
+"""Field of a document that came back from the archive: when; it is in the roll-ups already."""
 
 
 def identity(hash_: str, seq: int) -> str:

@@ -14,7 +14,7 @@ from bson import Decimal128
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of
 from ravenbus.history import DEMAND, SUMMATION, Meter, registers
-from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period
+from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ROLLUPS
 from ravenmongo.readback import MongoStore
@@ -31,12 +31,12 @@ def rollup_id(period: Period) -> str:
 
 def demand_of(document: Document) -> Demand:
     """Return the demand in a roll-up."""
-    return Demand(*(_plain(document[name]) for name in Demand._fields))
+    return Demand(*(plain(document[name]) for name in Demand._fields))
 
 
 def energy_of(document: Document) -> Energy:
     """Return the energy in a roll-up."""
-    return Energy(*(_plain(document[name]) for name in Energy._fields))
+    return Energy(*(plain(document[name]) for name in Energy._fields))
 
 
 class MongoHistory(MongoStore):
@@ -63,26 +63,33 @@ class MongoHistory(MongoStore):
     ) -> Iterator[tuple[datetime, Demand]]:
         """Yield the roll-ups of demand."""
         for document in self._rollups(DEMAND, node, meter, period_s, start, end):
-            yield _plain(document["start"]), demand_of(document)
+            yield plain(document["start"]), demand_of(document)
 
     def energy(
         self, node: str, meter: str, period_s: int, start: datetime, end: datetime
     ) -> Iterator[tuple[datetime, Energy]]:
         """Yield the roll-ups of energy."""
         for document in self._rollups(SUMMATION, node, meter, period_s, start, end):
-            yield _plain(document["start"]), energy_of(document)
+            yield plain(document["start"]), energy_of(document)
 
     def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
-        """Return the last value of each register."""
+        """Return the last value of each register, in the roll-ups where its reading is archived."""
         columns: list[Any] = []
         with sorted_errors():
             for side in (0, 1):
-                last = None
-                if time := self._nearest_register(node, meter, side, {"$lt": before}, -1):
-                    second = time.replace(microsecond=0)
-                    last = last_of(registers(self, node, meter, second, second + SECOND), side)
+                last = self._last_stored(node, meter, side, before)
+                of = {f"{NAMES[side]}_last": {"$ne": None}}
+                if found := self._period_near(node, meter, of, {"$lt": start_of(before)}):
+                    last = last_of((last, *halves(*lasts(energy_of(found)))), side)
                 columns += [last and last.time, last and last.kwh[side]]
         return [one for one in halves(*columns) if one]
+
+    def _meters(self, kind: str) -> Iterator[str]:
+        """Yield the meters of a kind; one that is not named is an empty text."""
+        yield ""
+        after = ""
+        while found := self._db[kind].find_one({"meter": {"$gt": after}}, sort=[("meter", 1)]):
+            yield (after := found["meter"])
 
     def _rollup(self, name: str, ids: Document, order: int) -> Document | None:
         fields = {"node": 1, "meter": 1, "start": 1}
@@ -99,13 +106,31 @@ class MongoHistory(MongoStore):
                 self._db[ROLLUPS[kind]].find({"_id": {"$gte": first, "$lt": last}}).sort("_id", 1)
             )
 
+    def _last_stored(self, node: str, meter: str, side: int, before: datetime) -> Register | None:
+        """Return the last reading of a register that is in its collection."""
+        time = self._nearest_register(node, meter, side, {"$lt": before}, -1)
+        if not time:
+            return None
+        second = time.replace(microsecond=0)
+        return last_of(registers(self, node, meter, second, second + SECOND), side)
+
+    def _period_near(self, node: str, meter: str, of: Document, bound: Document) -> Document | None:
+        """Return the roll-up of 5 minutes of energy that is nearest before or after a start."""
+        ((than, start),) = bound.items()
+        period = Period(PERIODS_S[0], node, meter, start)
+        of_meter = f"{PERIODS_S[0]}/{node}/{meter}"
+        ids = {"$gt": f"{of_meter}/", "$lt": of_meter + _END} | {than: rollup_id(period)}
+        found = self._db[ROLLUPS[SUMMATION]].find({"_id": ids} | of)
+        order = -1 if than == "$lt" else 1
+        return next(iter(found.sort("_id", order).limit(1)), None)
+
     def _nearest_register(
         self, node: str, meter: str, side: int, bound: Document, order: int
     ) -> datetime | None:
         """Return the time nearest to a bound at which a register had a value."""
         needed = (f"summation_{NAMES[side]}", "multiplier", "divisor")
         of = {"meter": meter or None, "node": node} | {one: {"$ne": None} for one in needed}
-        return self._nearest(SUMMATION, of, bound, order)
+        return self._nearest(SUMMATION, of | self._only, bound, order)
 
     def _nearest(self, kind: str, of: Document, bound: Document, order: int) -> datetime | None:
         """Return the time of a reading nearest to a bound, by either clock; UTC without a zone."""
@@ -114,12 +139,20 @@ class MongoHistory(MongoStore):
         for clock, untimed in (("time", {}), ("received", {"time": None})):
             query = of | untimed | {clock: bound}
             found = self._db[kind].find(query, {clock: 1}).sort(clock, order).limit(1)
-            times += [_plain(document[clock]) for document in found]
+            times += [plain(document[clock]) for document in found]
         nearest = min if order > 0 else max
         return nearest(times, default=None)
 
 
-def _plain(value: Any) -> Any:
+def lasts(one: Energy) -> tuple[Any, ...]:
+    """Return the last of each register, as ``energy.halves`` takes it."""
+    return (
+        *(one.delivered_last, one.delivered_kwh_max),
+        *(one.received_last, one.received_kwh_max),
+    )
+
+
+def plain(value: Any) -> Any:
     """Return a value of a document as the computations have it."""
     match value:
         case Decimal128():

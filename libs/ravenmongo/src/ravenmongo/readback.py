@@ -17,9 +17,9 @@ from typing import Any, Final
 from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.notifications import KINDS
-from ravenbus.ranges import Range, merged
+from ravenbus.ranges import Range, common, merged
 from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
-from ravenmongo import database, documents
+from ravenmongo import archived, database, documents
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import DEAD_LETTER, RUNS
 from ravenmongo.settings import MongoUrl
@@ -36,6 +36,8 @@ class MongoStore:
 
     name = "MongoDB"
     service = "mongo-recorder"
+    _only: Document = {}  # noqa: RUF012 - never changed
+    """What the documents of a span of time have to be besides."""
 
     def __init__(self, url: MongoUrl) -> None:
         self._url = url
@@ -54,6 +56,8 @@ class MongoStore:
         with sorted_errors():
             for run in self._db[RUNS].find({}, {"run": 1, "node": 1}):
                 found[run["_id"]] = Known(run["run"], run["node"])
+            for hash_, known in archived.runs(self._db).items():
+                found.setdefault(hash_, known)
             for kind in KINDS:
                 after = ""
                 while one := self._next(kind, after):
@@ -66,25 +70,29 @@ class MongoStore:
         return False
 
     def holding(self, hash_: str) -> Holding:
-        """Return which numbers are in the collections."""
+        """Return which numbers are in the collections, and which in the archive."""
         numbers = _Numbers()
         cut = len(hash_) + 1
         with sorted_errors():
             for identity in merge(*(self._identities(kind, hash_) for kind in KINDS)):
                 numbers.add(identity[cut:])
-        return Holding(numbers.ranges(), [], merged(numbers.doubled))
+            left = archived.ranges(self._db, hash_)
+        return Holding(numbers.ranges(), left, merged(numbers.doubled))
 
     def having(self, hash_: str, wanted: Sequence[Range]) -> list[Range]:
-        """Return those of the numbers that are in a collection."""
-        return merged(
+        """Return those of the numbers that are in a collection or in the archive."""
+        found = [
             (int(one["seq"]), int(one["seq"]))
             for chunk in chunks(wanted)
             for kind in KINDS
             for one in self._some(kind, hash_, chunk, {"seq": 1})
-        )
+        ]
+        with sorted_errors():
+            left = archived.ranges(self._db, hash_)
+        return common(wanted, merged([*found, *left]))
 
     def readings(self, hash_: str, seqs: Sequence[int]) -> Iterator[tuple[int, Reading | None]]:
-        """Yield what is in the collections."""
+        """Yield what is in the collections; what is archived is in files."""
         wanted = set(seqs)
         for kind in KINDS:
             for document in self._some(kind, hash_, wanted) if wanted else ():
@@ -98,9 +106,7 @@ class MongoStore:
         """Yield what the collection of the kind has."""
         # BSON would cut the bounds to the millisecond.
         span = {"$gte": start + _NEARLY_A_MILLISECOND, "$lt": end + _NEARLY_A_MILLISECOND}
-        timed = self._db[kind].find({"meter": meter, "time": span}).sort("time", 1)
-        others = {"meter": meter, "time": None, "received": span}
-        untimed = self._db[kind].find(others).sort("received", 1)
+        timed, untimed = self._by_time(kind, {"meter": meter} | self._only, span)
         with sorted_errors():
             found = merge(_readings(timed), _readings(untimed), key=time_of)
             for _, same in groupby(found, time_of):
@@ -141,6 +147,12 @@ class MongoStore:
         """Close the connections, if there are any."""
         if "_client" in self.__dict__:
             self._client.close()
+
+    def _by_time(self, kind: str, of: Document, span: Document) -> tuple[Any, Any]:
+        """Return the documents of a span with a time of the device and those without, in order."""
+        found = self._db[kind].find
+        timed = found(of | {"time": span}).sort("time", 1)
+        return timed, found(of | {"time": None, "received": span}).sort("received", 1)
 
     def _next(self, kind: str, after: str) -> Document | None:
         found = self._db[kind].find({"_id": {"$gt": after}}, {"hash": 1, "run": 1, "node": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -17,15 +18,20 @@ from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.storing import Stored
+from ravenmongo import archived, rollups
 from ravenmongo import documents as mapping
-from ravenmongo import rollups
 from ravenmongo.database import DUPLICATE_KEY, Document, client, database, sorted_errors
-from ravenmongo.documents import DEAD_LETTER, ROLLUPS, RUNS
+from ravenmongo.documents import DEAD_LETTER, RESTORED, ROLLUPS, RUNS
 
 log = logging.getLogger(__name__)
 
 INDEX_EXISTS: Final = frozenset({85, 86})
 """IndexOptionsConflict: these keys under another name; IndexKeySpecsConflict: the name is taken."""
+
+REPLACED: Final = ("meter_1_time_1", "meter_1_time_1_received_1")
+"""What 1.0.0 called an index, and what the one is called that does its work."""
+PLAIN: Final = frozenset({"v", "key", "name", "ns"})
+"""What an index has that was made of keys alone."""
 
 SOCKET_TIMEOUT_MS: Final = 30_000
 """A peer that vanished without a word would otherwise hold the recorder for ever."""
@@ -56,22 +62,27 @@ class MongoSink:
             self._index(kind, "meter", "time", *(["received"] if kind in ROLLUPS else []))
             self._index(kind, "run", "time")
         self._index(DEAD_LETTER, "at")
+        with sorted_errors():
+            archived.prepare(self._db)
+        for kind in ROLLUPS:
+            self._drop_replaced(kind)
 
     def store(self, items: Sequence[Item]) -> Stored:
         """Commit the items; raise PoisonError or RetryableError."""
+        readings = [item for item in items if isinstance(item, Reading)]
+        runs = [item for item in items if isinstance(item, Run)]
+        letters = [mapping.of_letter(item) for item in items if isinstance(item, DeadLetter)]
+        wanted = self._not_archived(readings)
         documents: dict[str, list[Document]] = defaultdict(list)
-        runs: list[Run] = []
-        for item in items:
-            match item:
-                case Reading():
-                    documents[item.kind].append(mapping.of_reading(item))
-                case DeadLetter():
-                    documents[DEAD_LETTER].append(mapping.of_letter(item))
-                case Run():
-                    runs.append(item)
+        for reading in wanted:
+            documents[reading.kind].append(mapping.of_reading(reading))
+        if letters:
+            documents[DEAD_LETTER] = letters
         new = sum(self._insert(name, found) for name, found in documents.items())
+        # A month that left meanwhile has taken what was there, and what was inserted is a copy.
+        new -= len(wanted) - len(self._not_archived(wanted))
         with sorted_errors():
-            rollups.note(self._db, (item for item in items if isinstance(item, Reading)))
+            rollups.note(self._db, readings)
         new += self._put_runs(runs)
         return Stored(new, len(items) - new)
 
@@ -94,6 +105,38 @@ class MongoSink:
                 if error.code not in INDEX_EXISTS:
                     raise
                 log.info("index left as it is", extra={"collection": name, "reason": str(error)})
+
+    def _drop_replaced(self, kind: str) -> None:
+        """Drop the index of 1.0.0 that one of ours begins with, if it is as 1.0.0 made it."""
+        with sorted_errors():
+            found = {index["name"]: index for index in self._db[kind].list_indexes()}
+            old, new = (found.get(name, {}) for name in REPLACED)
+            if new and old.keys() <= PLAIN and dict(old.get("key", {})) == {"meter": 1, "time": 1}:
+                with suppress(OperationFailure):  # another recorder was faster
+                    self._db[kind].drop_index(REPLACED[0])
+                    log.info("index dropped", extra={"collection": kind, "index": REPLACED[0]})
+
+    def _not_archived(self, readings: list[Reading]) -> list[Reading]:
+        """Return the readings that did not leave their collection, and remove copies of the others.
+
+        A number is among the archived when its file was proved, and until its document is back
+        with the field that says so.  Raise PoisonError for another reading under such a number.
+        """
+        with sorted_errors():
+            numbers = [(one.envelope.hash, one.envelope.seq) for one in readings]
+            if not (covered := archived.covered(self._db, numbers)):
+                return readings
+            kept = []
+            for identity, reading in zip(numbers, readings, strict=True):
+                if identity not in covered:
+                    kept.append(reading)
+                    continue
+                received = mapping.cut(reading.envelope.received)
+                copy = {"_id": mapping.identity(*identity), "received": received, RESTORED: None}
+                self._db[reading.kind].delete_one(copy)
+                if archived.conflicts(self._db, identity, reading.envelope.received):
+                    raise _conflict(mapping.identity(*identity))
+            return kept
 
     def _insert(self, name: str, documents: list[Document]) -> int:
         """Insert what is new and return how many those were."""
@@ -123,8 +166,7 @@ class MongoSink:
                 detail = f"a unique index of {name} refuses it: {failure['errmsg']}"
                 raise PoisonError("duplicate-key", detail)
             if stored[document["_id"]] != mapping.cut(document.get("received")):
-                detail = f"another reading is stored as {document['_id']}"
-                raise PoisonError("identity-conflict", detail)
+                raise _conflict(document["_id"])
 
     def _put_runs(self, runs: list[Run]) -> int:
         """Put what is new of the runs and return how many were not known.
@@ -162,3 +204,7 @@ class MongoSink:
             if failure["code"] == DUPLICATE_KEY and not known:
                 detail = f"a unique index of {RUNS} refuses it: {failure['errmsg']}"
                 raise PoisonError("duplicate-key", detail)
+
+
+def _conflict(id_: str) -> PoisonError:
+    return PoisonError("identity-conflict", f"another reading is stored as {id_}")

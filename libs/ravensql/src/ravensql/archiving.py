@@ -15,11 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ravenbus import archives
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import now
-from ravensql import archives, digests, energy, partitions, ranges, rows, schema
+from ravenbus.months import Month
+from ravensql import digests, energy, partitions, ranges, rows, schema
 from ravensql.database import Cursor, sorted_errors
-from ravensql.partitions import Month
 from ravensql.settings import MysqlUrl
 
 AT_ONCE: Final = 1000
@@ -118,7 +119,7 @@ class Archive:
                 if _highest_id(cursor, table, month) != last_id:
                     raise RetryableError(f"rows came to {table} meanwhile")
                 require_free()
-                cursor.execute(f"ALTER TABLE {table} DROP PARTITION {month.partition}")
+                cursor.execute(f"ALTER TABLE {table} DROP PARTITION {partitions.name(month)}")
         return sum(record.readings for record in records)
 
     def restore(self, month: Month) -> int:
@@ -179,7 +180,7 @@ class Archive:
             count = archives.compare(part, self._rows(cursor, month, table, columns, last_id))
             cursor.execute(
                 "SELECT COUNT(*), MIN(time), MAX(time) "  # noqa: S608 - our names
-                f"FROM {table} PARTITION ({month.partition}) WHERE id <= %s",
+                f"FROM {table} PARTITION ({partitions.name(month)}) WHERE id <= %s",
                 (last_id,),
             )
             ((expected, oldest, newest),) = cursor.fetchall()
@@ -199,7 +200,7 @@ class Archive:
         yield tuple(columns)
         query = (
             f"SELECT id, {', '.join(columns.values())} "  # noqa: S608 - our names
-            f"FROM {table} PARTITION ({month.partition}) WHERE id > %s AND id <= %s "
+            f"FROM {table} PARTITION ({partitions.name(month)}) WHERE id > %s AND id <= %s "
             f"ORDER BY {table}.id LIMIT %s"
         )
         found: Sequence[rows.Row] = [(-1,)]
@@ -261,6 +262,6 @@ def _require_none_restoring(cursor: Cursor) -> None:
 
 
 def _highest_id(cursor: Cursor, table: str, month: Month) -> int | None:
-    cursor.execute(f"SELECT MAX(id) FROM {table} PARTITION ({month.partition})")  # noqa: S608 - our names
+    cursor.execute(f"SELECT MAX(id) FROM {table} PARTITION ({partitions.name(month)})")  # noqa: S608 - our names
     highest: int | None = cursor.fetchall()[0][0]
     return highest

@@ -5,22 +5,16 @@ Eight bytes for each tell a reading that is delivered again from another one und
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from ravensql import rows
+from ravenbus.digests import AT_ONCE, digest_of, of_number, pack
+from ravenbus.months import Month
+from ravensql import partitions
 from ravensql.database import Cursor
-from ravensql.partitions import Month
 from ravensql.ranges import Identity
-
-AT_ONCE: Final = 4096
-"""Readings of a page; their digests fit into a BLOB."""
-FARTHEST: Final = 2**32 - 1
-_ENTRY: Final = struct.Struct(">II")
 
 PUT: Final = (
     "REPLACE INTO archived_digest (hash, first_seq, last_seq, of_table, month, digests) "
@@ -37,7 +31,7 @@ def record(
 ) -> None:
     """Keep the digests of a month's rows in a table up to an id; ``go_on`` is called for a page."""
     query = (
-        f"SELECT id, hash, seq, received FROM {table} PARTITION ({month.partition}) "  # noqa: S608 - our names
+        f"SELECT id, hash, seq, received FROM {table} PARTITION ({partitions.name(month)}) "  # noqa: S608 - our names
         "WHERE id > %s AND id <= %s ORDER BY id LIMIT %s"
     )
     after = -1
@@ -73,28 +67,6 @@ def conflicting(cursor: Cursor, readings: Mapping[Identity, datetime]) -> Iterat
     """
     for (hash_, seq), received in readings.items():
         cursor.execute(COVERING, (hash_, seq, seq))
-        known = {
-            digest
-            for first, digests in cursor.fetchall()
-            for offset, digest in _ENTRY.iter_unpack(digests)
-            if first + offset == seq
-        }
+        known = of_number(seq, cursor.fetchall())
         if known and digest_of(received) not in known:
             yield hash_, seq
-
-
-def pack(readings: Mapping[int, datetime]) -> Iterable[tuple[int, int, bytes]]:
-    """Return the first and last number of readings, and their digests; several if they lie far apart."""
-    found: list[tuple[int, int, bytes]] = []
-    for seq in sorted(readings):
-        if not found or seq - found[-1][0] > FARTHEST:
-            found.append((seq, seq, b""))
-        first, _, digests = found[-1]
-        entry = _ENTRY.pack(seq - first, digest_of(readings[seq]))
-        found[-1] = first, seq, digests + entry
-    return found
-
-
-def digest_of(received: datetime) -> int:
-    """Return the digest of the time at which a reading was received, to the millisecond."""
-    return zlib.crc32(rows.millis(received).isoformat(timespec="milliseconds").encode())

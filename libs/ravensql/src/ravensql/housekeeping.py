@@ -13,10 +13,10 @@ from datetime import datetime
 from itertools import count
 from typing import Final
 
+from ravenbus.archiving import Retention, archive_due
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import now
 from ravensql import energy, partitions, rollups, schema
-from ravensql.retention import Retention
 from ravensql.settings import MysqlUrl
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def run(
                 return
             look_after(url, utc=utc)
             if retention and number % ARCHIVE_EVERY == FIRST_ARCHIVE:
-                archive(retention)
+                archive_due(retention)
     finally:
         stop.set()
 
@@ -64,17 +64,3 @@ def look_after(
                 log.info("energy counted again", extra={"meters": meters})
     except (RetryableError, PoisonError) as error:
         log.warning("table maintenance postponed", extra={"reason": str(error)})
-
-
-def archive(retention: Retention) -> None:
-    """Archive every month that is due; one that has to wait holds no other one up."""
-    try:
-        months = retention.due()
-    except (RetryableError, PoisonError) as error:
-        log.warning("archiving postponed", extra={"reason": str(error)})
-        return
-    for month in months:
-        try:
-            log.info("archived", extra={"month": month, "rows": retention.archive(month)})
-        except (RetryableError, PoisonError) as error:
-            log.warning("archiving postponed", extra={"month": month, "reason": str(error)})

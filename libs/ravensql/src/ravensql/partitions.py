@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
+from ravenbus.months import Month
 from ravensql import rows
 from ravensql.database import Cursor
 from ravensql.schema import run_long
@@ -16,48 +17,9 @@ LONGEST: Final = 30 * 12
 """Months; a row that claims to be older is in the first partition, with what came before."""
 
 
-class Month(NamedTuple):
-    """A month in UTC, counted from year 0."""
-
-    number: int
-
-    @classmethod
-    def of(cls, time: datetime) -> Month:
-        """Return the month that a time in UTC is in."""
-        return cls(time.year * 12 + time.month - 1)
-
-    @classmethod
-    def parse(cls, text: str) -> Month:
-        """Return the month that a text as `2026-03` names; raise ValueError if it names none."""
-        return cls.of(datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC))
-
-    def __str__(self) -> str:
-        year, month = divmod(self.number, 12)
-        return f"{year}-{month + 1:02}"
-
-    def later(self, months: int) -> Month:
-        """Return the month so many months later."""
-        return Month(self.number + months)
-
-    @property
-    def start(self) -> int:
-        """Seconds from 1970 to its first instant."""
-        year, month = divmod(self.number, 12)
-        return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
-
-    @property
-    def span(self) -> tuple[datetime, datetime]:
-        """Its first instant and that of the next month, UTC without a zone as MySQL has it."""
-        first, after = (
-            datetime.fromtimestamp(one.start, UTC).replace(tzinfo=None)
-            for one in (self, self.later(1))
-        )
-        return first, after
-
-    @property
-    def partition(self) -> str:
-        """The partition's name."""
-        return f"p_{self}".replace("-", "_")
+def name(month: Month) -> str:
+    """Return the name of a month's partition."""
+    return f"p_{month}".replace("-", "_")
 
 
 def missing(bounds: list[int], oldest: datetime | None, today: datetime) -> list[Month]:
@@ -73,11 +35,6 @@ def missing(bounds: list[int], oldest: datetime | None, today: datetime) -> list
         first = Month.of(min(oldest or today, today))
     first = max(first, last.later(-LONGEST))
     return [Month(number) for number in range(first.number, last.number + 1)]
-
-
-def due(months: Iterable[Month], today: datetime, keep: int) -> list[Month]:
-    """Return those of the months that are older than the ``keep`` months before today's."""
-    return sorted({month for month in months if month < Month.of(today).later(-keep)})
 
 
 def keep_ahead(cursor: Cursor, today: datetime, beat: Callable[[], None]) -> int:
@@ -104,11 +61,11 @@ def make_again(cursor: Cursor, table: str, month: Month, beat: Callable[[], None
     """Make the partition of a month that was dropped, out of the one that has its rows since."""
     first = min(known for known in months(cursor, table) if known >= month)
     if first != month:
-        _split(cursor, table, first.partition, map(_part, (month, first)), beat)
+        _split(cursor, table, name(first), map(_part, (month, first)), beat)
 
 
 def _part(month: Month) -> str:
-    return f"PARTITION {month.partition} VALUES LESS THAN ({month.later(1).start})"
+    return f"PARTITION {name(month)} VALUES LESS THAN ({month.later(1).start})"
 
 
 def _split(

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from ravenbus.months import Month
 from ravenbus.ranges import Range, merged
+from ravensql import partitions
 from ravensql.database import Cursor
-from ravensql.partitions import Month
 
 Identity = tuple[str, int]
 """Hash and seq."""
@@ -41,7 +42,7 @@ def covered(cursor: Cursor, identities: Collection[Identity]) -> set[Identity]:
 def record(cursor: Cursor, month: Month, last_ids: Mapping[str, int]) -> None:
     """Add the numbers in a month's partitions, of each table up to an id, to those recorded."""
     parts = [
-        f"SELECT hash, seq FROM {table} PARTITION ({month.partition}) "  # noqa: S608 - our names
+        f"SELECT hash, seq FROM {table} PARTITION ({partitions.name(month)}) "  # noqa: S608 - our names
         f"WHERE seq IS NOT NULL AND id <= {last_id}"
         for table, last_id in last_ids.items()
     ]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ravenbus.errors import FatalError, RetryableError
+from ravenbus.months import Month, due
 from ravensql import energy, partitions, rollups, rows
 from ravensql.archiving import Archive, LastIds
 from ravensql.database import Cursor
-from ravensql.partitions import Month
 
 UNSENT: Final = "relayed IS NULL OR relayed IN (0, 3)"
 
@@ -30,7 +30,7 @@ class Retention:
             return []
         with self.into.session() as cursor:
             found = {month for table in rows.COLUMNS for month in partitions.months(cursor, table)}
-        return partitions.due(found, self.into.utc(), self.keep)
+        return due(found, self.into.utc(), self.keep)
 
     def archive(self, month: Month) -> int:
         """Move a month from the tables to files; return the rows that are in files now.
@@ -78,6 +78,6 @@ def _relay(cursor: Cursor) -> str | None:
 
 def _count(cursor: Cursor, month: Month, table: str, condition: str) -> int:
     cursor.execute(
-        f"SELECT COUNT(*) FROM {table} PARTITION ({month.partition}) WHERE {condition}"  # noqa: S608 - our names
+        f"SELECT COUNT(*) FROM {table} PARTITION ({partitions.name(month)}) WHERE {condition}"  # noqa: S608 - our names
     )
     return int(cursor.fetchall()[0][0])

@@ -67,13 +67,13 @@ class LeasedSlots:
         self._look_again_s = min(LOOK_AGAIN_S, self._renew_every_s / 2)
         self._health = health
         self._clock = clock
-        self._me = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self._watch = Watch(lease_s)
+        self.me = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.watch = Watch(lease_s)
         self._asking = threading.Lock()
-        self._group: Group = {}
-        self._held: frozenset[int] = frozenset()
+        self.group: Group = {}
+        self.held: frozenset[int] = frozenset()
         self._used: frozenset[int] = frozenset()
-        self._abandoned: list[int] = []
+        self.abandoned: list[int] = []
         self._too_high: set[int] = set()
         self._renewed_at = float("-inf")
         self._released = threading.Event()
@@ -86,18 +86,18 @@ class LeasedSlots:
             self._health.beat()
             began = self._clock()
             try:
-                self._change(lambda group: rules.taken(group, self._me, self._watch))
+                self.change(lambda group: rules.taken(group, self.me, self.watch))
             except RetryableError as error:
                 self._health.failing("slot", str(error))
                 continue
             self._health.ok("slot")
-            if self._held:
+            if self.held:
                 self._renewed_at = began
                 self._released = threading.Event()
                 threading.Thread(
                     target=self._keep, args=(self._released,), name="lease", daemon=True
                 ).start()
-                slot = self._use(min(self._held))
+                slot = self.use(min(self.held))
                 log.info("slot taken", extra={"slot": slot.number, "client_id": slot.client_id})
                 return slot
         return None
@@ -107,12 +107,12 @@ class LeasedSlots:
         while not stop.wait(self._look_again_s):
             self._health.beat()
             try:
-                self._change(lambda group: group)
+                self.change(lambda group: group)
             except RetryableError as error:
                 self._health.failing("slot", str(error))
                 continue
             self._health.ok("slot")
-            if not rules.served(self._group, self._watch):
+            if not rules.served(self.group, self.watch):
                 return
 
     def close(self) -> None:
@@ -122,12 +122,12 @@ class LeasedSlots:
     def renew(self) -> None:
         """Show that this replica is alive; raise RetryableError."""
         began = self._clock()
-        self._change(lambda group: rules.renewed(group, self._used, self._me))
+        self.change(lambda group: rules.renewed(group, self._used, self.me))
         self._renewed_at = began
 
     def require(self, number: int) -> None:
         """Raise SlotLostError if a slot is lost, as far as is known."""
-        if number not in self._held:
+        if number not in self.held:
             raise SlotLostError(f"slot {number} is somebody else's")
         late_s = self._clock() - self._renewed_at
         if late_s > GIVE_UP_AFTER * self._lease_s:
@@ -135,48 +135,16 @@ class LeasedSlots:
         if number in self._too_high:
             raise SlotLostError(f"a slot below {number} is free")
 
-    def shared(self, number: int) -> bool:
-        """Say whether others than the slot are subscribed, as far as is known."""
-        return rules.shared(self._group, number)
-
-    def closed(self) -> set[int]:
-        """Return the slots whose sessions have been ended."""
-        return {number for number, slot in self._group.items() if slot.state is State.CLOSED}
-
-    def adopt(self, closed: set[int]) -> LeasedSlot | None:
-        """Take a slot whose holder does not come back, or one of these, for it to be drained."""
-        number = next(iter(closed or self._abandoned), None)
-        if number is None:
-            return None
-        closed.discard(number)
-        try:
-            self._change(lambda group: rules.adopted(group, number, self._me, self._watch))
-        except RetryableError:
-            return None
-        return self._use(number) if number in self._held else None
-
-    def joined(self, number: int) -> None:
-        """Note that a slot's session is subscribed."""
-        self._change(lambda group: rules.joined(group, number, self._me))
-
-    def leave(self, number: int) -> bool:
-        """Return whether a slot's session may be unsubscribed."""
-        self._change(lambda group: rules.left(group, number, self._me, self._watch))
-        return number in self._held and self._group[number].state is State.LEAVING
-
-    def end(self, number: int) -> None:
-        """Note that a slot's session was drained and ended."""
-        self._change(lambda group: rules.closed(group, number, self._me))
-
     def release(self, number: int) -> None:
         """Let others have a slot at once, or when the lease is over if the ledger is away."""
         self._used -= {number}
         if not self._used:
             self._released.set()
         with suppress(RetryableError):
-            self._change(lambda group: rules.released(group, number, self._me))
+            self.change(lambda group: rules.released(group, number, self.me))
 
-    def _use(self, number: int) -> LeasedSlot:
+    def use(self, number: int) -> LeasedSlot:
+        """Keep the lease of a slot that is held, and return the slot."""
         self._used |= {number}
         return LeasedSlot(self, number)
 
@@ -190,20 +158,22 @@ class LeasedSlots:
             else:
                 self._health.ok("slot")
 
-    def _change(self, rule: Rule) -> None:
+    def change(self, rule: Rule) -> None:
+        """Change the group by a rule; raise RetryableError, and then it may have happened or not."""
+
         def look_and_change(group: Group) -> Group:
-            self._watch.look(group, self._clock())
+            self.watch.look(group, self._clock())
             return rule(group)
 
         with self._asking:
-            self._group = self._ledger.change(look_and_change)
-            self._watch.look(self._group, self._clock())
-            self._held = rules.held(self._group, self._me)
-            self._abandoned = rules.abandoned(self._group, self._watch, self._lease_s)
+            self.group = self._ledger.change(look_and_change)
+            self.watch.look(self.group, self._clock())
+            self.held = rules.held(self.group, self.me)
+            self.abandoned = rules.abandoned(self.group, self.watch, self._lease_s)
             self._too_high = {
                 number
-                for number in self._held
-                if rules.too_high(self._group, number, self._watch, self._lease_s)
+                for number in self.held
+                if rules.too_high(self.group, number, self.watch, self._lease_s)
             }
 
 
@@ -221,7 +191,8 @@ class LeasedSlot:
     def connect(self, events: Events) -> Connection:
         """Resume the slot's session; raise BrokerAwayError."""
         # A broker that lost its memory may have sessions back that were ended.
-        self._visit = self._slots.closed()
+        group = self._slots.group
+        self._visit = {number for number, slot in group.items() if slot.state is State.CLOSED}
         return self._broker(events)
 
     def former(self) -> Slot | None:
@@ -230,7 +201,7 @@ class LeasedSlot:
 
     def shared(self) -> bool:
         """Return True if others are subscribed too, as far as is known."""
-        return self._slots.shared(self.number)
+        return rules.shared(self._slots.group, self.number)
 
     def require(self) -> None:
         """Raise SlotLostError if the slot is lost, as far as is known."""
@@ -243,25 +214,39 @@ class LeasedSlot:
 
     def joined(self) -> None:
         """Say that the session is subscribed: from now on others may leave."""
-        self._slots.joined(self.number)
+        slots = self._slots
+        slots.change(lambda group: rules.joined(group, self.number, slots.me))
         self.require()
 
     def leave(self) -> bool:
         """Return whether the session may be unsubscribed, because another one stays subscribed."""
-        leaves = self._slots.leave(self.number)
+        slots = self._slots
+        slots.change(lambda group: rules.left(group, self.number, slots.me, slots.watch))
+        leaves = self.number in slots.held and slots.group[self.number].state is State.LEAVING
         if leaves:
             log.info("leaving the group", extra={"slot": self.number})
         return leaves
 
     def closed(self) -> None:
         """Say that the session was drained and ended."""
-        self._slots.end(self.number)
+        slots = self._slots
+        slots.change(lambda group: rules.closed(group, self.number, slots.me))
 
     def adopt(self) -> LeasedSlot | None:
         """Take a slot whose holder is gone, for its session to be drained and ended."""
-        found = self._slots.adopt(self._visit)
-        if found:
-            log.info("slot adopted", extra={"slot": found.number})
+        slots = self._slots
+        number = next(iter(self._visit or slots.abandoned), None)
+        if number is None:
+            return None
+        self._visit.discard(number)
+        try:
+            slots.change(lambda group: rules.adopted(group, number, slots.me, slots.watch))
+        except RetryableError:
+            return None
+        if number not in slots.held:
+            return None
+        found = slots.use(number)
+        log.info("slot adopted", extra={"slot": found.number})
         return found
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from raven_reader.framing import Fragment
 from ravenbus import notifications as n
@@ -272,47 +272,82 @@ class _Spec:
     """Name and number, if it has one, of children that come several times."""
 
 
-_DEVICE: dict[str, tuple[str, Convert]] = {
-    "devicemacid": ("device", _mac),
-    "metermacid": ("meter", _mac),
+_CHILDREN: Final = {
+    "device": "devicemacid",
+    "meter": "metermacid",
+    "time": "timestamp",
+    "coordinator": "coordmacid",
 }
+"""Children that are not called as their attributes without the underscores."""
+_BY_NAME: Final[Mapping[str, Convert]] = {
+    "device": _mac,
+    "meter": _mac,
+    "time": _instant,
+    "multiplier": _FACTOR,
+    "divisor": _FACTOR,
+    "block_period_consumption_multiplier": _FACTOR,
+    "block_period_consumption_divisor": _FACTOR,
+    "digits_right": _hint(_unsigned(8, tuple(range(2, 17)))),
+    "digits_left": _hint(_unsigned(8, tuple(range(2, 17)))),
+    "suppress_leading_zero": _hint(_flag),
+    "status_code": lambda text: None if text == "null" else _U8(text),
+    "channel": _decimal(0, 255),
+    "demand": _DEMAND,
+    "duration": _DURATION,
+    "current_duration": _unsigned(32, (4, 8)),
+    "trailing_digits": _trailing_digits,
+    "profile_interval_period": _decimal(0, 7),
+}
+_BY_TYPE: Final[Mapping[Any, Convert]] = {
+    n.Text: _required_text,
+    n.Text | None: _text,
+    n.Eui64 | None: _mac,
+    n.UtcTime | None: _time,
+    n.Uint8 | None: _U8,
+    n.Percent | None: _U8,
+    n.Uint16 | None: _U16,
+    n.Uint32 | None: _U32,
+    n.Uint48 | None: _register,
+    n.Int32 | None: _PRICE,
+    n.Int64 | None: _USAGE,
+    bool | None: _flag,
+}
+"""Converters of the attributes that ``_BY_NAME`` has not; what has neither is no child."""
 
 
 def _spec(
-    build: Callable[[dict[str, Any]], n.Notification],
+    kind: type[n.Notification],
     required: str,
-    *shared: Mapping[str, tuple[str, Convert]],
+    build: Callable[[dict[str, Any]], n.Notification] | None = None,
     repeated: str = "",
-    **fields: tuple[str, Convert],
+    **others: tuple[str, Convert],
 ) -> _Spec:
-    every = dict(_DEVICE)
-    for part in (*shared, fields):
-        every.update(part)
-    return _Spec(build, every, tuple(required.split()), re.compile(repeated) if repeated else None)
+    """Return the rules for a kind; ``others`` are children in place of what follows from it.
 
-
-def _plain(kind: type[n.Notification]) -> Callable[[dict[str, Any]], n.Notification]:
-    return lambda values: kind(**values)
-
-
-def _demand(values: dict[str, Any]) -> n.Notification:
-    kw = n.scaled(values["demand"], values["multiplier"], values["divisor"])
-    return n.InstantaneousDemand(demand_kw=kw, **values)
-
-
-def _summation(values: dict[str, Any]) -> n.Notification:
-    scale = values["multiplier"], values["divisor"]
-    return n.CurrentSummationDelivered(
-        delivered_kwh=n.scaled(values["summation_delivered"], *scale),
-        received_kwh=n.scaled(values["summation_received"], *scale),
-        **values,
+    A time that the fragment does not have to have is none of its children.
+    """
+    needed = tuple(required.split())
+    fields = {}
+    elsewhere = {attribute for attribute, _ in others.values()}
+    for attribute, annotation in get_type_hints(kind, include_extras=True).items():
+        convert = _BY_NAME.get(attribute) or _BY_TYPE.get(annotation)
+        left_out = attribute in elsewhere or (attribute == "time" and attribute not in needed)
+        if convert and not left_out:
+            child = _CHILDREN.get(attribute, attribute.replace("_", ""))
+            fields[child] = (attribute, convert)
+    plain: Callable[[dict[str, Any]], n.Notification] = lambda values: kind(**values)  # noqa: E731
+    return _Spec(
+        build or plain, fields | others, needed, re.compile(repeated) if repeated else None
     )
 
 
-def _usage(kind: Callable[..., n.Notification], raw: str) -> Callable[..., n.Notification]:
+def _scaled(kind: type[n.Notification], **raw: str) -> Callable[[dict[str, Any]], n.Notification]:
+    """Return what makes a notification with its scaled values, each of an attribute."""
+
     def build(values: dict[str, Any]) -> n.Notification:
-        kwh = n.scaled(values[raw], values["multiplier"], values["divisor"])
-        return kind(usage_kwh=kwh, **values)
+        scale = values["multiplier"], values["divisor"]
+        scaled: dict[str, Any] = {name: n.scaled(values[of], *scale) for name, of in raw.items()}
+        return kind(**scaled, **values)
 
     return build
 
@@ -371,165 +406,79 @@ def _blocks(values: dict[str, Any]) -> n.Notification:
     return n.BlockPriceDetail(blocks=blocks, consumption_kwh=consumption, **values)
 
 
-_SCALED: dict[str, tuple[str, Convert]] = {
-    "multiplier": ("multiplier", _FACTOR),
-    "divisor": ("divisor", _FACTOR),
-    "digitsright": ("digits_right", _hint(_unsigned(8, tuple(range(2, 17))))),
-    "digitsleft": ("digits_left", _hint(_unsigned(8, tuple(range(2, 17))))),
-    "suppressleadingzero": ("suppress_leading_zero", _hint(_flag)),
-}
-_LINK: dict[str, tuple[str, Convert]] = {
-    "status": ("status", _required_text),
-    "description": ("description", _text),
-    "statuscode": ("status_code", lambda text: None if text == "null" else _U8(text)),
-    "extpanid": ("ext_pan_id", _mac),
-    "channel": ("channel", _decimal(0, 255)),
-    "shortaddr": ("short_addr", _U16),
-    "linkstrength": ("link_strength", _U8),
-}
-_SUMMATION = _spec(
-    _summation,
-    "device time summation_delivered summation_received multiplier divisor",
-    _SCALED,
-    timestamp=("time", _instant),
-    summationdelivered=("summation_delivered", _register),
-    summationreceived=("summation_received", _register),
-)
-
 _SPECS: Final[dict[str, _Spec]] = {
-    "connectionstatus": _spec(_plain(n.ConnectionStatus), "device status", _LINK),
-    "networkinfo": _spec(
-        _plain(n.NetworkInfo), "device status", _LINK, coordmacid=("coordinator", _mac)
-    ),
+    "connectionstatus": _spec(n.ConnectionStatus, "device status"),
+    "networkinfo": _spec(n.NetworkInfo, "device status"),
     # InstallCode and LinkKey are secrets of the network: they are not even looked at.
-    "deviceinfo": _spec(
-        _plain(n.DeviceInfo),
-        "device fw_version",
-        fwversion=("fw_version", _text),
-        hwversion=("hw_version", _text),
-        imagetype=("image_type", _U16),
-        manufacturer=("manufacturer", _text),
-        modelid=("model_id", _text),
-        datecode=("date_code", _text),
-    ),
+    "deviceinfo": _spec(n.DeviceInfo, "device fw_version"),
     "scheduleinfo": _spec(
-        _plain(n.ScheduleInfo),
+        n.ScheduleInfo,
         "device event frequency_s enabled",
-        event=("event", _required_text),
-        mode=("mode", _text),
         frequency=("frequency_s", _U32_OR_NONE),
-        enabled=("enabled", _flag),
     ),
     "meterlist": _Spec(
         _meter_list, {"devicemacid": ("device", _mac)}, ("device",), re.compile("(metermacid)()")
     ),
     # Auth is a credential.
-    "meterinfo": _spec(
-        _plain(n.MeterInfo),
-        "device meter_type",
-        metertype=("meter_type", _text),
-        nickname=("nick_name", _text),
-        account=("account", _text),
-        host=("host", _text),
-        enabled=("enabled", _flag),
-    ),
+    "meterinfo": _spec(n.MeterInfo, "device meter_type"),
     "timecluster": _spec(
-        _time_cluster,
+        n.TimeCluster,
         "device time local",
+        _time_cluster,
         utctime=("time", _instant),
         localtime=("local", _instant),
     ),
-    "messagecluster": _spec(
-        _plain(n.MessageCluster),
-        "device time id text",
-        timestamp=("time", _instant),
-        id=("id", _U32),
-        text=("text", _text),
-        priority=("priority", _text),
-        starttime=("start_time", _time),
-        duration=("duration", _DURATION),
-        confirmationrequired=("confirmation_required", _flag),
-        confirmed=("confirmed", _flag),
-        queue=("queue", _text),
-    ),
+    "messagecluster": _spec(n.MessageCluster, "device time id text"),
     "pricecluster": _spec(
-        _price_cluster,
-        "device time price currency trailing_digits tier",
-        timestamp=("time", _instant),
-        price=("price", _PRICE),
-        currency=("currency", _U16),
-        trailingdigits=("trailing_digits", _trailing_digits),
-        tier=("tier", _U8),
-        starttime=("start_time", _time),
-        duration=("duration", _DURATION),
-        tierlabel=("tier_label", _text),
-        ratelabel=("rate_label", _text),
+        n.PriceCluster, "device time price currency trailing_digits tier", _price_cluster
     ),
     "instantaneousdemand": _spec(
-        _demand,
+        n.InstantaneousDemand,
         "device time demand multiplier divisor",
-        _SCALED,
-        timestamp=("time", _instant),
-        demand=("demand", _DEMAND),
+        _scaled(n.InstantaneousDemand, demand_kw="demand"),
     ),
-    "currentsummationdelivered": _SUMMATION,
-    "currentsummation": _SUMMATION,  # the EAGLE's name for it
+    "currentsummationdelivered": _spec(
+        n.CurrentSummationDelivered,
+        "device time summation_delivered summation_received multiplier divisor",
+        _scaled(
+            n.CurrentSummationDelivered,
+            delivered_kwh="summation_delivered",
+            received_kwh="summation_received",
+        ),
+    ),
     "currentperiodusage": _spec(
-        _usage(n.CurrentPeriodUsage, "current_usage"),
+        n.CurrentPeriodUsage,
         "device time current_usage multiplier divisor start_date",
-        _SCALED,
-        timestamp=("time", _instant),
-        currentusage=("current_usage", _USAGE),
-        startdate=("start_date", _time),
+        _scaled(n.CurrentPeriodUsage, usage_kwh="current_usage"),
     ),
     "lastperiodusage": _spec(
-        _usage(n.LastPeriodUsage, "last_usage"),
+        n.LastPeriodUsage,
         "device last_usage multiplier divisor start_date end_date",
-        _SCALED,
-        lastusage=("last_usage", _USAGE),
-        startdate=("start_date", _time),
-        enddate=("end_date", _time),
+        _scaled(n.LastPeriodUsage, usage_kwh="last_usage"),
     ),
     "profiledata": _spec(
-        _profile,
+        n.ProfileData,
         "device end_time status profile_interval_period number_of_periods_delivered",
+        _profile,
         repeated=r"(intervaldata)(\d{0,3})",
-        endtime=("end_time", _time),
-        status=("status", _U8),
-        profileintervalperiod=("profile_interval_period", _decimal(0, 7)),
-        numberofperiodsdelivered=("number_of_periods_delivered", _U8),
     ),
     "blockpricedetail": _spec(
-        _blocks,
+        n.BlockPriceDetail,
         "device time number_of_blocks multiplier divisor trailing_digits",
+        _blocks,
         repeated=r"(threshold|price)(\d{1,3})",
-        timestamp=("time", _instant),
-        currentstart=("current_start", _time),
-        currentduration=("current_duration", _unsigned(32, (4, 8))),
-        blockperiodconsumption=("block_period_consumption", _USAGE),
-        blockperiodconsumptionmultiplier=("block_period_consumption_multiplier", _FACTOR),
-        blockperiodconsumptiondivisor=("block_period_consumption_divisor", _FACTOR),
-        numberofblocks=("number_of_blocks", _U8),
-        multiplier=("multiplier", _FACTOR),
-        divisor=("divisor", _FACTOR),
-        currency=("currency", _U16),
-        trailingdigits=("trailing_digits", _trailing_digits),
     ),
     "fastpollstatus": _spec(
-        _plain(n.FastPollStatus),
+        n.FastPollStatus,
         "device frequency_s end_time",
         frequency=("frequency_s", _U8),
-        endtime=("end_time", _time),
+        metermacid=("meter", _mac),
         coordmacid=("meter", _mac),
     ),
-    "billingperiodlist": _spec(
-        _plain(n.BillingPeriodList),
-        "device time number_of_periods",
-        timestamp=("time", _instant),
-        numberofperiods=("number_of_periods", _U8),
-        currentstart=("current_start", _time),
-        currentduration=("current_duration", _unsigned(32, (4, 8))),
-    ),
+    "billingperiodlist": _spec(n.BillingPeriodList, "device time number_of_periods"),
     # The only notification that does not name its device.
-    "warning": _Spec(_plain(n.Warning), {"text": ("text", _required_text)}, ("text",)),
+    "warning": _Spec(
+        lambda values: n.Warning(**values), {"text": ("text", _required_text)}, ("text",)
+    ),
 }
+_SPECS["currentsummation"] = _SPECS["currentsummationdelivered"]  # the EAGLE's name for it

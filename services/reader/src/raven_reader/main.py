@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,9 @@ def main() -> int:
     except RavenError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, FileError) else service.EXIT_FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return service.EXIT_FAILED
 
     def locked_run(settings: ReaderSettings, stop: threading.Event) -> None:
         with locked(settings.raven_state):

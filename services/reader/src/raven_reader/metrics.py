@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-
-from prometheus_client import Counter, Gauge
 
 from ravenbus.metrics import PublisherMetrics
 
@@ -15,8 +12,7 @@ class ReaderMetrics(PublisherMetrics):
 
     def __init__(self) -> None:
         super().__init__()
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
+        counter, gauge = self.counter, self.gauge
         self.fragments = counter("raven_fragments", "Fragments by what became of them", ["outcome"])
         self.rejected = counter("raven_rejected", "Fragments rejected, by reason", ["reason"])
         self.refused = counter("raven_refused", "Readings lost because the spool had no room")

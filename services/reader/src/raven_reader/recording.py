@@ -7,7 +7,6 @@ and ``raven-reader decode`` reads it.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -72,10 +71,15 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
 
 @contextmanager
 def opened(name: str) -> Iterator[BinaryIO]:
-    """Open a file to read, - for stdin; raise FileError where it cannot be read."""
+    """Open a file to read, - for stdin; raise FileError where it cannot be read.
+
+    BrokenPipeError is of what is printed meanwhile, and is passed on.
+    """
     try:
         with ExitStack() as stack:
             yield sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise FileError(f"{name} cannot be read: {error.strerror}") from error
 
@@ -139,8 +143,6 @@ def decode(name: str) -> int:
                 take(intake.feed(piece, None))
             take(intake.finish())
             sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except ValueError as error:
             raise FileError(
                 f"{name} is a capture that cannot be read to its end: {error}"

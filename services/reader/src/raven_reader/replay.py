@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -60,6 +61,7 @@ def replay(settings: ReaderSettings, name: str, *, yes: bool) -> int:
                     print(f"{letter.id}  buried {letter.at:%Y-%m-%d %H:%M:%S}{vouched}: {text}")
             if would:
                 print(f"\nNothing is accepted yet: --yes accepts {would} into {spool.run.run}")
+        sys.stdout.flush()
     return 1 if stays else 0
 
 

@@ -151,19 +151,11 @@ class Spool:
         self._on_given_up = on_given_up
         self._max_bytes = max_mb * 2**20 * FULL_AT
         self._db = open_file(path, synchronous="FULL")
-        self._node = ""
-        self._nodes: list[str] = []
-        self._run: Run | None = None
-
-    @property
-    def node(self) -> str:
+        self.node = ""
         """The name under which everything is published."""
-        return self._node
-
-    @property
-    def nodes(self) -> list[str]:
+        self.nodes: list[str] = []
         """Every name under which something was published, the first one first."""
-        return self._nodes
+        self._run: Run | None = None
 
     @property
     def run(self) -> Run:
@@ -181,7 +173,7 @@ class Spool:
             return None
         name, run_hash, started, meter = row
         return Run(
-            node=self._node,
+            node=self.node,
             run=name,
             hash=run_hash,
             started=datetime.fromisoformat(started),
@@ -195,11 +187,11 @@ class Spool:
         """
         with transaction(self._db):
             names = self._db.execute("SELECT name FROM node ORDER BY rowid").fetchall()
-            self._nodes = [name for (name,) in names]
-            self._node = node or (self._nodes or [f"raven-{uuid.uuid4().hex[:8]}"])[0]
-            if self._node not in self._nodes:
-                self._nodes.append(self._node)
-                self._db.execute("INSERT INTO node VALUES (?)", (self._node,))
+            self.nodes = [name for (name,) in names]
+            self.node = node or (self.nodes or [f"raven-{uuid.uuid4().hex[:8]}"])[0]
+            if self.node not in self.nodes:
+                self.nodes.append(self.node)
+                self._db.execute("INSERT INTO node VALUES (?)", (self.node,))
             last = self.last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
@@ -264,11 +256,11 @@ class Spool:
             for notification, received in notifications:
                 seq += 1
                 envelope = Envelope(
-                    node=self._node, run=run.run, hash=run.hash, seq=seq, received=received
+                    node=self.node, run=run.run, hash=run.hash, seq=seq, received=received
                 )
                 reading = Reading(envelope, notification)
                 payload = encode(reading)
-                topic = self._topics.of(READING, node=self._node, kind=reading.kind)
+                topic = self._topics.of(READING, node=self.node, kind=reading.kind)
                 self._put(topic, payload, received, run=number, seq=seq)
                 if not replayed:
                     self._db.execute(
@@ -289,7 +281,7 @@ class Spool:
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
             for letter in letters:
-                topic = self._topics.of(REJECTED, node=self._node)
+                topic = self._topics.of(REJECTED, node=self.node)
                 self._put(topic, encode(letter), letter.at, letter=letter.id)
             self._db.executemany(
                 "INSERT INTO waiting VALUES (?, ?, ?)",

@@ -186,7 +186,7 @@ class SqlOutbox:
         done = self._waiting.complete(refs)
         self._metrics.confirmed.inc(len(done))
         self._settle_refs(done, TAKEN)
-        if self._waiting.parked_for(said.store):
+        if said.store in self._waiting.parked_stores:
             with self._database.transaction() as cursor:
                 turns += self._waiting.confirm_parked(cursor, said)
         for turn in turns:

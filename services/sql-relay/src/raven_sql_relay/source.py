@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import msgspec
-from prometheus_client import Counter, Gauge
 
 from raven_sql_relay.claims import Block
 from ravenbus.errors import ContractError, FatalError
@@ -51,13 +50,10 @@ class RelayMetrics(PublisherMetrics):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left_out = Counter(
-            "raven_left_out", "Rows that are no readings", ["reason"], registry=self.registry
-        )
-        self.oldest = Gauge(
+        self.left_out = self.counter("raven_left_out", "Rows that are no readings", ["reason"])
+        self.oldest = self.gauge(
             "raven_unsent_oldest_timestamp_seconds",
             "Time of the oldest row that was never sent, 0 if there is none",
-            registry=self.registry,
         )
 
 

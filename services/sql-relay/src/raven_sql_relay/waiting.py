@@ -55,7 +55,8 @@ class Waiting:
         self._rows: dict[Ref, _Row] = {}
         self._refs: dict[str, dict[int, list[Ref]]] = defaultdict(dict)
         self._again: dict[Ref, Before] = {}
-        self._parked: set[str] = set()
+        self.parked_stores: set[str] = set()
+        """The stores for which rows are parked."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -121,20 +122,11 @@ class Waiting:
             ((store,),) = cursor.fetchall()
             if store is not None:
                 parked.add(store)
-        self._parked = parked
-
-    @property
-    def parked_stores(self) -> set[str]:
-        """The stores for which rows are parked."""
-        return self._parked
+        self.parked_stores = parked
 
     def forget_some(self, cursor: Cursor, store: str) -> bool:
         """Wait no more for a store with some of what is parked; return whether there was any."""
         return bool(self._settle(cursor, "store = %s", (store,)))
-
-    def parked_for(self, store: str) -> bool:
-        """Return whether rows are parked for a store."""
-        return store in self._parked
 
     def to_park(self, absent: int, before: int) -> list[Ref]:
         """Return what was sent before a turn and lacks only stores that are away."""
@@ -167,7 +159,7 @@ class Waiting:
 
     def parked(self, refs: Sequence[Ref]) -> None:
         """Hear that rows are parked."""
-        self._parked |= {
+        self.parked_stores |= {
             name
             for bit, name in self._names.items()
             if any(bit & self.required & ~self._rows[ref].confirmed for ref in refs)
@@ -226,7 +218,10 @@ class Waiting:
             (*arguments, AT_ONCE),
         )
         found = cursor.fetchall()
-        for store, refs in _by_store(found):
+        by_store: dict[str, list[Ref]] = defaultdict(list)
+        for store, *place, _ in found:
+            by_store[store].append(Ref.at(*place))
+        for store, refs in by_store.items():
             for table, of_table in _by_table(refs):
                 ids = [ref.id for ref in of_table]
                 cursor.execute(
@@ -261,7 +256,7 @@ class Waiting:
             row = self._rows[ref]
             return Sent(ref, row.at, row.confirmed)
         for bit, name in self._names.items():
-            if not (bit & self.required and self.parked_for(name)):
+            if not (bit & self.required and name in self.parked_stores):
                 continue
             with self._database.transaction() as cursor:
                 cursor.execute(
@@ -276,7 +271,7 @@ class Waiting:
     def owed(self, bit: int, since: float, until: float, most: int) -> list[Ref]:
         """Return the oldest of what a store has not confirmed and was sent until a turn."""
         found: list[Ref] = []
-        if self.parked_for(self._names[bit]):
+        if self._names[bit] in self.parked_stores:
             with self._database.transaction() as cursor:
                 cursor.execute(
                     "SELECT of_table, id, time FROM relay_waiting "
@@ -294,7 +289,7 @@ class Waiting:
     def oldest(self, bit: int) -> int | None:
         """Return since when rows wait for a store, over restarts, if any do now."""
         turns = [row.first for row in self._rows.values() if not row.confirmed & bit]
-        if self.parked_for(self._names[bit]):
+        if self._names[bit] in self.parked_stores:
             with self._database.transaction() as cursor:
                 cursor.execute(
                     "SELECT MIN(sent) FROM relay_waiting WHERE store = %s", (self._names[bit],)
@@ -308,10 +303,3 @@ def _by_table(refs: Iterable[Ref]) -> Iterator[tuple[str, list[Ref]]]:
     for ref in refs:
         found[ref.table].append(ref)
     yield from found.items()
-
-
-def _by_store(found: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, list[Ref]]]:
-    refs: dict[str, list[Ref]] = defaultdict(list)
-    for store, table, id_, time, _ in found:
-        refs[store].append(Ref.at(table, id_, time))
-    yield from refs.items()

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ravenbus.settings import ClientId, ConsumerSettings, usable_folder
+from ravenbus import archiving
+from ravenbus.archiving import KeepMonths
+from ravenbus.settings import ClientId, ConsumerSettings
 from ravensql import settings as database
 from ravensql.settings import MysqlSetting
 
@@ -21,7 +23,7 @@ class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
     mysql_url: MysqlSetting = database.DEFAULT_URL
     raven_client_id: ClientId = "raven-sql-writer"
     raven_sql_keep_months: Annotated[
-        Annotated[int, Meta(ge=1, le=1200)] | None,
+        KeepMonths,
         Meta(
             description="whole months before this one whose rows stay in the tables, older ones "
             "are archived; default: all stay"
@@ -33,12 +35,9 @@ class WriterSettings(ConsumerSettings, frozen=True, kw_only=True):
         """Yield what is wrong with the certificates and the archive's folder."""
         yield from super().problems()
         yield from database.problems(self.mysql_url)
-        if self.raven_sql_archive is None:
-            if self.raven_sql_keep_months is not None:
-                yield "RAVEN_SQL_KEEP_MONTHS is set without RAVEN_SQL_ARCHIVE: allowed is both, or only the folder"
-        elif not usable_folder(self.raven_sql_archive):
-            path = str(self.raven_sql_archive)
-            yield f"RAVEN_SQL_ARCHIVE: {path!r} cannot be used: it cannot be written to"
+        yield from archiving.problems(
+            "RAVEN_SQL", self.raven_sql_keep_months, self.raven_sql_archive
+        )
 
 
 class ArchiveSettings(WriterSettings, frozen=True, kw_only=True):

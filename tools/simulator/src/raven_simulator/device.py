@@ -83,18 +83,19 @@ class Device:
         return self._sent[event]
 
     def _commands(self) -> Mapping[str, Handler]:
-        meter = self._meter
+        meter, identity = self._meter, self._model.identity
+        device, meter_id = self._ids["device"], self._ids["meter"]
         handlers: dict[str, Handler] = {
             "initialize": lambda *_: None,
             "factory_reset": lambda *_: None,
             "restart": lambda _, moment: self.restart(moment),
             "get_connection_status": lambda *_: self._joined(),
             "get_network_info": self._get_network_info,
-            "get_device_info": self._get_device_info,
+            "get_device_info": lambda *_: [reports.device_info(device=device, identity=identity)],
             "get_schedule": self._get_schedule,
             "set_schedule": self._set_schedule,
             "set_schedule_default": self._set_schedule_default,
-            "get_meter_list": self._get_meter_list,
+            "get_meter_list": lambda *_: [reports.meter_list(device=device, meters=[meter_id])],
             "get_meter_info": self._get_meter_info,
             "set_meter_info": lambda command, _: self._account.update(command.parameters),
             "get_time": lambda _, moment: [meter.time(moment, 0)],
@@ -207,12 +208,6 @@ class Device:
                 network=self._network,
             )
         ]
-
-    def _get_device_info(self, _: Command, __: Moment) -> list[bytes]:
-        return [reports.device_info(device=self._ids["device"], identity=self._model.identity)]
-
-    def _get_meter_list(self, _: Command, __: Moment) -> list[bytes]:
-        return [reports.meter_list(device=self._ids["device"], meters=[self._ids["meter"]])]
 
     def _get_meter_info(self, _: Command, __: Moment) -> list[bytes]:
         known = self._account

@@ -118,16 +118,14 @@ class Faults:
         return fragment, None
 
     def _transport(self, shape: bytes, fragment: bytes, fault: str | None) -> Sent:
-        if self._hits("cut"):
-            self._spare_next = True
-            return Sent(cut(shape, self._rng), fragment, whole=False, fault="cut")
-        if self._hits("overwrite"):
-            self._spare_next = True
-            head, self._tail = overwrite(shape, self._rng)
-            return Sent(head, fragment, whole=False, fault="overwrite")
-        if self._hits("letters"):
-            self._spare_next = True
-            return Sent(letters(shape, self._rng), fragment, whole=False, fault="letters")
+        for kind in ("cut", "overwrite", "letters"):
+            if self._hits(kind):
+                self._spare_next = True
+                if kind == "overwrite":
+                    damaged, self._tail = overwrite(shape, self._rng)
+                else:
+                    damaged = (cut if kind == "cut" else letters)(shape, self._rng)
+                return Sent(damaged, fragment, whole=False, fault=kind)
         if self._hits("digit"):
             changed = digit(shape, self._rng)
             if changed != shape:

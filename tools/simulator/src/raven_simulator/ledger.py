@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TextIO
 
 from raven_simulator.reports import UNSET, fields_of, kind_of
 
@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raven_simulator.faults import Sent
-
-
-class Output(Protocol):
-    """Destination of the ledger's lines; a file opened for text is one."""
-
-    def write(self, text: str, /) -> object:
-        """Take text."""
-
-    def flush(self) -> None:
-        """Let others read it."""
 
 
 @dataclass(slots=True)
@@ -53,7 +43,7 @@ class Tally:
 class Ledger:
     """Records what one device sent; several may share an output."""
 
-    def __init__(self, device: int, output: Output | None = None) -> None:
+    def __init__(self, device: int, output: TextIO | None = None) -> None:
         self.tally = Tally()
         self._device = f"{device:016x}"
         self._output = output
@@ -71,8 +61,6 @@ class Ledger:
         self.tally.heard += heard
         self.tally.whole += whole
         self.tally.cached += cached
-        if self._output is None:
-            return
         self._write(
             {
                 "device": self._device,
@@ -90,8 +78,7 @@ class Ledger:
     def command(self, name: str, unix_s: float) -> None:
         """Record a command from the host."""
         self.tally.commands += 1
-        if self._output is not None:
-            self._write({"command": name, "at": _rfc3339(unix_s), "device": self._device})
+        self._write({"command": name, "at": _rfc3339(unix_s), "device": self._device})
 
     def summary(self) -> str:
         """One line for people: the device and its counts."""

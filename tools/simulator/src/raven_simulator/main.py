@@ -10,12 +10,12 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from raven_simulator import control, load, options, orders, replay
 from raven_simulator.device import Device
 from raven_simulator.faults import Faults
-from raven_simulator.ledger import Ledger, Output
+from raven_simulator.ledger import Ledger
 from raven_simulator.models import MODELS, Setup
 from raven_simulator.ports import PortError, PtyPort, TcpPort, split_address
 from raven_simulator.station import Limits, Station
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stations(chosen: Options, stack: ExitStack) -> list[Station]:
     """Wire each device to its port."""
-    ledger: Output | None = None
+    ledger: TextIO | None = None
     if chosen.ledger is not None:
         ledger = stack.enter_context(chosen.ledger.open("w", encoding="utf-8"))
     table = None if chosen.csv is None else _read_table(chosen.csv)
@@ -165,8 +165,10 @@ class _Loop:
 
     def run(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stopped)
-        self._until_done()
+            signal.signal(number, self._end)
+        while not self._stop and not all(station.done for station in self._stations):
+            self._turn()
+            self._obey()
         for station in self._stations:
             station.finish()
         give_up_s = time.monotonic() + _DRAIN_S
@@ -175,12 +177,7 @@ class _Loop:
         for station in self._stations:
             station.abandon(time.time())
 
-    def _until_done(self) -> None:
-        while not self._stop and not all(station.done for station in self._stations):
-            self._turn()
-            self._obey()
-
-    def _stopped(self, *_: object) -> None:
+    def _end(self, *_: object) -> None:
         self._stop = True
 
     def _all_drained(self) -> bool:
@@ -256,7 +253,7 @@ class _Loop:
                 station.silent = on
                 return "on" if on else "off"
             case "clock", float(by_s):
-                station.move_clock(by_s)
+                station.clock_offset_s += by_s
                 return f"{by_s:g}"
             case "send", bytes(raw):
                 station.send(raw, now_s, unix_s)

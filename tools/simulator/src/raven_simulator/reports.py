@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 EPOCH_UNIX_S: Final = 946_684_800
 UNSET: Final = 0xFFFF_FFFF
 NO_DEMAND: Final = -0x80_0000
-NO_PRICE: Final = 0xFFFF_FFFF
 
 KINDS: Final[Mapping[str, str]] = {
     "ConnectionStatus": "connection_status",
@@ -132,14 +131,12 @@ def device_info(*, device: int, identity: Identity) -> bytes:
     return _fragment(
         "DeviceInfo",
         *_ids(device, None),
-        _child("InstallCode", _hex(identity.install_code, 16)),
-        _child("LinkKey", _hex(identity.link_key, 32)),
-        _text("FWVersion", identity.firmware),
-        _text("HWVersion", identity.hardware),
-        *([] if image is None else [_child("ImageType", _hex(image, 4))]),
-        _text("Manufacturer", identity.manufacturer),
-        _text("ModelId", identity.model_id),
-        _text("DateCode", identity.date_code),
+        *_hexes(16, InstallCode=identity.install_code),
+        *_hexes(32, LinkKey=identity.link_key),
+        *_texts(FWVersion=identity.firmware, HWVersion=identity.hardware),
+        *([] if image is None else _hexes(4, ImageType=image)),
+        *_texts(Manufacturer=identity.manufacturer, ModelId=identity.model_id),
+        *_texts(DateCode=identity.date_code),
     )
 
 
@@ -181,23 +178,15 @@ def meter_info(
     return _fragment(
         "MeterInfo",
         *_ids(device, meter),
-        _text("MeterType", meter_type),
-        _text("NickName", nick_name),
-        _text("Account", account),
-        _text("Auth", auth),
-        _text("Host", host),
+        *_texts(MeterType=meter_type, NickName=nick_name, Account=account, Auth=auth, Host=host),
         _child("Enabled", _yes(enabled)),
     )
 
 
 def time_cluster(*, device: int, meter: int | None, utc: int, local: int) -> bytes:
     """TimeCluster (RAVEn XML API r127 p.17); it has no TimeStamp."""
-    return _fragment(
-        "TimeCluster",
-        *_ids(device, meter),
-        _child("UTCTime", _hex(utc, 8)),
-        _child("LocalTime", _hex(local, 8)),
-    )
+    children = _hexes(8, UTCTime=utc, LocalTime=local)
+    return _fragment("TimeCluster", *_ids(device, meter), *children)
 
 
 def message_cluster(
@@ -212,14 +201,10 @@ def message_cluster(
         names += ["Priority", "StartTime", "Duration"] if extended else []
         values = [_empty(name) for name in names]
     else:
-        values = [
-            _child("TimeStamp", _hex(time, 8)),
-            _child("Id", _hex(message.id, 8)),
-            _text("Text", message.text),
-        ]
+        values = [*_hexes(8, TimeStamp=time, Id=message.id), *_texts(Text=message.text)]
         if extended:
-            values += [_child("Priority", "Medium"), _child("StartTime", _hex(time, 8))]
-            values += [_child("Duration", "0xffff")]
+            values += [_child("Priority", "Medium"), *_hexes(8, StartTime=time)]
+            values += _hexes(4, Duration=0xFFFF)
     required = message is not None and message.confirmation_required
     return _fragment(
         "MessageCluster",
@@ -239,22 +224,16 @@ def price_cluster(
     window is StartTime and Duration as an EMU-2 sends them, with the label as RateLabel; None: a RAVEn's shape, with TierLabel.
     """
     if window is None:
-        rest = [_text("TierLabel", price.label)]
+        rest = _texts(TierLabel=price.label)
     else:
-        start, duration = window
-        rest = [
-            _child("StartTime", _hex(start, 8)),
-            _child("Duration", _hex(duration, 4)),
-            _text("RateLabel", price.label) if price.label else _empty("RateLabel"),
-        ]
+        label = _texts(RateLabel=price.label) if price.label else [_empty("RateLabel")]
+        rest = [*_hexes(8, StartTime=window[0]), *_hexes(4, Duration=window[1]), *label]
     return _fragment(
         "PriceCluster",
         *_ids(device, meter),
-        _child("TimeStamp", _hex(time, 8)),
-        _child("Price", _hex(price.raw, 8)),
-        _child("Currency", _hex(price.currency, 4)),
-        _child("TrailingDigits", _hex(price.trailing_digits, 2)),
-        _child("Tier", _hex(price.tier, 2)),
+        *_hexes(8, TimeStamp=time, Price=price.raw),
+        *_hexes(4, Currency=price.currency),
+        *_hexes(2, TrailingDigits=price.trailing_digits, Tier=price.tier),
         *rest,
     )
 
@@ -306,8 +285,7 @@ def current_summation_delivered(
         "CurrentSummationDelivered",
         *_ids(device, meter),
         _child("TimeStamp", _hex(time, 8)),
-        _child("SummationDelivered", _hex(delivered % wrap, width)),
-        _child("SummationReceived", _hex(received % wrap, width)),
+        *_hexes(width, SummationDelivered=delivered % wrap, SummationReceived=received % wrap),
         *_scale(multiplier, divisor, digits=(1, 6)),
     )
 
@@ -350,8 +328,7 @@ def last_period_usage(
         *_ids(device, meter),
         _child("LastUsage", _hex(usage % (1 << (4 * width)), width)),
         *_scale(multiplier, divisor, digits=(1, 0)),
-        _child("StartDate", _hex(period[0], 8)),
-        _child("EndDate", _hex(period[1], 8)),
+        *_hexes(8, StartDate=period[0], EndDate=period[1]),
     )
 
 
@@ -394,24 +371,20 @@ def block_price_detail(
 
     A threshold is raw * multiplier / divisor kWh; 0xffffffff has no limit.
     """
-    prices = [
-        child
-        for n, (threshold, price) in enumerate(blocks, start=1)
-        for child in (
-            _child(f"Threshold{n}", _hex(threshold, 8)),
-            _child(f"Price{n}", _hex(price, 8)),
-        )
-    ]
+    prices = {
+        f"{name}{n}": value
+        for n, block in enumerate(blocks, start=1)
+        for name, value in zip(("Threshold", "Price"), block, strict=True)
+    }
     return _fragment(
         "BlockPriceDetail",
         *_ids(device, meter),
-        _child("TimeStamp", _hex(time, 8)),
-        _child("NumberOfBlocks", _hex(len(blocks), 2)),
-        _child("Multiplier", _hex(multiplier, 8)),
-        _child("Divisor", _hex(divisor, 8)),
-        _child("Currency", _hex(currency, 4)),
-        _child("TrailingDigits", _hex(trailing_digits, 2)),
-        *prices,
+        *_hexes(8, TimeStamp=time),
+        *_hexes(2, NumberOfBlocks=len(blocks)),
+        *_hexes(8, Multiplier=multiplier, Divisor=divisor),
+        *_hexes(4, Currency=currency),
+        *_hexes(2, TrailingDigits=trailing_digits),
+        *_hexes(8, **prices),
     )
 
 
@@ -419,12 +392,8 @@ def fast_poll_status(
     *, device: int, meter: int | None, frequency_s: int = 0, end: int = UNSET
 ) -> bytes:
     """FastPollStatus; frequency 0 and end UNSET: fast poll is off."""
-    return _fragment(
-        "FastPollStatus",
-        *_ids(device, meter),
-        _child("Frequency", _hex(frequency_s, 2)),
-        _child("EndTime", _hex(end, 8)),
-    )
+    children = [*_hexes(2, Frequency=frequency_s), *_hexes(8, EndTime=end)]
+    return _fragment("FastPollStatus", *_ids(device, meter), *children)
 
 
 def billing_period_list(
@@ -433,8 +402,7 @@ def billing_period_list(
     """BillingPeriodList; current is CurrentStart and CurrentDuration, None: no period."""
     period = []
     if current is not None:
-        period.append(_child("CurrentStart", _hex(current[0], 8)))
-        period.append(_child("CurrentDuration", _hex(current[1], 4)))
+        period = [*_hexes(8, CurrentStart=current[0]), *_hexes(4, CurrentDuration=current[1])]
     return _fragment(
         "BillingPeriodList",
         *_ids(device, meter),
@@ -446,7 +414,7 @@ def billing_period_list(
 
 def warning(*, text: str = "Unknown command") -> bytes:
     """Warning, the only notification without DeviceMacId."""
-    return _fragment("Warning", _text("Text", text))
+    return _fragment("Warning", *_texts(Text=text))
 
 
 _ROOT = re.compile(rb"\s*<(\w+)>")
@@ -489,8 +457,12 @@ def _child(name: str, value: str) -> str:
     return f"<{name}>{value}</{name}>"
 
 
-def _text(name: str, value: str) -> str:
-    return _child(name, escape(value, quote=False))
+def _texts(**texts: str) -> list[str]:
+    return [_child(name, escape(text, quote=False)) for name, text in texts.items()]
+
+
+def _hexes(digits: int, **numbers: int) -> list[str]:
+    return [_child(name, _hex(number, digits)) for name, number in numbers.items()]
 
 
 def _empty(name: str) -> str:
@@ -506,10 +478,7 @@ def _yes(value: bool) -> str:
 
 
 def _ids(device: int, meter: int | None) -> list[str]:
-    ids = [_child("DeviceMacId", _hex(device, 16))]
-    if meter is not None:
-        ids.append(_child("MeterMacId", _hex(meter, 16)))
-    return ids
+    return _hexes(16, DeviceMacId=device) + ([] if meter is None else _hexes(16, MeterMacId=meter))
 
 
 def _joined(
@@ -517,21 +486,16 @@ def _joined(
 ) -> list[str]:
     children = [_child("Status", status)]
     if description is not None:
-        children.append(_text("Description", description))
+        children += _texts(Description=description)
     if network is not None:
-        children += [
-            _child("ExtPanId", _hex(network.ext_pan, 16)),
-            _child("Channel", str(network.channel)),
-            _child("ShortAddr", _hex(network.short_addr, 4)),
-        ]
-    return [*children, _child("LinkStrength", _hex(link_strength, 2))]
+        children += [*_hexes(16, ExtPanId=network.ext_pan), _child("Channel", str(network.channel))]
+        children += _hexes(4, ShortAddr=network.short_addr)
+    return [*children, *_hexes(2, LinkStrength=link_strength)]
 
 
 def _scale(multiplier: int, divisor: int, *, digits: tuple[int, int]) -> list[str]:
     return [
-        _child("Multiplier", _hex(multiplier, 8)),
-        _child("Divisor", _hex(divisor, 8)),
-        _child("DigitsRight", _hex(digits[0], 2)),
-        _child("DigitsLeft", _hex(digits[1], 2)),
+        *_hexes(8, Multiplier=multiplier, Divisor=divisor),
+        *_hexes(2, DigitsRight=digits[0], DigitsLeft=digits[1]),
         _child("SuppressLeadingZero", "Y"),
     ]

@@ -118,7 +118,7 @@ class Station:
         self._opened_s: float | None = None
         self._listening = False
         self.silent = False
-        self._clock_offset_s = 0.0
+        self.clock_offset_s = 0.0
         self._drained_since_s: float | None = None
         self._unplug_by_s: float | None = None
         self._replug_s: float | None = None
@@ -193,10 +193,6 @@ class Station:
         """One line of what was sent."""
         return self._ledger.summary()
 
-    def move_clock(self, by_s: float) -> None:
-        """Move the device's clock by so many seconds."""
-        self._clock_offset_s += by_s
-
     def send(self, raw: bytes, now_s: float, unix_s: float) -> None:
         """Send bytes of someone's own, outside the count and without faults."""
         self._queue_up(Sent(raw, raw, whole=is_whole(raw), fault="sent"), [raw], now_s, unix_s)
@@ -220,7 +216,7 @@ class Station:
         elapsed_s = 0.0 if self._started_s is None else now_s - self._started_s
         if self._timeline.clock_unset(elapsed_s):
             return Moment(elapsed_s, UNSET)
-        offset_s = self._clock_offset_s + self._timeline.clock_offset_s(elapsed_s)
+        offset_s = self.clock_offset_s + self._timeline.clock_offset_s(elapsed_s)
         return Moment(elapsed_s, min(max(device_time(unix_s + offset_s), 0), UNSET - 1))
 
     def _look(self, now_s: float, unix_s: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ravensql import archives
+from ravenbus import archives
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["", "\\N", "\\\\N", "N", "NULL", '"', '""', ",", "\r", "\n", "\r\n", "\0", "\x85\u2028", "\\n"]
@@ -62,7 +62,7 @@ def test_a_field_may_be_as_long_as_a_body(tmp_path: Path):
 def test_a_file_with_other_rows_is_noticed(tmp_path: Path, others):
     """One less, one more, or one that differs."""
     archives.write(tmp_path / "file", [("a",), ("b",)])
-    with pytest.raises(ValueError, match="not what is in the table"):
+    with pytest.raises(ValueError, match="not what is stored"):
         archives.compare(tmp_path / "file", others)
 
 

@@ -1,4 +1,4 @@
-r"""A month of a table as a file: CSV in gzip, exact, and the same rows make the same file.
+r"""A month of a table or a collection as a file: CSV in gzip, exact, and the same rows make the same file.
 
 A line is a row, after one with the names of the columns; a time is in UTC.  As LOAD DATA of MySQL
 has it, NULL is ``\N``, and a backslash, a line's end or a NUL in a text is ``\\``, ``\n``, ``\r``
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 Row = tuple[str | None, ...]
-"""The columns as the server writes them in text."""
+"""The columns in text, as MySQL writes them; of a document the one column."""
 
 UNREADABLE: Final = (OSError, EOFError, ValueError, zlib.error, csv.Error)
 
@@ -73,7 +73,7 @@ def compare(path: Path, rows: Iterable[Row]) -> int:
     count = -1
     for found, row in zip_longest(read(path), rows):
         if found != row:
-            raise ValueError("what was read back is not what is in the table")
+            raise ValueError("what was read back is not what is stored")
         count += 1
     return count
 
