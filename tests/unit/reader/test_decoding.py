@@ -332,6 +332,21 @@ def test_intervals_may_be_numbered():
     assert reason_against(xml.replace(b"IntervalData1", b"IntervalData3")) == "missing-field"
 
 
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        (b"<EndTime>0x3136ea44", b"<EndTime>0x013136ea44"),
+        (b"Delivered>0x03", b"Delivered>0x0f"),
+        (b"Period>3", b"Period>8"),
+    ],
+)
+def test_intervals_of_no_certain_time_are_rejected(said, instead):
+    """An EndTime of five bytes, a number of periods that did not come, no known length: no guess."""
+    xml = of_example("intervals")
+    assert said in xml
+    assert reason_against(xml.replace(said, instead)) == "bad-value"
+
+
 def test_what_the_lists_do_not_name_is_passed_on():
     """Meters' types, events, states and currencies that no manual lists do not raise."""
     assert read(of_example("meter of a numbered type")).meter_type == "0x0000"

@@ -108,6 +108,51 @@ def test_registers_hold_the_reported_demand_over_wall_time():
     assert demands == ["0x0007d0", "0x0007d0", "0xfffffc18", "0xfffffc18", "0xfffffc18"]
 
 
+def profile(device: Device, elapsed_s: float, **parameters: str):
+    """Status and intervals, oldest first, of an answer."""
+    fields = fields_of(ask(device, "get_profile_data", elapsed_s, **parameters)[0])
+    intervals = fields.get("IntervalData", [])
+    several = [intervals] if isinstance(intervals, str) else intervals
+    return int(fields["Status"], 16), [int(one, 16) for one in reversed(several)]
+
+
+def test_intervals_add_up_to_the_registers():
+    """What both channels say of the quarters of two hours is what the registers grew by meanwhile."""
+    device = make(source=Household(random.Random(3), solar=True), day_s=11 * 3600)
+    start = 900 - CLOCK % 900
+    device.start(at(0))
+    counts = []
+    for until_s in (start, start + 7200):
+        while (due_s := device.due_s()) <= until_s:
+            device.due(at(due_s))
+        summation = ask(device, "get_current_summation_delivered", until_s, refresh="Y")[0]
+        counts.append(fields_of(summation))
+    for channel, name in (("Delivered", "SummationDelivered"), ("Received", "SummationReceived")):
+        asked = {"numberofperiods": "0x08", "endtime": "0", "intervalchannel": channel}
+        before, after = (int(one[name], 16) for one in counts)
+        status, intervals = profile(device, start + 7200, **asked)
+        assert (status, len(intervals), sum(intervals)) == (0, 8, after - before)
+
+
+def test_intervals_end_where_asked_and_begin_with_the_meter():
+    """An answer goes back from EndTime; there is none from before the start, as its status says."""
+    device = make(source=Playback(Table((Sample(2000),), 0)))
+    run(device, 3 * 3600)
+    asked = {"numberofperiods": "0x0c", "intervalchannel": "Delivered"}
+    assert profile(device, 3 * 3600, endtime="0", **asked) == (0, [500] * 11)
+    assert profile(device, 3 * 3600, endtime=hex(CLOCK + 3600), **asked) == (0, [500] * 3)
+    assert profile(device, 3 * 3600, endtime=hex(CLOCK), **asked) == (5, [])
+
+
+def test_an_interval_is_the_same_whenever_it_is_asked_for():
+    """What a second's fraction is at the time of the question changes no interval."""
+    device = make(source=Household(random.Random(3)))
+    run(device, 3 * 3600)
+    asked = {"numberofperiods": "0x08", "endtime": hex(CLOCK + 9000)}
+    answers = [profile(device, 3 * 3600 + part, **asked) for part in (0.0, 0.5, 0.9)]
+    assert answers[0] == answers[1] == answers[2]
+
+
 def test_an_emu2_sends_a_price_from_its_cache():
     """An EMU-2 re-sends a price unchanged, TimeStamp too, for 1800 s; a RAVEn's are all new."""
 

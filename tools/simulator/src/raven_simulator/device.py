@@ -31,7 +31,7 @@ class Device:
         self._model = model
         self._ids = setup.ids
         self._network = reports.Network(ext_pan=setup.meter, channel=rng.randint(11, 26))
-        self._meter = Meter(model, setup, source, rng)
+        self._meter = Meter(model, setup, source)
         self._reports: Mapping[str, Callable[[Moment, float], bytes]] = {
             "demand": self._meter.demand,
             "summation": self._meter.summation,
@@ -133,10 +133,9 @@ class Device:
 
     def _get_profile_data(self, command: Command, moment: Moment) -> list[bytes]:
         received = command.parameters.get("intervalchannel", "").lower() == "received"
-        end = command.number("endtime") or 0
-        if end in (0, UNSET):
-            end = 0 if moment.clock == UNSET else moment.clock
-        return [self._meter.profile(command.number("numberofperiods") or 0, end, received=received)]
+        end = min(command.number("endtime") or UNSET, moment.clock)
+        asked = command.number("numberofperiods") or 0
+        return [self._meter.profile(asked, end, moment, received=received)]
 
     def _get_current_price(self, command: Command, moment: Moment) -> list[bytes]:
         refresh = command.flag("refresh", default=False)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from raven_simulator import reports
 from raven_simulator.reports import UNSET
 
 if TYPE_CHECKING:
-    import random
-
     from raven_simulator.load import Sample, Source
     from raven_simulator.models import Model, Setup
     from raven_simulator.station import Moment
 
 _PROFILE_MOST: Final = 12
 _PROFILE_PERIOD_S: Final = 900
+_NO_INTERVAL: Final = 0xFFFFFF
+_REMEMBERED: Final = 50_000
+"""Moments at which a register is remembered: some four days of demands 8 s apart."""
 _PEAK_HOURS: Final = range(16, 21)
 _UNTIL_CHANGED: Final = (UNSET, 0xFFFF)
 
@@ -28,13 +32,13 @@ class Meter:
     over wall time, so that summation agrees with demand and TimeStamps.
     """
 
-    def __init__(self, model: Model, setup: Setup, source: Source, rng: random.Random) -> None:
+    def __init__(self, model: Model, setup: Setup, source: Source) -> None:
         self._model = model
         self._setup = setup
         self._ids = setup.ids
         self._source = source
-        self._rng = rng
         self._register = _Register(setup.delivered_wh, setup.received_wh)
+        self._ended_s: dict[int, float] = {}
         self._spread = _Spread()
         self._period = _Period(self._register.net_wh)
         self._price = b""
@@ -106,17 +110,31 @@ class Meter:
             last=(closed.start, moment.clock),
         )
 
-    def profile(self, asked: int, end: int, *, received: bool) -> bytes:
-        """Make up intervals around the demand that was measured last, the last of them before end."""
-        quarter_wh = 0.0 if received else max(self._register.watts, 0.0) / 4
+    def profile(self, asked: int, end: int, moment: Moment, *, received: bool) -> bytes:
+        """Say what the registers grew by in the intervals up to end, none from before the start.
+
+        The intervals are differences of counts, so they add up to what the registers say.
+        """
+        register = self._register
+        register.advance(moment.elapsed_s)
+        last = end - end % _PROFILE_PERIOD_S
+        asked_for = [
+            last - _PROFILE_PERIOD_S * back for back in range(min(asked, _PROFILE_MOST) + 1)
+        ]
+        # A clock has whole seconds: when an interval ended must not move from one answer to the next.
+        ended = [
+            self._ended_s.setdefault(one, one - moment.clock + moment.elapsed_s)
+            for one in asked_for
+        ]
+        known = [register.counts_at(one) for one in ended]
+        counts = [one[received] for one in known if one]
+        grown = [after - before for after, before in pairwise(counts)]
+        none_available = asked > 0 and not grown
         return reports.profile_data(
             **self._ids,
-            end=end - end % _PROFILE_PERIOD_S,
-            intervals=[
-                self._register.counts(quarter_wh * self._rng.uniform(0.7, 1.3))
-                for _ in range(min(asked, _PROFILE_MOST))
-            ],
-            status=4 if asked > _PROFILE_MOST else 0,
+            end=0 if none_available else last,
+            intervals=[one if 0 <= one < _NO_INTERVAL else None for one in grown],
+            status=5 if none_available else 4 if asked > _PROFILE_MOST else 0,
         )
 
     @property
@@ -204,6 +222,7 @@ class _Register:
         self.watts = 0.0
         self.scale = (1, 1000)
         self._at_s: float | None = None
+        self._past: deque[tuple[float, float, float]] = deque(maxlen=_REMEMBERED)
 
     @property
     def net_wh(self) -> float:
@@ -214,6 +233,7 @@ class _Register:
         self.watts = sample.watts
         self.scale = (sample.multiplier, sample.divisor)
         self._at_s = elapsed_s
+        self._past.append((elapsed_s, self.delivered_wh, self.received_wh))
 
     def advance(self, elapsed_s: float) -> None:
         if self._at_s is not None:
@@ -221,6 +241,19 @@ class _Register:
             self.delivered_wh += max(energy_wh, 0.0)
             self.received_wh += max(-energy_wh, 0.0)
             self._at_s = elapsed_s
+            self._past.append((elapsed_s, self.delivered_wh, self.received_wh))
+
+    def counts_at(self, elapsed_s: float) -> tuple[int, int] | None:
+        """Both registers at a moment, None before the first that is remembered and after the last."""
+        index = bisect_left(self._past, elapsed_s, key=lambda one: one[0])
+        if index == len(self._past) or (index == 0 and self._past[0][0] > elapsed_s):
+            return None
+        before, after = self._past[max(index - 1, 0)], self._past[index]
+        part = (elapsed_s - before[0]) / ((after[0] - before[0]) or 1)
+        _, delivered, received = (
+            old + (new - old) * part for old, new in zip(before, after, strict=True)
+        )
+        return self.counts(delivered), self.counts(received)
 
     def counts(self, energy_wh: float) -> int:
         multiplier, divisor = self.scale
