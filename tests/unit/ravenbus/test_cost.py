@@ -120,33 +120,39 @@ EXAMPLES = [
     (
         file(NIGHT),
         Meter(gap=(at(2026, 1, 15, 6), at(2026, 1, 15, 22))),
-        *(at(2026, 1, 15), at(2026, 1, 16), "1.6", "0", "0", 16),
+        *(at(2026, 1, 15), at(2026, 1, 16), "1.6", "0", "0", 0),
+    ),
+    # Tiers that begin on 2 February: of the month's first day 24 kWh at 0.30 are used up to there,
+    # so the first tier has ended and the second has 10 left, then 14 at 0.40.
+    (
+        file(ALL_DAY) + "[[tariff]]\nvalid_from = 2026-02-02\n" + TIERS,
+        *(Meter(), at(2026, 2, 1), at(2026, 2, 3), "14.8", "0", "0", 0),
     ),
     # Nothing at all was read.
     (
         file(ALL_DAY),
         Meter(gap=(at(2026, 1, 15), at(2026, 1, 16))),
-        *(at(2026, 1, 15), at(2026, 1, 16), None, None, "0", 24),
+        *(at(2026, 1, 15), at(2026, 1, 16), None, None, "0", 0),
     ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "meter", "start", "end", "delivered", "received", "fixed", "unknown_h"), EXAMPLES
+    ("text", "meter", "start", "end", "delivered", "received", "fixed", "unpriced"), EXAMPLES
 )
 def test_a_span_costs_what_the_tariff_says(
-    tariff, text: str, meter: Any, start, end, delivered, received, fixed, unknown_h
+    tariff, text: str, meter: Any, start, end, delivered, received, fixed, unpriced
 ):
     """Each of these can be worked out by hand; the parts of a span are together the span."""
     wanted = [None if one is None else Decimal(one) for one in (delivered, received, fixed)]
     prices = tariff(text)
-    assert cost(meter, prices, start, end) == Cost(*wanted, timedelta(hours=unknown_h))
+    assert cost(meter, prices, start, end) == Cost(*wanted, Decimal(unpriced))
     hours = [one.cost for one in costs(meter, prices, start, end, Step.HOUR)]
     if start.minute == 0:
         assert sum(one.delivered or 0 for one in hours) == (wanted[0] or 0)
         assert sum(one.received or 0 for one in hours) == (wanted[1] or 0)
         assert sum(one.fixed for one in hours) == wanted[2]
-        assert sum((one.unknown for one in hours), NONE) == timedelta(hours=unknown_h)
+        assert sum(one.unpriced_kwh for one in hours) == unpriced
 
 
 def test_energy_is_told_by_rate(tariff):
@@ -160,10 +166,12 @@ def test_energy_is_told_by_rate(tariff):
     }
 
 
+FILES = [file(NIGHT), file(TIERS), CHANGED, file(FRIDAY_NIGHT), file(ALL_DAY)]
+FILES.append(file(ALL_DAY) + "[[tariff]]\nvalid_from = 2026-02-10\n" + TIERS)
 spans = st.lists(st.integers(0, 60 * 24 * 60), min_size=2, max_size=6, unique=True).map(sorted)
 
 
-@given(minutes=spans, text=st.sampled_from([file(NIGHT), file(TIERS), CHANGED, file(FRIDAY_NIGHT)]))
+@given(minutes=spans, text=st.sampled_from(FILES))
 def test_parts_cost_together_what_the_whole_costs(minutes: list[int], text: str, tmp_path_factory):
     """However a span is cut, over months, tariffs, tiers and changes of the clock."""
     path = tmp_path_factory.mktemp("tariff") / "tariff.toml"
@@ -176,7 +184,7 @@ def test_parts_cost_together_what_the_whole_costs(minutes: list[int], text: str,
     whole = cost(meter, prices, times[0], times[-1])
     assert sum(one.delivered or 0 for one in parts) == (whole.delivered or 0)
     assert sum(one.fixed for one in parts) == whole.fixed
-    assert sum((one.unknown for one in parts), NONE) == whole.unknown
+    assert sum(one.unpriced_kwh for one in parts) == whole.unpriced_kwh
 
 
 class Told:
@@ -203,7 +211,7 @@ def told(price: float | None, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("prices", "delivered", "unknown_h"),
+    ("prices", "delivered", "unpriced"),
     [
         # 12 h at 0.10 and 12 h at 0.30.
         ([(at(2026, 1, 15), told(0.1)), (at(2026, 1, 15, 12), told(0.3))], "4.8", 0),
@@ -213,6 +221,17 @@ def told(price: float | None, **more: Any) -> dict[str, Any]:
         ([(at(2026, 1, 15), told(0.5, duration=60))], "0.5", 23),
         # A negative price is paid to the home.
         ([(at(2026, 1, 15), told(-0.1)), (at(2026, 1, 15, 1), told(0.1))], "2.2", 0),
+        # Said an hour before it begins, while another holds: 12 h at 0.10, 12 h at 0.30.
+        (
+            [
+                (at(2026, 1, 15), told(0.1)),
+                (at(2026, 1, 15, 11), told(0.3, start_time=at(2026, 1, 15, 12))),
+                (at(2026, 1, 15, 11, 30), told(0.1)),
+            ],
+            *("4.8", 0),
+        ),
+        # It began before it was said, and lasts for two hours from then.
+        ([(at(2026, 1, 15, 1), told(0.5, start_time=at(2026, 1, 15), duration=120))], "0.5", 23),
         # Said again and again it is one price, for a day from the last time.
         ([(at(2026, 1, 15, hour), told(0.1)) for hour in range(24)], "2.4", 0),
         # What was in another currency cannot be added.
@@ -220,14 +239,14 @@ def told(price: float | None, **more: Any) -> dict[str, Any]:
         ([], None, 24),
     ],
 )
-def test_a_device_says_what_it_costs(prices: Any, delivered: str | None, unknown_h: int):
+def test_a_device_says_what_it_costs(prices: Any, delivered: str | None, unpriced: int):
     """A price holds until the next, or as long as was said, a day at most."""
     span = at(2026, 1, 15), at(2026, 1, 16)
     found: Prices = DevicePrices.of(Told(*prices), "a", "", *span)  # type: ignore[arg-type]
     meter: Any = Meter()
     told_cost = cost(meter, found, *span)
     assert told_cost.delivered == (None if delivered is None else Decimal(delivered))
-    assert told_cost.unknown == timedelta(hours=unknown_h)
+    assert told_cost.unpriced_kwh == unpriced
     assert found.currency == ("840" if prices else None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from ravenbus.tariff import Charge, Prices
 class Cost(NamedTuple):
     """What a span costs: ``delivered`` and ``fixed`` are paid, ``received`` is paid to the home.
 
-    ``unknown`` is the part of the span of which there is no reading or no price; with neither in
-    all of it, ``delivered`` and ``received`` are None.
+    The first two are None where no energy was read that has a price; ``unpriced_kwh`` is what was
+    taken while no price was known.
     """
 
     delivered: Decimal | None
     received: Decimal | None
     fixed: Decimal
-    unknown: timedelta
+    unpriced_kwh: Decimal
 
     @property
     def total(self) -> Decimal | None:
@@ -106,16 +106,16 @@ def _by_edges(history: MeterHistory, prices: Prices, found: Sequence[datetime]) 
 
 def _sum(pieces: Sequence[_Piece], fixed: Decimal) -> Cost:
     charges = [piece.charge for piece in pieces if piece.charge]
-    unknown = sum((p.end - p.start for p in pieces if not p.charge), timedelta())
+    unpriced = sum((piece.delivered_kwh for piece in pieces if not piece.charge), Decimal(0))
     if not charges:
-        return Cost(None, None, fixed, unknown)
+        return Cost(None, None, fixed, unpriced)
     _, delivered, received = zip(*charges, strict=True)
-    return Cost(sum(delivered), sum(received), fixed, unknown)
+    return Cost(sum(delivered), sum(received), fixed, unpriced)
 
 
 def _pieces(history: MeterHistory, prices: Prices, found: Sequence[datetime]) -> list[_Piece]:
     """Return the pieces between edges, cut where the price may change."""
-    first, last = _second(prices.since(found[0])), found[-1]
+    first, last = _second(prices.since(found[0], found[-1])), found[-1]
     cuts = (_second(one) for one in prices.changes(first, last))
     times = sorted({first, *found, *(one for one in cuts if first < one < last)})
     made, month, used = [], None, Decimal(0)

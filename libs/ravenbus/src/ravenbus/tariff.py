@@ -14,13 +14,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple, Protocol, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
 from ravenbus.history import Step, edges
+from ravenbus.messages import Reading
 from ravenbus.notifications import DERIVED_DIGITS, EXACT, PriceCluster
 from ravenbus.readback import Store, time_of
 
@@ -28,6 +29,8 @@ PRICE: Final = str(PriceCluster.__struct_config__.tag)
 KNOWN_FOR: Final = timedelta(hours=24)
 """Time after which a price that was reported without an end is not known any more."""
 
+LARGEST: Final = 1_000_000
+"""The largest number of a file, price or kWh."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: Final = get_args(Day)
 Clock = Annotated[
@@ -143,6 +146,8 @@ class TariffFile(Strict, frozen=True, kw_only=True, rename={"tariffs": "tariff"}
             raise TariffError(f"{path} cannot be read: {error}") from error
         except msgspec.ValidationError as error:
             raise TariffError(f"{path}: {error}") from error
+        if any(not number.is_finite() or abs(number) > LARGEST for number in _numbers(found)):
+            raise TariffError(f"{path}: allowed are numbers of at most {LARGEST:,}")
         if problems := [*found.problems()]:
             raise TariffError(f"{path}: {'; '.join(problems)}")
         return found
@@ -162,6 +167,16 @@ class TariffFile(Strict, frozen=True, kw_only=True, rename={"tariffs": "tariff"}
             yield "valid_from has to grow from tariff to tariff"
 
 
+def _numbers(table: Any) -> Iterator[Decimal]:
+    """Yield every number in a table of the file."""
+    if isinstance(table, Decimal):
+        yield table
+    elif isinstance(table, list):
+        yield from (number for one in table for number in _numbers(one))
+    elif isinstance(table, Strict):
+        yield from _numbers([*msgspec.structs.astuple(table)])
+
+
 class Charge(NamedTuple):
     """The cost of energy under one price; ``name`` is the rate's, or the tier's of the device."""
 
@@ -177,8 +192,8 @@ class Prices(Protocol):
     def currency(self) -> str | None:
         """The ISO 4217 code, or number, of every price."""
 
-    def since(self, start: datetime) -> datetime:
-        """Return from when on energy has to be charged for a charge at ``start`` to be right."""
+    def since(self, start: datetime, end: datetime) -> datetime:
+        """Return from when on energy has to be charged for the charges of a span to be right."""
 
     def changes(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """Yield times between two at which the price may change."""
@@ -207,11 +222,12 @@ class TariffPrices:
         """The file's currency."""
         return self.file.currency
 
-    def since(self, start: datetime) -> datetime:
+    def since(self, start: datetime, end: datetime) -> datetime:
         """Return the start of the month where tiers depend on what was used since, else ``start``."""
-        day = start.astimezone(self.zone).date()
-        tariff = self.file.on(day)
-        tiered = tariff and any(rate.tiers for rate in tariff.rates)
+        day, last = (one.astimezone(self.zone).date() for one in (start, end))
+        later = (tariff for tariff in self.file.tariffs if day < tariff.valid_from <= last)
+        tariffs = [tariff for tariff in (self.file.on(day), *later) if tariff]
+        tiered = any(rate.tiers for tariff in tariffs for rate in tariff.rates)
         return datetime.combine(day.replace(day=1), time(), self.zone) if tiered else start
 
     def changes(self, start: datetime, end: datetime) -> Iterator[datetime]:
@@ -282,24 +298,20 @@ class DevicePrices:
         cls, store: Store, node: str, meter: str, start: datetime, end: datetime
     ) -> DevicePrices:
         """Return the prices of a span; raise RetryableError if the store cannot be reached."""
+        said = (
+            _reported(reading)
+            for reading in store.between(PRICE, meter or None, start - KNOWN_FOR, end)
+            if reading.node == node
+        )
         found: list[Reported] = []
-        for reading in store.between(PRICE, meter or None, start - KNOWN_FOR, end):
-            said = reading.notification
-            if reading.node != node or not isinstance(said, PriceCluster):
+        for one in sorted(filter(None, said), key=lambda reported: reported.start):
+            last = found[-1] if found else None
+            if last and last[2:] == one[2:] and last.end >= one.start:
+                found[-1] = last._replace(end=max(one.end, last.end))
                 continue
-            if said.price_per_kwh is not None:
-                began = time_of(reading)
-                minutes = timedelta(minutes=said.duration) if said.duration else KNOWN_FOR
-                until = (said.start_time or began) + minutes
-                name = said.rate_label or said.tier_label or f"tier {said.tier}"
-                price = Decimal(str(said.price_per_kwh))
-                new = Reported(began, max(until, began), price, said.currency, name)
-                if found and found[-1][2:] == new[2:] and found[-1].end >= began:
-                    found[-1] = found[-1]._replace(end=max(new.end, found[-1].end))
-                    continue
-                if found:
-                    found[-1] = found[-1]._replace(end=min(found[-1].end, began))
-                found.append(new)
+            if last:
+                found[-1] = last._replace(end=min(last.end, one.start))
+            found.append(one)
         return cls(found)
 
     @property
@@ -308,7 +320,7 @@ class DevicePrices:
         last = self.reported[-1].currency if self.reported else None
         return None if last is None else str(last)
 
-    def since(self, start: datetime) -> datetime:
+    def since(self, start: datetime, _end: datetime) -> datetime:
         """Return ``start``: no price depends on use."""
         return start
 
@@ -330,3 +342,16 @@ class DevicePrices:
     def fixed(self, _start: datetime, _end: datetime) -> Decimal:
         """Return 0: a device reports no fixed charges."""
         return Decimal(0)
+
+
+def _reported(reading: Reading) -> Reported | None:
+    """Return the price that a reading says, which may begin later than it was said."""
+    said = reading.notification
+    if not isinstance(said, PriceCluster) or said.price_per_kwh is None:
+        return None
+    start = max(time_of(reading), said.start_time or time_of(reading))
+    end = start + KNOWN_FOR
+    if said.duration:
+        end = (said.start_time or start) + timedelta(minutes=said.duration)
+    name = said.rate_label or said.tier_label or f"tier {said.tier}"
+    return Reported(start, max(end, start), Decimal(str(said.price_per_kwh)), said.currency, name)
