@@ -152,6 +152,31 @@ def test_python_ravens_own_csv_comes_in_as_runs_of_its_own(system: VerifySystem)
     )
 
 
+def test_a_simulated_past_comes_in_over_the_bus(system: VerifySystem):
+    """Of two homes, whole in both stores, and history as the meters counted."""
+    system.start_stores()
+    file = system.folder / "past.jsonl"
+    options = ["--days", "2", "--homes", "2", "--end", "2026-07-01T00:00:00Z"]
+    made = subprocess.run(
+        [stack.BIN / "raven-simulator", "history", *options], capture_output=True, check=True
+    )
+    file.write_bytes(made.stdout)
+    done = system.command("raven-import", str(file))
+    assert done.status == 0, done.err
+    assert done.out.startswith("772 readings in the file\n")
+    for store in ("MySQL", "MongoDB"):
+        assert f"{store}: 772 stored, 0 were there already, 0 buried" in done.out
+    steps = system.command(
+        *("raven-export", "--from", "2026-06-29", "--to", "2026-06-30", "--node", "past"),
+        *("--step", "day", "--store", "MySQL", "--format", "jsonl", "-"),
+    )
+    assert steps.status == 0, steps.err
+    kwh = [json.loads(line)["delivered_kwh"] for line in steps.out.splitlines()]
+    said = [json.loads(line)["delivered_kwh"] for line in made.stdout.splitlines()[1:386:2]]
+    grown = (said[95] - said[0], said[191] - said[95])
+    assert kwh == [pytest.approx(one) for one in grown]
+
+
 def test_what_is_not_as_the_store_has_it_is_said_and_not_sent(system: VerifySystem):
     """Another reading under a number that is taken, and a file that is no table: status 1."""
     system.start_stores()

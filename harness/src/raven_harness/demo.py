@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -45,9 +46,27 @@ NODE = "demo"
 TOPICS = Topics()
 SPEED = "8"
 """A RAVEn reports its demand every 8 s: so one comes every second."""
+REGISTER_WH = "20000000"
+"""The simulated meter's at the start, which is where its past ends."""
+PAST = ("history", "--days", "400", "--homes", "3", "--node", NODE, "--every", "1800")
 SETTLE_S = 30.0
 KILLED_MARGIN = timedelta(seconds=1.5)
 """Time around the reader's end in which what a stick says may be in no one's hands."""
+
+
+class Past(stack.Process):
+    """A pipe that brings a simulated past into the stores; all of it ends at once."""
+
+    def __init__(self, folder: Path) -> None:
+        made = [str(stack.BIN / "raven-simulator"), *PAST, "--register", REGISTER_WH]
+        taken = [str(stack.BIN / "raven-import"), "--format", "jsonl", "-"]
+        pipe = f"set -o pipefail; {shlex.join(made)} | {shlex.join(taken)}"
+        super().__init__("past", ["bash", "-c", pipe], folder)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to every part."""
+        if self.running:
+            os.killpg(self.pid, number)
 
 
 class Demo:
@@ -55,7 +74,7 @@ class Demo:
 
     def __init__(self, device: str | None, mongo_url: str | None) -> None:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
-        accounts = [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher"]
+        accounts = [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher", "verify"]
         self.broker = stack.Broker(folder, accounts)
         self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
         self.mongo = None if mongo_url else stack.Mongo(folder)
@@ -79,10 +98,12 @@ class Demo:
         if not device:
             device = str(folder / "ttyRAVEN")
             options = ["--pty", device, "--speed", SPEED, "--wait"]
-            options += ["--ledger", str(folder / "ledger")]
+            options += ["--ledger", str(folder / "ledger"), "--register", REGISTER_WH]
             self.simulator = stack.simulator(folder, *options)
         self.reader = stack.reader(folder, device, self.broker.url(NODE), NODE)
         self.reader.name = "reader"
+        # What is somebody's own gets no past that never was.
+        self.past = Past(folder) if self.simulator and self.mongo else None
         self.stores: dict[str, Store] = {}
         self.deaf: list[tuple[datetime, datetime]] = []
 
@@ -96,7 +117,7 @@ class Demo:
     @property
     def everything(self) -> list[stack.Process]:
         """All parts, those first that depend on the others."""
-        return [p for p in (self.simulator, *reversed(self.supervised)) if p]
+        return [p for p in (self.past, self.simulator, *reversed(self.supervised)) if p]
 
     def accepted(self) -> tuple[str, int]:
         """Return the run's hash and how many readings the reader has accepted in it."""
@@ -142,6 +163,8 @@ def main() -> int:
             print("\nstopped before the stick had said anything; the reader's last words:")
             print(demo.reader.text()[-1000:] or "none")
             return 0 if stop.is_set() else 1
+        if demo.past:
+            demo.past.stop()
         print("\nstopping the stick, waiting for what is on its way ...", flush=True)
         if demo.simulator:
             demo.simulator.stop()
@@ -185,6 +208,10 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
             if stop.wait(0.1):
                 break
         demo.reader.start()
+        if demo.past:
+            demo.past.env = {"MQTT_URL": demo.broker.url("verify"), "MONGO_URL": demo.mongo_url}
+            demo.past.env["MYSQL_URL"] = mysql_url
+            demo.past.start()
         yield demo
     finally:
         for store in demo.stores.values():
@@ -209,6 +236,8 @@ def _introduce(demo: Demo) -> None:
     for process in (*services, demo.dashboard):
         print(f"  {process.name:18} pid {process.pid}")
     print(f"  logs      {demo.folder}")
+    if demo.past:
+        print("  past      400 days of three simulated homes, coming in meanwhile")
     print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
 
 
@@ -219,6 +248,10 @@ def _watch(demo: Demo, stop: threading.Event, end: float) -> None:
     totals_at = time.monotonic() + 5
     while not stop.wait(0.1) and time.monotonic() < end:
         _supervise(demo)
+        if demo.past and not demo.past.running:
+            there = "is there" if demo.past.status == 0 else f"is not complete: see {demo.past.log}"
+            print(f"--- the past of 400 days {there}", flush=True)
+            demo.past = None
         if time.monotonic() >= totals_at:
             totals_at += 5
             _print_totals(demo)

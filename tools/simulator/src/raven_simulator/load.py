@@ -74,14 +74,7 @@ class Household:
             + self._appliances(at_s)
             + self._rng.gauss(0, 12)
         )
-        made = 0.0
-        if self._solar and _SUNRISE_H < hour < _SUNSET_H:
-            clear = self._rng.uniform(0.9, 1)
-            made = (
-                4200
-                * clear
-                * math.sin(math.pi * (hour - _SUNRISE_H) / (_SUNSET_H - _SUNRISE_H)) ** 1.5
-            )
+        made = sun_w(hour) * self._rng.uniform(0.9, 1) if self._solar else 0.0
         return Sample(round(max(used, 60.0) - made))
 
     def _appliances(self, at_s: float) -> float:
@@ -92,6 +85,14 @@ class Household:
             self._off_s = self._on_s + self._rng.uniform(90, 1500)
             self._appliance_w = self._rng.choice((300, 650, 900, 1400, 2100))
         return self._appliance_w if at_s >= self._on_s else 0.0
+
+
+def sun_w(hour: float) -> float:
+    """Power in W of a roof under a clear sky, by the hour of the day."""
+    if not _SUNRISE_H < hour < _SUNSET_H:
+        return 0.0
+    height = math.sin(math.pi * (hour - _SUNRISE_H) / (_SUNSET_H - _SUNRISE_H))
+    return 4200 * math.pow(height, 1.5)
 
 
 def _peak(hour: float, at: float, width: float) -> float:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from raven_simulator import control, load, options, orders, replay
+from raven_simulator import control, history, load, options, orders, replay
 from raven_simulator.device import Device
 from raven_simulator.faults import Faults
 from raven_simulator.ledger import Ledger
@@ -37,7 +37,10 @@ _USAGE_STATUS: Final = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulator; returns the exit status, 0, or 2 for a file or port that cannot be used."""
-    chosen = options.parse(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["history"]:
+        return history.main(words[1:])
+    chosen = options.parse(words)
     with ExitStack() as stack:
         try:
             stations = _stations(chosen, stack)

@@ -27,6 +27,9 @@ examples:
   raven-simulator --pty /tmp/ttyRAVEN --speed 30 --solar --fault cut:0.02 --fault nul --fault unplug:20,5
   raven-simulator --pty /tmp/ttyRAVEN --capture capture.txt --rate 100 --wait
 
+  raven-simulator history --days 400 --homes 3 | raven-import --format jsonl -
+                                                       a past of three homes; see `history --help`
+
 faults (AT, SECONDS, EVERY, UNTIL: wall seconds since the start; PROBABILITY: of each report):
   garbage nul cut overwrite letters digit repeat negative sentinel   [:PROBABILITY], 0.05 if not given
   midstart chunks oneline ff                                         [:PROBABILITY], 1 if not given
