@@ -241,6 +241,10 @@ def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
     """A reading is on an open page at once; now, homes and chain have the same."""
     home, store = Client(at.broker.url(NODE)), Client(at.broker.url("mongo-recorder"))
     topics, now = Topics(), datetime.now(UTC)
+    wait_until(
+        lambda: "broker" in [p["name"] for p in at.get("chain")["parts"] if p["state"] == "ok"],
+        "the dashboard hears the broker",
+    )
     said = demand(7, now, -1234)
     price = reading(
         8, now, PriceCluster, price=25, trailing_digits=2, price_per_kwh=0.25, currency=978

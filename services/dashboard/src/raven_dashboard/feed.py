@@ -156,7 +156,13 @@ class Feed:
 
     def _connect(self, events: Events) -> Connection:
         connection = self._broker(events)
-        connection.subscribe([self._topics.of(one, node="+", kind="+", store="+") for one in HEARD])
+        try:
+            topics = [self._topics.of(one, node="+", kind="+", store="+") for one in HEARD]
+            connection.subscribe(topics)
+            connection.settle()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _hear(self, connection: Connection, events: Events) -> str:
