@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Final, NamedTuple
 
 from bson import Decimal128, Int64
@@ -43,6 +43,7 @@ NOTES_AT_ONCE: Final = 200
 SAID_EVERY_S: Final = 60.0
 SHORTEST: Final = timedelta(seconds=PERIODS_S[0])
 DAY: Final = timedelta(days=1)
+CLOSE: Final = timedelta(hours=1)
 
 
 class Meter(NamedTuple):
@@ -76,6 +77,20 @@ def _noted(kind: str, node: str, meter: str | None, start: datetime) -> str:
     return f"{kind}/{node}/{meter or ''}/{start.isoformat()}"
 
 
+def steps(starts: Iterable[datetime]) -> Iterator[set[datetime]]:
+    """Yield the periods of each day, with those between them where they are close.
+
+    A span is asked for at once, and one that is counted though it did not change does no harm.
+    """
+    for _, of_day in groupby(sorted(starts), key=datetime.date):
+        found: list[datetime] = []
+        for start in of_day:
+            while found and SHORTEST < start - found[-1] <= CLOSE:
+                found.append(found[-1] + SHORTEST)
+            found.append(start)
+        yield set(found)
+
+
 class RollUps(MongoHistory):
     """The collections of roll-ups, which it keeps up to date.
 
@@ -104,7 +119,7 @@ class RollUps(MongoHistory):
                 *meter, start = one.split("/")
                 due[Meter(*meter)].add(datetime.fromisoformat(start))
             counted = True
-            for of, starts in due.items():
+            for of, starts in ((of, one) for of, all_ in due.items() for one in steps(all_)):
                 if self._stop.is_set():
                     return
                 counted &= self._count(of, starts)
