@@ -48,7 +48,8 @@ SPEED = "8"
 """A RAVEn reports its demand every 8 s: so one comes every second."""
 REGISTER_WH = "20000000"
 """The simulated meter's at the start, which is where its past ends."""
-PAST = ("history", "--days", "400", "--homes", "3", "--node", NODE, "--every", "1800")
+PAST = ("history", "--days", "400", "--homes", "2", "--node", NODE, "--every", "3600")
+"""The MongoDB-speaking server takes some 150 readings a second: each home is there in two minutes."""
 SETTLE_S = 30.0
 KILLED_MARGIN = timedelta(seconds=1.5)
 """Time around the reader's end in which what a stick says may be in no one's hands."""
@@ -237,7 +238,7 @@ def _introduce(demo: Demo) -> None:
         print(f"  {process.name:18} pid {process.pid}")
     print(f"  logs      {demo.folder}")
     if demo.past:
-        print("  past      400 days of three simulated homes, coming in meanwhile")
+        print("  past      400 days of two simulated homes, coming in meanwhile")
     print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
 
 
