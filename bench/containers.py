@@ -144,7 +144,7 @@ def _idle_and_busy(folder: Path) -> str:
             profiles = ["--profile", "sql", "--profile", "mqtt", *(["--profile", "demo"] * busy)]
             home.up(*profiles)
             home.wait_healthy("broker", "mysql", "mongo", "sql-writer", "mongo-recorder")
-            time.sleep(SETTLE_S)
+            time.sleep(SETTLE_S)  # what a start costs is not what idling does
             ids = home.all("ps", "--quiet").split()
             before = {one: _stats(one) for one in ids}
             time.sleep(LOOK_S)

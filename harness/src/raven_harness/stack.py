@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import random
@@ -31,8 +32,6 @@ WAIT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 PORTS_AT_ONCE = 64
 _ports: list[int] = []
-_claims: list[socket.socket] = []
-"""Hold the names of the ranges of ports that this process has to itself, as long as it lives."""
 
 
 def free_port() -> int:
@@ -60,7 +59,7 @@ def _claimed() -> range:
         except OSError:
             claim.close()
         else:
-            _claims.append(claim)
+            atexit.register(claim.close)  # this process has the range as long as it lives
             return range(start, start + PORTS_AT_ONCE)
 
 

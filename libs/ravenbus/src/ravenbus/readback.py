@@ -14,6 +14,8 @@ from ravenbus.errors import PoisonError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.ranges import Range, merged, numbers
 
+ANSWER_TIMEOUT_S: Final = 600
+"""Looking through the numbers of ten years takes a while on a small machine."""
 AT_ONCE: Final = 500
 """Most readings, or numbers with gaps between them, that are asked for at once."""
 

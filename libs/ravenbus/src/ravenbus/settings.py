@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_type_hints
 from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, inspect
@@ -51,6 +52,24 @@ class MqttUrl:
         return f"{'mqtts' if self.tls else 'mqtt'}://{user}{self.host}:{self.port}"
 
     __repr__ = __str__
+
+
+class TimeZone(ZoneInfo):
+    """A time zone by its name, as in ``America/New_York``."""
+
+    ALLOWED = "the name of a time zone, as UTC or America/New_York"
+
+    def __new__(cls, name: str) -> Self:
+        """Return the zone; raise ValueError if there is none of that name."""
+        try:
+            return super().__new__(cls, name)
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(cls.ALLOWED) from error
+
+
+HomeZone = Annotated[
+    TimeZone, Meta(description="time zone of the homes, by which days and months begin")
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,14 +19,12 @@ from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.months import Month
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
+from ravenbus.readback import ANSWER_TIMEOUT_S, Choice, Holding, Known, chunks, place_of, time_of
 from ravenmongo import archived, database, documents
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ARCHIVE, DEAD_LETTER, RUNS
 from ravenmongo.settings import MongoUrl
 
-ANSWER_TIMEOUT_S: Final = 600
-"""As for MySQL: looking through the numbers of ten years takes a while on a small machine."""
 IN_MEMORY: Final = 4000
 """Documents that the driver holds at once; left alone it takes 16 MiB of each cursor's."""
 _NEARLY_A_MILLISECOND: Final = timedelta(microseconds=999)

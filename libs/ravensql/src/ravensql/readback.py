@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from ravenbus.errors import ContractError, RetryableError
 from ravenbus.messages import DeadLetter, Reading, Run
 from ravenbus.ranges import Range, common, merged
-from ravenbus.readback import Choice, Holding, Known, chunks, place_of, time_of
+from ravenbus.readback import ANSWER_TIMEOUT_S, Choice, Holding, Known, chunks, place_of, time_of
 from ravensql import archived, readings, rows, schema
 from ravensql.archiving import RECORDS, Record
 from ravensql.database import Database
@@ -27,8 +27,6 @@ WINDOW: Final = 200_000
 PAGE: Final = 2000
 """Rows of a span that are read at once."""
 LETTERS_AT_ONCE: Final = 200
-ANSWER_TIMEOUT_S: Final = 600
-"""Looking through the numbers of ten years takes a while on a small machine."""
 SMALL: Final = 65_536
 """Bytes; of larger payloads there is one in memory at a time."""
 

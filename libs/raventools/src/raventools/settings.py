@@ -1,4 +1,4 @@
-"""What every tool can be told that works on the stores."""
+"""What every program can be told that reads whichever stores there are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ravenbus.history import History
+from ravenbus.readback import ANSWER_TIMEOUT_S
 from ravenbus.settings import SECRET, MqttSettings
 from ravenmongo.history import MongoHistory
 from ravenmongo.settings import MongoUrl
@@ -18,7 +19,7 @@ from ravensql.settings import MysqlUrl
 
 
 class StoresSettings(MqttSettings, frozen=True, kw_only=True):
-    """The stores, and the broker, which is needed only to send something."""
+    """The stores, MySQL first, and the broker."""
 
     mysql_url: Annotated[
         MysqlUrl | None,
@@ -33,12 +34,14 @@ class StoresSettings(MqttSettings, frozen=True, kw_only=True):
         ),
     ] = None
 
-    def stores(self, archive: Path | None = None) -> Iterator[History]:
+    def stores(
+        self, archive: Path | None = None, answer_timeout_s: int = ANSWER_TIMEOUT_S
+    ) -> Iterator[History]:
         """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
         if self.mysql_url:
-            yield MysqlHistory(self.mysql_url, archive)
+            yield MysqlHistory(self.mysql_url, archive, answer_timeout_s)
         if self.mongo_url:
-            yield MongoHistory(self.mongo_url)
+            yield MongoHistory(self.mongo_url, answer_timeout_s)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""

@@ -4,54 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Self
-from zoneinfo import ZoneInfo
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from ravenbus.history import History
-from ravenbus.settings import SECRET, MqttSettings
+from ravenbus.settings import SECRET, HomeZone, TimeZone
 from ravenbus.tariff import TariffError, TariffFile
-from ravenmongo.history import MongoHistory
-from ravenmongo.settings import MongoUrl
-from ravensql import settings as mysql
-from ravensql.history import MysqlHistory
-from ravensql.settings import MysqlUrl
+from raventools.settings import StoresSettings
 
 ANSWER_TIMEOUT_S: Final = 30
 """A store that vanished without a word is given up after that."""
 
 
-class Zone(ZoneInfo):
-    """A time zone by its name in the IANA database."""
-
-    ALLOWED = "a name of the IANA time zone database, as in Europe/Berlin"
-
-    def __new__(cls, text: str) -> Self:
-        """Return the zone; raise ValueError if there is none of this name."""
-        try:
-            return super().__new__(cls, text)
-        except (KeyError, OSError, ValueError) as error:
-            raise ValueError(cls.ALLOWED) from error
-
-
-class DashboardSettings(MqttSettings, frozen=True, kw_only=True):
+class DashboardSettings(StoresSettings, frozen=True, kw_only=True):
     """The dashboard's environment variables."""
 
-    mysql_url: Annotated[
-        MysqlUrl | None,
-        Meta(description="the database that history is read from", extra=SECRET),
-    ] = None
-    mongo_url: Annotated[
-        MongoUrl | None,
-        Meta(
-            description="the same in MongoDB, `raven` if it names none; with both, MySQL is read",
-            extra=SECRET,
-        ),
-    ] = None
-    raven_time_zone: Annotated[
-        Zone, Meta(description="time zone of the homes, by which days and months begin")
-    ] = Zone("UTC")
+    raven_time_zone: HomeZone = TimeZone("UTC")
     raven_tariff: Annotated[
         Path | None,
         Meta(
@@ -84,27 +53,17 @@ class DashboardSettings(MqttSettings, frozen=True, kw_only=True):
     ] = None
 
     def store(self) -> History:
-        """Return the store that history is read from, not connected yet."""
-        if self.mysql_url:
-            return MysqlHistory(self.mysql_url, answer_timeout_s=ANSWER_TIMEOUT_S)
-        assert self.mongo_url  # noqa: S101 - problems() sees to it
-        return MongoHistory(self.mongo_url, ANSWER_TIMEOUT_S)
+        """Return the store that history is read from, the first that is set; not connected yet."""
+        return next(self.stores(answer_timeout_s=ANSWER_TIMEOUT_S))
 
     def tariff(self) -> TariffFile | None:
         """Return what the tariff file says; raise TariffError if it cannot be used."""
         return TariffFile.read(self.raven_tariff) if self.raven_tariff else None
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the certificates and the tariff, and that there is no store."""
+        """Yield what is wrong with the tariff, beside the rest."""
         yield from super().problems()
         try:
             self.tariff()
         except TariffError as error:
             yield f"RAVEN_TARIFF: {error}"
-        if self.mysql_url:
-            yield from mysql.problems(self.mysql_url)
-        if not self.mysql_url and not self.mongo_url:
-            yield (
-                "MYSQL_URL and MONGO_URL are not set: allowed is one or both, "
-                f"{MysqlUrl.ALLOWED} and {MongoUrl.ALLOWED}"
-            )

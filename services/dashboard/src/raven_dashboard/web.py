@@ -32,6 +32,7 @@ from raven_dashboard.access import COOKIE, SESSION_S, Access
 from raven_dashboard.answers import Answers, RequestError, Span, event_of, states
 from raven_dashboard.feed import Feed, Home
 from raven_dashboard.metrics import DashboardMetrics
+from raven_dashboard.pages import FOLDER, PAGES, page
 from ravenbus.errors import RavenError, RetryableError
 from ravenbus.health import Health
 from ravenbus.history import Step
@@ -43,15 +44,8 @@ T = TypeVar("T")
 Query = Mapping[str, str]
 
 STATIC: Final = Path(__file__).parent / "static"
-PAGE: Final = Path(__file__).parent / "templates"
 VENDOR: Final = Path(dygraphs.__file__).parent / "assets"
 """The chart's library is there, as its package has it."""
-PAGES: Final = {
-    "/": "now.html",
-    "/history": "history.html",
-    "/homes": "homes.html",
-    "/health": "health.html",
-}
 HEARTBEAT_S: Final = 15.0
 LOOK_EVERY_S: Final = 10.0
 """How often it is noted that the web turns, and whether the store answers."""
@@ -149,7 +143,7 @@ class Web:
         }
         return Starlette(
             routes=[
-                *(Route(path, partial(_file, PAGE / name)) for path, name in PAGES.items()),
+                *(Route(path, partial(_page, page(name))) for path, name in PAGES.items()),
                 Route("/login", self._login, methods=["GET", "POST"]),
                 Route("/logout", self._logout, methods=["POST"]),
                 *(
@@ -211,28 +205,25 @@ class Web:
             self._free.put(answers)
 
     async def _answer(self, answer: Callable[[Answers, Query], Any], request: Request) -> Response:
-        """Answer with JSON, or with nothing new where the asker has it already."""
+        """Answer with JSON."""
         found = await self._in_store(lambda answers: answer(answers, request.query_params))
-        body = _json.encode(found)
-        tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
-        if tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers={"etag": tag})
-        return Response(body, media_type="application/json", headers={"etag": tag})
+        return _tagged(_json.encode(found), "application/json", request)
 
     async def _csv(self, request: Request) -> Response:
         """Answer with a file, of which a piece is in memory at a time."""
         query = request.query_params
 
-        def begin(answers: Answers) -> tuple[Span, Step | None]:
-            return _span(answers, query), _step(query)
+        what, step = _needed(query, "what"), _step(query)
 
-        span, step = await self._in_store(begin)
-        what = _needed(query, "what")
-        pieces = await self._in_store(lambda answers: answers.pieces(what, span, step))
-        first = await self._in_store(pieces[0])
+        def begin(answers: Answers) -> tuple[Span, str, Sequence[Callable[[Answers], str]]]:
+            span = _span(answers, query)
+            first, *others = answers.pieces(what, span, step)
+            return span, first(answers), others
+
+        span, first, others = await self._in_store(begin)
         name = f"raven-{what}-{span.start:%Y%m%d}-{span.end:%Y%m%d}.csv"
         return StreamingResponse(
-            self._texts(first, pieces[1:]),
+            self._texts(first, others),
             media_type="text/csv; charset=utf-8",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
@@ -290,7 +281,7 @@ class Web:
 
     async def _login(self, request: Request) -> Response:
         if request.method == "GET":
-            return FileResponse(PAGE / "login.html")
+            return FileResponse(FOLDER / "login.html")
         if not _same_origin(request):
             return _problem(403, "The form was not sent from this page.")
         form = parse_qs((await _body(request)).decode("utf-8", "replace"))
@@ -320,8 +311,16 @@ class Web:
         return answer
 
 
-async def _file(file: Path, _request: Request) -> Response:
-    return FileResponse(file)
+async def _page(body: bytes, request: Request) -> Response:
+    return _tagged(body, "text/html; charset=utf-8", request)
+
+
+def _tagged(body: bytes, media_type: str, request: Request) -> Response:
+    """Return a body, or that the asker has it already."""
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={"etag": tag})
+    return Response(body, media_type=media_type, headers={"etag": tag})
 
 
 async def _body(request: Request) -> bytes:

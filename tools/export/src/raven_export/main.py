@@ -22,7 +22,7 @@ from raven_export.legacy import Legacy
 from raven_export.notes import Notes, Tally, beside, encoded
 from raven_export.output import whole
 from raven_export.progress import Progress
-from raven_export.settings import ExportSettings, TimeZone
+from raven_export.settings import ExportSettings
 from ravenbus import service
 from ravenbus.errors import ContractError
 from ravenbus.history import DEMAND, SUMMATION, History, Step
@@ -30,6 +30,7 @@ from ravenbus.messages import Node
 from ravenbus.notifications import KINDS, Eui64
 from ravenbus.ranges import count, shown
 from ravenbus.service import EXIT_FAILED
+from ravenbus.settings import TimeZone
 from ravenbus.topics import Topics
 from raventools.command import EXIT_USAGE, connected, run
 from raventools.sending import Sender
@@ -118,7 +119,7 @@ def _require_known(store: History, nodes: set[str]) -> None:
 def _chosen(settings: ExportSettings, arguments: argparse.Namespace) -> _Chosen:
     if not (arguments.start and arguments.end and arguments.file):
         raise UsageError("say --from, --to and FILE (- for standard output)")
-    zone = (arguments.time_zone or settings.raven_time_zone).zone
+    zone = arguments.time_zone or settings.raven_time_zone
     try:
         start, end = spans.first(arguments.start, zone), spans.end(arguments.end, zone)
     except (ValueError, OverflowError) as error:
@@ -217,7 +218,7 @@ def import_() -> int:
 def _import(settings: ExportSettings, arguments: argparse.Namespace) -> int:
     if not arguments.file:
         raise UsageError("say FILE (- for standard input)")
-    zone = (arguments.time_zone or settings.raven_time_zone).zone
+    zone = arguments.time_zone or settings.raven_time_zone
     legacy = Legacy(arguments.node, arguments.meter, zone) if arguments.node else None
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(store)) for store in settings.stores()]

@@ -1,7 +1,7 @@
 /** The page of what was; its address says all of what it shows. */
 
 import { Chart } from "./chart.js";
-import { address, ask, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
+import { address, ask, askMeters, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
 import { besides, energyRows, pairs, powerRows } from "./rows.js";
 import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
 import { change, day, exactly, kw, kwh, moment, money, month, second, time } from "./words.js";
@@ -209,9 +209,7 @@ async function load() {
 
 const refresh = keepDoing(async () => {
   if (!meters.length) {
-    ({ meters, zone } = await ask("meters"));
-    byId("empty").hidden = meters.length > 0;
-    byId("view").hidden = !meters.length;
+    ({ meters, zone } = await askMeters());
     if (!meters.length) return "";
     const look = (one) => {
       current = { node: one.node, meter: one.meter };

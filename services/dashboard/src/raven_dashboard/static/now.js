@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { listen } from "./live.js";
-import { ask, byId, keepDoing, pick, query, say, sayCost, showStates, unknownHome } from "./page.js";
+import { ask, askMeters, byId, keepDoing, pick, query, say, sayCost, showStates, unknownHome } from "./page.js";
 import { withGaps } from "./rows.js";
 import { iso } from "./times.js";
 import { exactly, kw, kwh, kwNumber, lasting, money, percent, second } from "./words.js";
@@ -102,9 +102,7 @@ let missed = true;
 
 const refresh = keepDoing(async () => {
   if (!meters.length) {
-    ({ meters, zone } = await ask("meters"));
-    byId("empty").hidden = meters.length > 0;
-    byId("view").hidden = !meters.length;
+    ({ meters, zone } = await askMeters());
     if (!meters.length) return "";
     const go = ({ node, meter }) => location.assign(`/?${query({ node, meter })}`);
     const { node, meter } = pick(byId("meter"), meters, go);

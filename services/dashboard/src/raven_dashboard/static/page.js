@@ -65,6 +65,14 @@ export async function ask(what, parameters = {}, signal = undefined) {
   return body;
 }
 
+/** Ask which meters there are; where there is none the page says what to do. */
+export async function askMeters() {
+  const found = await ask("meters");
+  byId("empty").hidden = found.meters.length > 0;
+  byId("view").hidden = !found.meters.length;
+  return found;
+}
+
 /** Return where the service answers a question. */
 export function address(what, parameters) {
   return `/api/v1/${what}?${query(parameters)}`;
