@@ -21,7 +21,7 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 	@$(BIN)/python -m raven_harness.demo
 
 # Some tests change a server for a moment, so one of yours takes one test at a time.
-WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((2 * $$(nproc)))))
+WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((3 * $$(nproc)))))
 .PHONY: test
 test: $(VENV)/.dev system system-sql system-browser  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal

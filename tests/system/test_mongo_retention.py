@@ -369,6 +369,7 @@ def test_whoever_is_killed_between_two_steps_loses_nothing(
 ):
     """At each change in turn: what is there is there once, redelivered or not, and it goes on."""
     monkeypatch.setattr("ravenmongo.archiving.AT_ONCE", 8)
+    monkeypatch.setattr(lease, "LEASE_S", 0.1)
     rolled = filled.rolled()
     late = of_month(new_hash(), 5, 3, 3)
     for number in count(1):
@@ -383,11 +384,9 @@ def test_whoever_is_killed_between_two_steps_loses_nothing(
                 finished = False
         if finished:
             break
-        with monkeypatch.context() as patched:
-            patched.setattr(lease, "LEASE_S", 0.1)
-            assert filled.sink.store(filled.every) == (0, 60)
-            if what == "leave" or filled.db.archive.find_one():
-                assert getattr(filled, what)(MARCH) == 20
+        assert filled.sink.store(filled.every) == (0, 60)
+        if what == "leave" or filled.db.archive.find_one():
+            assert getattr(filled, what)(MARCH) == 20
         assert filled.sink.store(filled.every) == (0, 60)
         assert filled.rolled() == rolled
         filled.assert_each_once(filled.every)

@@ -118,8 +118,8 @@ def fleet(tmp_path: Path) -> Iterator[Callable[[int, float, float], Fleet]]:
         (40, 100, 300, float("inf")),
         (40, 100, 300, 5_000),
         # Each of so many homes sends so little that it never has more to send again than it may.
-        (1_000, 100, 150, float("inf")),
-        (1_000, 100, 300, 20_000),
+        (1_000, 100, 90, float("inf")),
+        (1_000, 100, 150, 10_000),
     ],
 )
 def test_after_an_outage_the_distance_falls_as_fast_as_the_store_can(
