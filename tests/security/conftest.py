@@ -49,7 +49,7 @@ def mysql_admin_url(mariadb_server: stack.MariaDb | None) -> str:
 
 
 @pytest.fixture(scope="session")
-def site(
+def open_site(
     tmp_path_factory: pytest.TempPathFactory, mongo_server: stack.Mongo | None, mysql_admin_url: str
 ) -> Iterator[Site]:
     built = Site(tmp_path_factory.mktemp("site"), mongo_server, mysql_admin_url)
@@ -58,3 +58,14 @@ def site(
         yield built
     finally:
         built.close()
+
+
+@pytest.fixture
+def site(open_site: Site) -> Iterator[Site]:
+    """Yield the site; what a test starts beside it ends with the test, passed or not."""
+    before = list(open_site.others)
+    yield open_site
+    for process in open_site.others:
+        if process not in before and process.running:
+            process.kill()
+    open_site.others = before

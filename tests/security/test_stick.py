@@ -44,8 +44,10 @@ class Stick:
                 self.heard += data
 
     def send(self, data: bytes) -> None:
-        connection = wait_until(lambda: self._connection, "the reader opens the line")
-        connection.sendall(data)
+        # Who opens a line throws away what came before, and then says something.
+        wait_until(lambda: self.heard, "the reader opens the line")
+        assert self._connection
+        self._connection.sendall(data)
 
     def close(self) -> None:
         for one in filter(None, (self._connection, self._listener)):
