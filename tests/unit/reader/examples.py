@@ -596,7 +596,7 @@ EXAMPLES = [
             },
         ),
         n.ProfileData(
-            **NO_TIME,
+            **{**NO_TIME, "time": at(900)},
             end_time=at(900),
             status=0,
             profile_interval_period=3,

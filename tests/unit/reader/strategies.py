@@ -303,7 +303,7 @@ def _profile(draw):
     )
     minutes = (1440, 60, 30, 15, 10, 7.5, 5, 2.5)
     return xml, n.ProfileData(
-        **of(),
+        **{**of(), "time": moment(end)},
         end_time=moment(end),
         status=status,
         profile_interval_period=period,

@@ -69,6 +69,12 @@ class World:
     def lost(self, reason):
         self.told.append(("lost", reason))
 
+    def next_command(self):
+        return None
+
+    def command_sent(self, command):
+        pass
+
     def run(self, *, ask_after_s=120.0, reopen_after_s=300.0):
         line = Line(
             self.open,

@@ -311,7 +311,7 @@ def test_a_spool_of_1_0_is_taken_over(files):
     spool.close()
     db = sqlite3.connect(files.path)
     db.executescript(
-        "DROP TABLE waiting; DROP TABLE register; "
+        "DROP TABLE waiting; DROP TABLE register; DROP TABLE backfill; "
         "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
         "PRAGMA user_version = 3;"
     )
@@ -333,7 +333,8 @@ def test_a_start_on_a_full_disk_says_so(tmp_path, of):
             Spool(tmp_path / "spool.sqlite", Topics(), max_mb=1).close()
             with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as db:
                 db.executescript(
-                    "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; PRAGMA user_version = 4;"
+                    "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
+                    "DROP TABLE backfill; PRAGMA user_version = 4;"
                 )
         with (tmp_path / "other").open("wb", buffering=0) as other, suppress(OSError):
             while other.write(bytes(4096)):

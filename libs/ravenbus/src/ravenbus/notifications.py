@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -39,6 +39,7 @@ KilowattHours = Annotated[float, Meta(description="kWh")]
 PricePerKwh = Annotated[float, Meta(description="currency units for each kWh")]
 Percent = Annotated[int, Meta(ge=0, le=255, description="percent")]
 Seconds = Annotated[int, Meta(ge=0, le=2**32 - 1, description="seconds")]
+IntervalChannel = Literal["delivered", "received"]
 
 
 class Notification(
@@ -213,8 +214,12 @@ class LastPeriodUsage(Scaled, frozen=True, kw_only=True):
 
 
 class ProfileData(Notification, frozen=True, kw_only=True):
-    """Interval data, newest first, on the summation's scale (RAVEn XML API r127 p.28)."""
+    """Interval data, newest first, on the summation's scale (RAVEn XML API r127 p.28).
 
+    The fragment does not say ``interval_channel``: it is what the reader asked for, if that is known.
+    """
+
+    interval_channel: IntervalChannel | None = None
     end_time: UtcTime | None = None
     status: Uint8 | None = None
     profile_interval_period: Uint8 | None = None

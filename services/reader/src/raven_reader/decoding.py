@@ -378,6 +378,8 @@ def _profile(values: dict[str, Any]) -> n.Notification:
         raise ValueError(f"NumberOfPeriodsDelivered is {said}, but {len(intervals)} came")
     period = values["profile_interval_period"]
     interval_s = None if period is None else INTERVALS_S[period]
+    # Its only time is the one that it is about.
+    values["time"] = values["end_time"]
     return n.ProfileData(interval_s=interval_s, intervals=intervals, **values)
 
 

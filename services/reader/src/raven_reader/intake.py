@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
+
 from raven_reader.acceptance import Acceptance, Limits
 from raven_reader.clocks import ClockJudge, Clocks
 from raven_reader.decoding import decode
 from raven_reader.framing import Counts, Fragment, Parser
 from raven_reader.verdicts import Decision, Impossible, Report
 from ravenbus.errors import PoisonError
+from ravenbus.notifications import IntervalChannel, ProfileData
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,19 @@ Outcome = Accepted | Repeated | Waiting | Rejected
 class Intake:
     """Takes the bytes of one serial line.
 
-    ``is_synchronised`` says whether a time server keeps the host's clock.
+    ``is_synchronised`` says whether a time server keeps the host's clock, ``channel_asked`` which
+    channel the intervals that have come are of.
     """
 
-    def __init__(self, limits: Limits, is_synchronised: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        is_synchronised: Callable[[], bool] = lambda: True,
+        channel_asked: Callable[[], IntervalChannel | None] = lambda: None,
+    ) -> None:
         self.acceptance = Acceptance(limits)
         self._clocks = ClockJudge(limits.max_clock_skew_s, is_synchronised)
+        self._channel_asked = channel_asked
         self._parser = Parser()
 
     @property
@@ -99,6 +109,9 @@ class Intake:
             notification = decode(fragment)
         except PoisonError as error:
             return [Rejected(error, fragment.raw, received)]
+        if isinstance(notification, ProfileData):
+            channel = self._channel_asked()
+            notification = msgspec.structs.replace(notification, interval_channel=channel)
         if received:
             if self.acceptance.is_repeat(notification):
                 return [Repeated(Report(notification, fragment.raw, received))]

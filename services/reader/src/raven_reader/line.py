@@ -29,6 +29,8 @@ OPENING_COMMANDS: Final = (
     "get_current_price",
 )
 """Asked once at each opening: what the device would otherwise say minutes later, or never."""
+IDLE_S: Final = 1.0
+"""A device that has said nothing for so long is not busy."""
 PORT_WAIT: Final = wait_random_exponential(multiplier=0.5, max=10)
 
 
@@ -61,6 +63,12 @@ class Listener(Protocol):
 
     def lost(self, reason: str) -> None:
         """Hear that the port cannot be opened, or is gone."""
+
+    def next_command(self) -> bytes | None:
+        """Return a command to send now that the device is not busy, None for none."""
+
+    def command_sent(self, command: bytes) -> None:
+        """Hear that a command was sent."""
 
 
 class Line:
@@ -115,10 +123,12 @@ class Line:
         self._listener.opened(port.name)
         port.write(b"\r\n")  # ends whatever noise the device took for a command
         own = deque(write(name, {}, allow_setters=False) for name in OPENING_COMMANDS)
-        send_at = silence.heard_at
+        send_at = busy_at = silence.heard_at
         while not stop.is_set():
             data = port.read()
             now = self._clock()
+            if data:
+                busy_at = now
             if self._listener.bytes_came(data):
                 silence.heard(now)
             silent_s = now - silence.heard_at
@@ -132,17 +142,20 @@ class Line:
                     raise PortError(f"{port.name}: silent for {silent_s:.0f} s, reopening")
                 case Step.LISTEN:
                     pass
-            if now >= send_at and (command := self._next_command(own)):
+            if now < send_at:
+                continue
+            if command := self._next_command(own, idle=now - busy_at >= IDLE_S):
                 port.write(command)
+                self._listener.command_sent(command)
                 send_at = now + COMMAND_PAUSE_S
 
-    def _next_command(self, own: deque[bytes]) -> bytes | None:
+    def _next_command(self, own: deque[bytes], *, idle: bool) -> bytes | None:
         if own:
             return own.popleft()
         try:
             return self._commands.get_nowait()
         except Empty:
-            return None
+            return self._listener.next_command() if idle else None
 
 
 def _close(port: OpenPort) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from raven_reader.acceptance import Limits
+from raven_reader.backfill import Backfill
 from raven_reader.clocks import Clocks
 from raven_reader.host import is_synchronised
 from raven_reader.intake import Accepted, Intake, Outcome, Rejected, Repeated, Waiting
@@ -63,7 +64,8 @@ class Reader:
         self._elapsed = elapsed
         self._keep_again_at = 0.0
         self._sparse = Sparse(log)
-        self._intake = Intake(limits, synchronised)
+        self._backfill = Backfill(clock=clock, elapsed=elapsed)
+        self._intake = Intake(limits, synchronised, self._backfill.answered)
         self._port: str | None = None
         self._clocks: Clocks | None = None
         self._damaged = 0
@@ -79,8 +81,10 @@ class Reader:
         self._node.begin(self._spool.run, latest)
         for reading in latest:
             self._intake.acceptance.resume(reading.notification)
-        for baseline in self._spool.registers():
+        registers = self._spool.registers()
+        for baseline in registers:
             self._intake.acceptance.resume_register(baseline)
+        self._backfill.resume(self._spool.wanted(), registers)
         for waiting in self._spool.waiting():
             self._wait_again(waiting)
         self._set_status("disconnected", "starting")
@@ -125,6 +129,14 @@ class Reader:
         self._set_status("disconnected", reason)
         self._health.failing("device", reason)
 
+    def next_command(self) -> bytes | None:
+        """Return a question for intervals that are missing, if it is time for one."""
+        return self._backfill.next_command()
+
+    def command_sent(self, command: bytes) -> None:
+        """Note what the device was asked."""
+        self._backfill.command_sent(command)
+
     def _set_status(
         self,
         device: Literal["connected", "silent", "disconnected"],
@@ -136,7 +148,13 @@ class Reader:
 
     @property
     def _to_keep(self) -> bool:
-        return bool(self._pending or self._letters or self._not_kept or self._decided)
+        return bool(
+            self._pending
+            or self._letters
+            or self._not_kept
+            or self._decided
+            or self._backfill.changed
+        )
 
     def _take(self, outcome: Outcome) -> None:
         """Take what became of a fragment: it waits, or it is decided."""
@@ -174,7 +192,9 @@ class Reader:
     def _accept(self, report: Report) -> None:
         if len(self._pending) == PENDING_MAX:
             self._metrics.refused.inc()
-        self._pending.append((report.notification, report.received or self._clock()))
+        received = report.received or self._clock()
+        self._pending.append((report.notification, received))
+        self._backfill.accepted(report.notification, received)
         self._node.describe(report.notification)
 
     def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
@@ -213,6 +233,7 @@ class Reader:
                 list(self._letters),
                 list(self._not_kept.values()),
                 self._decided,
+                self._backfill.changed,
             )
         except RetryableError as error:
             self._health.failing("spool", str(error))
@@ -223,6 +244,7 @@ class Reader:
         self._letters.clear()
         self._not_kept.clear()
         self._decided.clear()
+        self._backfill.kept()
         for reading in readings:
             self._node.set_latest(reading)
         if self._spool.run.meter != meter:

@@ -18,13 +18,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from raven_reader.backfill import Wanted
 from raven_reader.registers import Baseline, baselines
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
 from ravenbus.notifications import Notification
 from ravenbus.topics import READING, REJECTED, Topics
 
-VERSION: Final = 6
+VERSION: Final = 7
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -92,7 +93,13 @@ ALTER TABLE outbox ADD COLUMN first INTEGER;  -- turn in which it was taken the 
 _HEARD = """
 ALTER TABLE store ADD COLUMN heard INTEGER;  -- turn in which it confirmed last
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD)
+_BACKFILL = """
+CREATE TABLE backfill (
+    meter TEXT NOT NULL, channel TEXT NOT NULL, wanted BLOB NOT NULL,
+    PRIMARY KEY (meter, channel)
+);
+"""
+_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD, _BACKFILL)
 MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
@@ -208,18 +215,19 @@ class Spool:
         letters: Sequence[DeadLetter],
         waiting: Sequence[WaitingFragment] = (),
         decided: Sequence[str] = (),
+        wanted: Sequence[Wanted] = (),
     ) -> list[Reading]:
         """Keep the notifications, numbered, and the dead letters, in one transaction.
 
         Each notification comes with the time at which it was received.  What is ``waiting`` is
-        kept until its id is ``decided``.
+        kept until its id is ``decided``, and the gaps that are ``wanted`` until others are.
         """
         try:
-            return self._accept(notifications, letters, waiting, decided)
+            return self._accept(notifications, letters, waiting, decided, wanted)
         except FullError:
             if not self._make_room():
                 raise
-        return self._accept(notifications, letters, waiting, decided)
+        return self._accept(notifications, letters, waiting, decided, wanted)
 
     def was_replayed(self, letter: str) -> bool:
         """Say whether the dead letter with an id was taken in."""
@@ -241,6 +249,7 @@ class Spool:
         letters: Sequence[DeadLetter],
         waiting: Sequence[WaitingFragment] = (),
         decided: Sequence[str] = (),
+        wanted: Sequence[Wanted] = (),
         replayed: str | None = None,
     ) -> list[Reading]:
         run = self.run
@@ -288,6 +297,10 @@ class Spool:
                 [(one.id, one.at.isoformat(), one.fragment) for one in waiting],
             )
             self._db.executemany("DELETE FROM waiting WHERE id = ?", [(one,) for one in decided])
+            self._db.executemany(
+                "INSERT OR REPLACE INTO backfill VALUES (?, ?, ?)",
+                [(one.meter or "", one.channel, msgspec.json.encode(one)) for one in wanted],
+            )
             self._require_room()
         self._run = run
         return readings
@@ -309,6 +322,11 @@ class Spool:
         """Return what is not judged yet, in the order in which it came."""
         rows = self._db.execute("SELECT id, at, fragment FROM waiting ORDER BY rowid").fetchall()
         return [WaitingFragment(id_, datetime.fromisoformat(at), raw) for id_, at, raw in rows]
+
+    def wanted(self) -> list[Wanted]:
+        """Return the gaps that intervals are wanted for."""
+        rows = self._db.execute("SELECT wanted FROM backfill ORDER BY rowid").fetchall()
+        return [msgspec.json.decode(wanted, type=Wanted) for (wanted,) in rows]
 
     def close(self) -> None:
         """Close the file."""

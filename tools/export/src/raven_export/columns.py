@@ -53,6 +53,7 @@ _COMMON: Final = (
 )
 _TYPES: Final[dict[type[inspect.Type], Type]] = {
     inspect.StrType: Type.TEXT,
+    inspect.LiteralType: Type.TEXT,
     inspect.IntType: Type.INTEGER,
     inspect.FloatType: Type.REAL,
     inspect.BoolType: Type.BOOLEAN,

@@ -109,6 +109,8 @@ def _setup(chosen: Options, n: int, day_s: float) -> Setup:
         message=chosen.message,
         delivered_wh=delivered_wh if chosen.register is None else chosen.register,
         received_wh=received_wh,
+        past_s=chosen.past * 3600,
+        intervals=chosen.intervals,
     )
 
 

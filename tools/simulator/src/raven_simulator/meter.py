@@ -12,12 +12,16 @@ from raven_simulator import reports
 from raven_simulator.reports import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raven_simulator.load import Sample, Source
     from raven_simulator.models import Model, Setup
     from raven_simulator.station import Moment
 
 _PROFILE_MOST: Final = 12
+_PROFILE_SHORT: Final = 3
 _PROFILE_PERIOD_S: Final = 900
+_PAST_STEP_S: Final = 60
 _NO_INTERVAL: Final = 0xFFFFFF
 _REMEMBERED: Final = 50_000
 """Moments at which a register is remembered: some four days of demands 8 s apart."""
@@ -50,6 +54,10 @@ class Meter:
     def start(self, moment: Moment) -> None:
         """Start the first period, and have the message from now."""
         self._message_clock = self._period.start = moment.clock
+        steps = range(-int(self._setup.past_s), 1, _PAST_STEP_S)
+        self._register.remember(
+            [(at_s, self._source.sample(self._setup.day_s + at_s)) for at_s in steps[:-1]]
+        )
 
     # Demand and registers
 
@@ -115,12 +123,13 @@ class Meter:
 
         The intervals are differences of counts, so they add up to what the registers say.
         """
+        if self._setup.intervals == "refused":
+            return reports.profile_data(**self._ids, end=0, intervals=[], status=2)
         register = self._register
         register.advance(moment.elapsed_s)
         last = end - end % _PROFILE_PERIOD_S
-        asked_for = [
-            last - _PROFILE_PERIOD_S * back for back in range(min(asked, _PROFILE_MOST) + 1)
-        ]
+        most = _PROFILE_SHORT if self._setup.intervals == "short" else _PROFILE_MOST
+        asked_for = [last - _PROFILE_PERIOD_S * back for back in range(min(asked, most) + 1)]
         # A clock has whole seconds: when an interval ended must not move from one answer to the next.
         ended = [
             self._ended_s.setdefault(one, one - moment.clock + moment.elapsed_s)
@@ -129,6 +138,8 @@ class Meter:
         known = [register.counts_at(one) for one in ended]
         counts = [one[received] for one in known if one]
         grown = [after - before for after, before in pairwise(counts)]
+        if self._setup.intervals == "invalid":
+            grown[2::3] = [_NO_INTERVAL] * len(grown[2::3])
         none_available = asked > 0 and not grown
         return reports.profile_data(
             **self._ids,
@@ -234,6 +245,20 @@ class _Register:
         self.scale = (sample.multiplier, sample.divisor)
         self._at_s = elapsed_s
         self._past.append((elapsed_s, self.delivered_wh, self.received_wh))
+
+    def remember(self, samples: Sequence[tuple[float, Sample]]) -> None:
+        """Have had the demands of moments before the first one measured, until that."""
+        delivered_wh, received_wh = self.delivered_wh, self.received_wh
+        after_s = 0.0
+        past = [(after_s, delivered_wh, received_wh)]
+        for at_s, sample in reversed(samples):
+            energy_wh = sample.watts * (after_s - at_s) / 3600
+            delivered_wh -= max(energy_wh, 0.0)
+            received_wh -= max(-energy_wh, 0.0)
+            after_s = at_s
+            past.append((at_s, delivered_wh, received_wh))
+        if samples:
+            self._past.extend(reversed(past))
 
     def advance(self, elapsed_s: float) -> None:
         if self._at_s is not None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+INTERVALS: Final = ("kept", "short", "invalid", "refused")
+"""What a meter makes of its intervals: all, three an answer at most, every third invalid, none."""
+
+
 class Ids(TypedDict):
     """EUI-64 of a device and of its meter."""
 
@@ -25,6 +29,7 @@ class Setup:
     device and meter: EUI-64. speed: schedule seconds per wall second. day_s: second of the day at the start.
     utc_offset_s: LocalTime minus UTCTime. negative_width: hex digits of a negative demand, 6 or 8.
     delivered_wh and received_wh: the meter's registers at the start.
+    past_s: for how long before the start the meter has intervals. intervals: one of INTERVALS.
     """
 
     device: int
@@ -36,6 +41,8 @@ class Setup:
     message: str | None = None
     delivered_wh: float = 0.0
     received_wh: float = 0.0
+    past_s: float = 0.0
+    intervals: str = "kept"
 
     @property
     def ids(self) -> Ids:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from raven_simulator import control, orders
-from raven_simulator.models import MODELS
+from raven_simulator.models import INTERVALS, MODELS
 from raven_simulator.ports import PortError, split_address
 from raven_simulator.timeline import Timed
 
@@ -65,6 +65,8 @@ class Options(argparse.Namespace):
     message: str | None
     register: int | None
     negative_width: int
+    past: float
+    intervals: str
     fault: list[orders.Chance | Timed]
     control: bool
     ledger: Path | None
@@ -109,6 +111,20 @@ def parser() -> argparse.ArgumentParser:
         choices=(6, 8),
         default=8,
         help="hex digits of a negative demand: 6 (24 bits) or 8 (32 bits, default)",
+    )
+
+    device.add_argument(
+        "--past",
+        metavar="HOURS",
+        type=_positive,
+        default=0.0,
+        help="the meter has intervals from before the start",
+    )
+    device.add_argument(
+        "--intervals",
+        choices=INTERVALS,
+        default="kept",
+        help="how get_profile_data is answered: with all, three at most, every third invalid, refused",
     )
 
     pace = made.add_argument_group("pace")
