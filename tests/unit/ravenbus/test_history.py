@@ -12,8 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ravenbus import energy
 from ravenbus.demand import Demand, Sample, by_period, combined
-from ravenbus.history import MeterHistory, Step, edges, step_for
+from ravenbus.energy import Register
+from ravenbus.history import SUMMATION, MeterHistory, Step, edges, step_for
+from ravenbus.messages import Envelope, Reading
+from ravenbus.notifications import CurrentSummationDelivered, Notification, ProfileData
 from ravenbus.periods import rolled_up
 
 HOUR = timedelta(hours=1)
@@ -81,7 +85,7 @@ def test_the_hour_that_comes_twice_is_two():
 
 
 def _without_energy(rolled: Rolled) -> Rolled:
-    rolled.energy = lambda *_: []  # type: ignore[attr-defined]
+    rolled.energy = rolled.last_registers = lambda *_: []  # type: ignore[attr-defined]
     return rolled
 
 
@@ -160,3 +164,140 @@ def test_every_reading_is_in_one_part(zone: str, step: Step, seconds: list[int],
     for part in parts:
         inside = [one for one in seconds if part.start <= start + timedelta(seconds=one) < part.end]
         assert (part.value.readings if part.value else 0) == len(inside)
+
+
+class Home:
+    """A store of a meter's registers and intervals; without roll-ups it counts when it is asked."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+
+    def hear(self, when: datetime, wh: int, received_wh: int = 0) -> None:
+        kind = CurrentSummationDelivered(
+            device=None, meter="b", time=when, multiplier=1, divisor=1000,
+            summation_delivered=wh, summation_received=received_wh,
+            delivered_kwh=None, received_kwh=None,
+        )  # fmt: skip
+        self.put(kind, when)
+
+    def say(self, end: datetime, *counts: int | None, channel: Any = "delivered") -> None:
+        """Have intervals of 15 minutes, the oldest first."""
+        newest_first = list(reversed(counts))
+        kind = ProfileData(
+            device=None, meter="b", time=end, end_time=end, interval_s=900, status=0,
+            intervals=newest_first, interval_channel=channel,
+        )  # fmt: skip
+        self.put(kind, end)
+
+    def put(self, kind: Notification, when: datetime) -> None:
+        number = len(self.readings) + 1
+        envelope = Envelope(node="a", run="r", hash="h", seq=number, received=when)
+        self.readings.append(Reading(envelope, kind))
+
+    def between(self, kind: str, _meter: str | None, start: datetime, end: datetime) -> Any:
+        found = [one for one in self.readings if one.kind == kind]
+        return (one for one in found if start <= one.envelope.received < end)
+
+    def energy(self, _node: str, _meter: str, period_s: int, start: datetime, end: datetime) -> Any:
+        every = energy.totals([], self._registers(), period_s)
+        return [(at, one) for at, one in sorted(every.items()) if start <= at < end]
+
+    def demand(self, *_: Any) -> Any:
+        return []
+
+    def last_registers(self, _node: str, _meter: str, before: datetime) -> list[Register]:
+        earlier = [one for one in self._registers() if one.time < before]
+        return earlier[-1:]
+
+    def _registers(self) -> list[Register]:
+        found = [one for one in self.readings if one.kind == SUMMATION]
+        return [energy.of_reading(one) for one in found]
+
+
+@pytest.fixture
+def gap() -> Home:
+    """The registers of a day of which nine hours are missing, from 8:55 to 18:05: 11 kWh."""
+    home = Home()
+    for number in range(12 * 24 + 1):
+        when = at(2026, 7, 1) + number * timedelta(minutes=5)
+        if not at(2026, 7, 1, 9) <= when <= at(2026, 7, 1, 18):
+            home.hear(when, 1000 * (number // 12))
+    return home
+
+
+def kwh(home: Any, *span: datetime, step: Step = Step.HOUR, side: str = "delivered") -> Any:
+    parts = of(home, "UTC").energy(*span, step)
+    values = [part.value and getattr(part.value, f"{side}_kwh") for part in parts]
+    return [one if one is None else float(one) for one in values], [one.intervals for one in parts]
+
+
+DAY = at(2026, 7, 1), at(2026, 7, 2)
+
+
+def test_intervals_divide_what_the_registers_grew_by(gap: Home):
+    """The hours of a gap get what they used; the hour after it loses as much, and the day nothing."""
+    before, _ = kwh(gap, *DAY)
+    assert before[9:19] == [None] * 9 + [10]
+    for hour in range(10, 19):
+        gap.say(at(2026, 7, 1, hour), 100, 200, 300, 400)
+    after, filled = kwh(gap, *DAY)
+    assert after[9:19] == [1] * 9 + [1]
+    assert filled == [0] * 9 + [4] * 9 + [0] * 6
+    assert after[:9] + after[19:] == before[:9] + before[19:]
+    assert kwh(gap, *DAY, step=Step.DAY) == ([23], [0])
+
+
+def test_what_is_finer_than_an_interval_is_not_made_up(gap: Home):
+    """Five minutes of a quarter of an hour are a gap still."""
+    gap.say(at(2026, 7, 1, 12), 100, 200, 300, 400)
+    found, filled = kwh(gap, *DAY, step=Step.FIVE_MINUTES)
+    assert set(filled) == {0}
+    assert found[12 * 9 : 12 * 18] == [None] * 108
+
+
+def test_a_span_that_ends_in_a_gap_has_its_part_of_it(gap: Home):
+    """As the whole day says it: up to noon, from noon, and in the middle, where nothing was heard."""
+    for hour in range(10, 19):
+        gap.say(at(2026, 7, 1, hour), 100, 200, 300, 400)
+    whole, _ = kwh(gap, *DAY)
+    noon, three = at(2026, 7, 1, 12), at(2026, 7, 1, 15)
+    assert kwh(gap, DAY[0], noon)[0] == whole[:12]
+    assert kwh(gap, noon, DAY[1])[0] == whole[12:]
+    assert kwh(gap, noon, three) == (whole[12:15], [4, 4, 4])
+    total = of(gap, "UTC").total(noon, three).energy
+    assert total is not None
+    assert total.delivered_kwh == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "hour"),
+    [
+        ("too much", [None]),
+        ("invalid", [0.9]),
+        ("said twice", [1.0]),
+        ("said in two ways", [0.9]),
+        ("of the other register", [None]),
+        ("of no channel", [None]),
+    ],
+)
+def test_an_interval_that_cannot_be_used_fills_nothing(gap: Home, what: str, hour: list[Any]):
+    """What is left out stays with the reading after the gap."""
+    end = at(2026, 7, 1, 12)
+    match what:
+        case "too much":
+            gap.say(end, 100, 200, 300, 9_500)
+        case "invalid":
+            gap.say(end, None, 200, 300, 400)
+        case "said twice":
+            gap.say(end, 100, 200, 300, 400)
+            gap.say(end, 300, 400)
+        case "said in two ways":
+            gap.say(end, 100, 200, 300, 400)
+            gap.say(end - 3 * timedelta(minutes=15), 101)
+        case "of the other register":
+            gap.say(end, 100, 200, 300, 400, channel="received")
+        case "of no channel":
+            gap.say(end, 100, 200, 300, 400, channel=None)
+    found, _ = kwh(gap, *DAY)
+    assert found[11:12] == hour
+    assert sum(filter(None, found)) == 23

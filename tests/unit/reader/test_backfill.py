@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_at_the_first_start_all_is_asked_that_the_meter_has(make):
         assert None not in found.values()
     times = [at for at, _ in stick.asked]
     assert len(times) == 2 * 4, "three answers of 12, and one that there are no more"
-    assert all(after - before >= PAUSE_S for before, after in zip(times, times[1:], strict=False))
+    assert all(after - before >= PAUSE_S for before, after in pairwise(times))
     stick.wait(2 * HOUR)
     assert len(stick.asked) == len(times)
 
@@ -157,7 +158,7 @@ def test_no_answer_is_no_reason_to_hurry(make):
     stick.mute = True
     stick.wait(27 * HOUR, every=60)
     times = [at for at, command in stick.asked if b"Delivered" in command]
-    waits = [round((b - a) / HOUR, 1) for a, b in zip(times, times[1:], strict=False)]
+    waits = [round((b - a) / HOUR, 1) for a, b in pairwise(times)]
     assert waits == [0.2, 2.0, 24.0]
     stick.mute = False
     stick.wait(25 * HOUR, every=60)

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import median
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from ravenbus import demand, energy
+from ravenbus import demand, energy, intervals
 from ravenbus.demand import Demand, Sample
-from ravenbus.energy import Energy, Register
+from ravenbus.energy import NAMES, Energy, Register
+from ravenbus.intervals import Interval
 from ravenbus.notifications import (
     DERIVED_DIGITS,
     EXACT,
@@ -36,6 +37,10 @@ T = TypeVar("T", Demand, Energy)
 DEMAND: Final = str(InstantaneousDemand.__struct_config__.tag)
 SUMMATION: Final = str(CurrentSummationDelivered.__struct_config__.tag)
 """The kinds that have roll-ups."""
+LONGEST_ANSWER: Final = timedelta(days=1)
+"""An answer with an interval in a gap may end so long after it."""
+LOOK_AHEAD: Final = timedelta(days=32)
+"""So far after a span its gap's other end is looked for."""
 RAW_S: Final = 1
 """What the readings of a second come to is the finest that a store is asked for."""
 
@@ -91,11 +96,15 @@ class Step(Enum):
 
 
 class Part(NamedTuple, Generic[T]):
-    """A part of a span; ``value`` is None where there is no reading."""
+    """A part of a span; ``value`` is None where there is no reading.
+
+    ``intervals`` is how many of the meter's own are in it, where its registers were not heard.
+    """
 
     start: datetime
     end: datetime
     value: T | None
+    intervals: int = 0
 
 
 class Total(NamedTuple):
@@ -133,6 +142,13 @@ class Row(NamedTuple, Generic[T]):
         return self.start + timedelta(seconds=self.period_s)
 
 
+class _Heard(NamedTuple):
+    """A register as it was heard, and the number of its part: -1 before all, their count after."""
+
+    part: int
+    register: Register
+
+
 KEYS: Final[dict[str, tuple[Step, Callable[[datetime], int]]]] = {
     "hour": (Step.HOUR, lambda local: local.hour),
     "weekday": (Step.DAY, lambda local: local.weekday()),
@@ -159,17 +175,19 @@ class MeterHistory:
 
     def energy(self, start: datetime, end: datetime, step: Step) -> list[Part[Energy]]:
         """Return the energy by steps, of which the first and the last are whole."""
-        return self._series(self._energy, energy.combined, start, end, step)
+        parts = self._series(self._energy, energy.combined, start, end, step)
+        return parts if step is Step.RAW else self._filled(parts)
 
     def energy_between(self, times: Sequence[datetime]) -> list[Part[Energy]]:
         """Return the energy between each time and the next, exactly."""
-        return _divided(self._energy, energy.combined, [_utc(one) for one in times])
+        found = _divided(self._energy, energy.combined, [_utc(one) for one in times])
+        return self._filled(found)
 
     def total(self, start: datetime, end: datetime) -> Total:
         """Return what exactly the span comes to."""
         span = [_utc(start), _utc(end)]
         (of_demand,) = _divided(self._demand, demand.combined, span)
-        (of_energy,) = _divided(self._energy, energy.combined, span)
+        (of_energy,) = self.energy_between([start, end])
         return Total(of_demand.value, of_energy.value)
 
     def peak(self, start: datetime, end: datetime) -> Peak | None:
@@ -231,6 +249,65 @@ class MeterHistory:
         found = rows(Piece(RAW_S, _utc(start), _utc(end)))
         return [Part(at.replace(tzinfo=UTC), at.replace(tzinfo=UTC), one) for _, at, one in found]
 
+    def _filled(self, parts: list[Part[Energy]]) -> list[Part[Energy]]:
+        """Return the parts with the meter's own intervals where its registers were not heard."""
+        filled = list(parts)
+        if not parts:
+            return filled
+        edges_ = [part.start for part in parts] + [parts[-1].end]
+        for side, name in enumerate(NAMES):
+            for before, after in pairwise(self._heard(parts, side)):
+                if after.register.time - before.register.time < intervals.SHORTEST_GAP:
+                    continue
+                moved = Decimal(0)
+                for one, kwh in self._between(before.register, after.register, side):
+                    index = bisect_right(edges_, one.start.replace(tzinfo=UTC)) - 1
+                    inside = 0 <= index < len(parts) and _utc(parts[index].end) >= one.end
+                    if index < 0 or (inside and index != after.part):
+                        moved += kwh
+                    if inside and index != after.part:
+                        filled[index] = _more(filled[index], name, kwh, 1)
+                if moved and after.part < len(parts):
+                    filled[after.part] = _more(filled[after.part], name, -moved, 0)
+        return filled
+
+    def _heard(self, parts: list[Part[Energy]], side: int) -> Iterator[_Heard]:
+        """Yield the first and the last reading of a register in each part, and those around all."""
+        start, end = _utc(parts[0].start), _utc(parts[-1].end)
+        for one in self.history.last_registers(self.node, self.meter, start):
+            if one.kwh[side] is not None:
+                yield _Heard(-1, one)
+        last = start
+        for index, part in enumerate(parts):
+            for one in _ends(part.value, side):
+                last = one.time
+                yield _Heard(index, one)
+        if end - last >= intervals.SHORTEST_GAP:
+            later = (row for piece in _after(end) for row in self._energy(piece))
+            found = (one for row in later for one in _ends(row.value, side)[:1])
+            yield from (_Heard(len(parts), one) for one in islice(found, 1))
+
+    def _between(
+        self, before: Register, after: Register, side: int
+    ) -> list[tuple[Interval, Decimal]]:
+        """Return the intervals between two readings, none where the scale is not known."""
+        span = (before.time.replace(tzinfo=UTC), after.time.replace(tzinfo=UTC) + LONGEST_ANSWER)
+        readings = self.history.between(intervals.INTERVALS, self.meter or None, *span)
+        mine = [one for one in readings if one.envelope.node == self.node]
+        if not (found := intervals.of_side(mine, side)):
+            return []
+        second = timedelta(seconds=1)
+        of = self.history, self.node, self.meter
+        units = [
+            one.unit
+            for time in (before.time, after.time)
+            for one in registers(*of, time, time + second)
+            if one.kwh[side] is not None
+        ]
+        if not units:
+            return []
+        return intervals.between(before, after._replace(unit=units[0]), side, found)
+
     def _demand(self, piece: Piece) -> Iterator[Row[Demand]]:
         """Yield what is in a piece, from roll-ups or from readings."""
         if piece.period_s == RAW_S:
@@ -252,6 +329,33 @@ class MeterHistory:
         else:
             for start, one in self.history.energy(self.node, self.meter, *piece):
                 yield Row(piece.period_s, start, _aware(one))
+
+
+def _ends(value: Energy | None, side: int) -> list[Register]:
+    """Return a register as it was at the first and the last reading of a period."""
+    if value is None:
+        return []
+    columns: tuple[Any, ...] = tuple(value)
+    low, high, _, first, last = columns[1 + 5 * side : 6 + 5 * side]
+    times = [(first, low), (last, high)]
+    return [
+        Register(_utc(time), (None, kwh) if side else (kwh, None), Decimal(0))
+        for time, kwh in times
+        if time
+    ]
+
+
+def _after(end: datetime) -> list[Piece]:
+    """Return the pieces of the time after a span, in order."""
+    return sorted(_pieces([end, end + LOOK_AHEAD]), key=lambda piece: piece.start)
+
+
+def _more(part: Part[Energy], name: str, kwh: Decimal, number: int) -> Part[Energy]:
+    """Return a part with more energy of a register, from so many intervals."""
+    value = part.value or Energy()
+    grown = (getattr(value, f"{name}_kwh") or Decimal(0)) + kwh
+    by: dict[str, Any] = {f"{name}_kwh": grown}
+    return part._replace(value=value._replace(**by), intervals=part.intervals + number)
 
 
 def step_for(start: datetime, end: datetime) -> Step:
