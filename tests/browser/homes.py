@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from ravenbus.messages import Envelope, Item, Reading
@@ -12,6 +12,7 @@ from ravenbus.notifications import (
     CurrentSummationDelivered,
     InstantaneousDemand,
     PriceCluster,
+    ProfileData,
     scaled,
 )
 from tests.kinds import METER, new_hash
@@ -59,7 +60,20 @@ class Home:
         said = {"price": cents, "trailing_digits": 2, "price_per_kwh": cents / 100}
         return self._reading(at, PriceCluster, **said, currency=978)
 
-    def _reading(self, at: datetime, kind: type, **said: float | None) -> Reading:
+    def intervals(self, end: datetime, counts: list[int]) -> Reading:
+        """Return what the meter took in each quarter of an hour, in Wh."""
+        end = end.astimezone(UTC)
+        return self._reading(
+            end,
+            ProfileData,
+            end_time=end,
+            status=0,
+            interval_s=900,
+            intervals=counts,
+            interval_channel="delivered",
+        )
+
+    def _reading(self, at: datetime, kind: type, **said: Any) -> Reading:
         self._seq += 1
         at = at.astimezone(UTC)
         envelope = Envelope(node=self.node, run="r", hash=self._hash, seq=self._seq, received=at)
@@ -88,10 +102,14 @@ def past() -> Iterator[Item]:
             yield house.demand(at, 1000 + 10 * local.hour)
         if not local.minute:
             yield house.price(at, 25)
+        if not local.minute and not GAP[0] < local < GAP[1]:
             yield house.registers(at, 10_000_000 + delivered, 2_000_000 + received)
+        if not local.minute:
             delivered += 1000
             received += 500 if 9 <= local.hour < 15 else 0
         at += EVERY
+    # Between readings an hour apart 1 kWh was taken in each hour; the meter knows of the gap's.
+    yield house.intervals(GAP[1], [250] * 8)
 
 
 def recent(now: datetime) -> Iterator[Item]:

@@ -175,6 +175,7 @@ class Answers:
             "end": [int(part.end.timestamp()) for part in parts],
             "delivered_kwh": [one["delivered_kwh"] for one in used],
             "received_kwh": [one["received_kwh"] for one in used],
+            "intervals": [part.intervals for part in parts],
             "cost": charged,
             "currency": _currency(prices),
         }

@@ -90,7 +90,10 @@ class Demand(TypedDict):
 
 
 class Energy(TypedDict):
-    """Energy by steps from ``start`` to before ``end``, seconds since 1970."""
+    """Energy by steps from ``start`` to before ``end``, seconds since 1970.
+
+    ``intervals`` is how many of the meter's own are in it, where its registers were not heard.
+    """
 
     step: str
     zone: str
@@ -98,6 +101,7 @@ class Energy(TypedDict):
     end: list[int]
     delivered_kwh: Numbers
     received_kwh: Numbers
+    intervals: list[int]
     cost: Numbers
     currency: str | None
 

@@ -62,7 +62,8 @@ export class Chart {
   /**
    * Draw rows `{ at, end, values }`, each value `[low, mean, high]` or null, over a span.
    *
-   * `names` and `colours` are those of the values; `bars` draws columns from `at` to `end`.
+   * `names` and `colours` are those of the values; `bars` draws columns from `at` to `end`, paler
+   * where a row has `intervals`.
    */
   draw(what) {
     const { rows, names, colours, span, zone, bars = false, says } = what;
@@ -215,7 +216,9 @@ function columns({ dygraph, drawingContext: context, points, color, setName }, r
     const [left, right] = [row.at, row.end].map((at) => dygraph.toDomXCoord(at));
     const gap = Math.min(2, (right - left) / 6);
     const box = [left + gap, Math.min(zero, point.canvasy), right - left - 2 * gap, Math.abs(zero - point.canvasy)];
+    context.globalAlpha = row.intervals ? 0.5 : 1;
     if (setName.startsWith("before")) context.strokeRect(...box);
     else context.fillRect(...box);
   }
+  context.globalAlpha = 1;
 }

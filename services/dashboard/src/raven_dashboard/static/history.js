@@ -104,8 +104,9 @@ function barInWords(at, end) {
   return `${moment(at, zone)} – ${time(end, zone)}`;
 }
 
-function readEnergy({ at, end, delivered, received, cost, before }) {
+function readEnergy({ at, end, delivered, received, intervals, cost, before }) {
   const words = [`${barInWords(at, end)}: taken ${kwh(delivered)}, given ${kwh(received)}`];
+  if (intervals) words.push(", by the meter's own memory");
   if (cost !== null) words.push(`, cost ${money(cost, currency)}`);
   if (before) words.push(`; the period before: taken ${kwh(before.delivered)}, given ${kwh(before.received)}`);
   return words.join("");
@@ -116,7 +117,8 @@ function showTable(rows) {
   byId("cost-name").hidden = !priced;
   const cell = (text) => make("td", { class: "number" }, text);
   byId("rows").replaceChildren(...rows.map((row) => make(
-    "tr", {}, make("th", { scope: "row" }, barInWords(row.at, row.end)),
+    "tr", {},
+    make("th", { scope: "row" }, `${barInWords(row.at, row.end)}${row.intervals ? " *" : ""}`),
     ...[kwh(row.delivered), kwh(row.received)].map(cell),
     ...(priced ? [cell(money(row.cost, currency) ?? "–")] : []),
   )));
@@ -202,6 +204,7 @@ async function load() {
     says: `Energy by ${step === "5min" ? "5 minutes" : step}, ${drawn}; the arrow keys read its values`,
   });
   showTable(columns);
+  byId("legend-intervals").hidden = !grown.intervals.some(Boolean);
   showSummary(total, totalBefore);
   byId("nothing").hidden = [demand.mean_kw, grown.delivered_kwh].some((of) => of.some((one) => one !== null));
   byId("legend-before").hidden = !now.compare;

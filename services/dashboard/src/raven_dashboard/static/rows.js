@@ -48,7 +48,7 @@ export function besides(rows, pairsOfRows) {
 }
 
 /** Return the rows of the energy's answer; what is given stands below zero. */
-export function energyRows({ start, end, delivered_kwh: delivered, received_kwh: received, cost }) {
+export function energyRows({ start, end, delivered_kwh: delivered, received_kwh: received, intervals, cost }) {
   const bar = (value) => (value === null ? null : [value, value, value]);
   const down = (value) => (value ? -value : value);
   return start.map((at, index) => ({
@@ -57,6 +57,7 @@ export function energyRows({ start, end, delivered_kwh: delivered, received_kwh:
     values: [bar(delivered[index]), bar(down(received[index]))],
     delivered: delivered[index],
     received: received[index],
+    intervals: intervals[index],
     cost: cost[index],
   }));
 }
