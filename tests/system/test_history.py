@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,12 @@ from ravenbus.energy import Register, growth, in_order
 from ravenbus.forgetting import LetterSink
 from ravenbus.history import History, MeterHistory, Step
 from ravenbus.messages import Envelope, Reading
-from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand, derived
+from ravenbus.notifications import (
+    CurrentSummationDelivered,
+    InstantaneousDemand,
+    ProfileData,
+    derived,
+)
 from ravenbus.periods import PERIODS_S, start_of
 from ravenbus.tariff import Rate, Tariff, TariffFile, TariffPrices, Tier
 from ravenmongo import housekeeping
@@ -341,6 +347,48 @@ def test_what_is_stored_is_counted_beside_over_an_outage(system: System, caplog,
             counting.result()
     if system.mongo:
         assert [caplog.text.count(f"roll-ups {what}") for what in ("postponed", "go on")] == [1, 1]
+
+
+def test_both_stores_fill_a_gap_from_the_meters_intervals(db: Db, system: System):
+    """Six hours of the longest day, of which the registers say nothing until they are over."""
+    url, hash_, start = MongoUrl(system.mongo_url), new_hash(), datetime(2026, 10, 25, tzinfo=UTC)
+    written: list[Reading] = []
+    for minutes in (*range(0, 600, 5), *range(960, 1440, 5)):
+        at, count = start + timedelta(minutes=minutes), 17_000_000 + 10 * minutes
+        said = {"summation_delivered": count, "summation_received": 0}
+        written.append(reading("a", hash_, len(written) + 1, METER, at, **said))
+    for hour in (12, 14, 16):
+        end = start + timedelta(hours=hour)
+        intervals = ProfileData(
+            device=None, meter=METER, time=end, end_time=end, interval_s=900, status=0,
+            intervals=[100, 150, None, 200, 100, 150, 50, 200], interval_channel="delivered",
+        )  # fmt: skip
+        envelope = Envelope(
+            node="a", run="r", hash=hash_, seq=len(written) + 1, received=end + timedelta(hours=5)
+        )
+        written.append(Reading(envelope, intervals))
+    with (
+        closing(db.sink()) as mysql_sink,
+        closing(MongoSink(url.text)) as mongo_sink,
+        closing(RollUps(url, threading.Event())) as counting,
+        closing(MysqlHistory(MysqlUrl(db.url))) as mysql,
+    ):
+        for sink in (mysql_sink, mongo_sink):
+            sink.prepare()
+            sink.store(written)
+        counting.count_due()
+        found = [
+            MeterHistory(store, "a", METER, ZoneInfo("Europe/Berlin")).energy(
+                start - timedelta(hours=2), start + timedelta(hours=22), Step.HOUR
+            )
+            for store in (mysql, counting)
+        ]
+    assert found[0] == found[1]
+    hours = found[0][12:19]
+    assert [one.intervals for one in hours] == [4, 3, 4, 3, 4, 3, 0]
+    kwh = [one.value and float(one.value.delivered_kwh or 0) for one in hours]
+    # The newest is said first: of two hours the second lacks a quarter.
+    assert kwh == [0.5, 0.45, 0.5, 0.45, 0.5, 0.45, pytest.approx(0.55 + 0.75 + 0.05)]
 
 
 def test_both_stores_and_a_plain_list_answer_the_same(db: Db, system: System):

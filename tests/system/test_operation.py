@@ -231,6 +231,16 @@ def test_status_says_what_is_connected(system: System):
     said("offline", "disconnected")
 
 
+def test_what_the_meter_remembers_is_asked_for_and_stored(system: System):
+    """At the first start: the newest intervals of three hours, with the channel that was asked for."""
+    system.start("--rate", "0.4", "--past", "6")
+    of_delivered = {"interval_channel": "delivered"}
+    found = wait_until(lambda: system.db["profile_data"].find_one(of_delivered), "it is stored")
+    assert (found["status"], found["interval_s"], len(found["intervals"])) == (0, 900, 12)
+    assert None not in found["intervals"]
+    assert found["time"] == found["end_time"] <= found["received"]
+
+
 def test_commands_are_sent_when_allowed_and_refused_when_not(system: System):
     """get_time brings a reading, a setter needs the setting, factory_reset is never sent."""
     system.start("--rate", "5")
