@@ -301,3 +301,16 @@ def test_an_interval_that_cannot_be_used_fills_nothing(gap: Home, what: str, hou
     found, _ = kwh(gap, *DAY)
     assert found[11:12] == hour
     assert sum(filter(None, found)) == 23
+
+
+def test_the_latest_is_found_however_old_it_is(gap: Home):
+    """The last of its kind before a time, of this node."""
+    of_house = of(gap, "UTC")
+    for when, expected in ((23, 22), (15, 8), (24 * 365 * 3, 24)):
+        found = of_house.latest(SUMMATION, at(2026, 7, 1) + timedelta(hours=when))
+        assert found is not None
+        said = found.notification
+        assert isinstance(said, CurrentSummationDelivered)
+        assert said.summation_delivered == 1000 * expected
+    assert of_house.latest("price_cluster", at(2026, 7, 2)) is None
+    assert of_house.latest(SUMMATION, at(2026, 7, 1)) is None

@@ -8,7 +8,7 @@ time zone, so a day has 23 hours, or 25, where the clocks change.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from ravenbus import demand, energy, intervals
 from ravenbus.demand import Demand, Sample
 from ravenbus.energy import NAMES, Energy, Register
 from ravenbus.intervals import Interval
+from ravenbus.messages import Reading
 from ravenbus.notifications import (
     DERIVED_DIGITS,
     EXACT,
@@ -39,6 +40,8 @@ SUMMATION: Final = str(CurrentSummationDelivered.__struct_config__.tag)
 """The kinds that have roll-ups."""
 LONGEST_ANSWER: Final = timedelta(days=1)
 """An answer with an interval in a gap may end so long after it."""
+LOOK_BACK: Final = tuple(timedelta(hours=one) for one in (1, 24, 32 * 24, 3660 * 24))
+"""A kind that is frequent is found in a short time, and of a rare one a long time has few."""
 LOOK_AHEAD: Final = timedelta(days=32)
 """So far after a span its gap's other end is looked for."""
 RAW_S: Final = 1
@@ -235,6 +238,15 @@ class MeterHistory:
             )
             for number in sorted({*demands, *energies})
         }
+
+    def latest(self, kind: str, before: datetime) -> Reading | None:
+        """Return the last reading of a kind before a time, None if there is none in ten years."""
+        for length in LOOK_BACK:
+            found = self.history.between(kind, self.meter or None, before - length, before)
+            mine = (one for one in found if one.envelope.node == self.node)
+            if last := deque(mine, maxlen=1):
+                return last[0]
+        return None
 
     def _series(
         self,

@@ -39,6 +39,7 @@ LETTERS_OF: Final = timedelta(days=30)
 LETTERS_S: Final = 60.0
 TODAY_S: Final = 20.0
 """For how long is remembered what has to be asked of every letter, and of every home."""
+PRICE: Final = "price_cluster"
 IDLE_KW: Final = Decimal("0.001")
 COLUMNS: Final = {
     "demand": ("mean_kw", "min_kw", "max_kw"),
@@ -122,11 +123,13 @@ class Answers:
         """
         home, at, of_store = self.feed.home(node), now(), list[api.State]()
         today, month, currency = _NOTHING, _NOTHING, None
+        price = home.last(PRICE, meter)
         rest = self._rest_of_month(at)
         try:
             meter = self._meter_of(node, meter)
             today, _ = self._charged(node, meter, at, Step.DAY)
             month, currency = self._charged(node, meter, at, Step.MONTH)
+            price = price or MeterHistory(self.history, node, meter, self.zone).latest(PRICE, at)
         except RavenError as error:
             of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
         return {
@@ -138,7 +141,7 @@ class Answers:
                 "forecast_cost": _times(month["cost"], rest),
             },
             "currency": currency,
-            "price": _price(home.last("price_cluster", meter)),
+            "price": _price(price),
             "link_percent": _link(home),
             "states": [*of_store, *states(self.feed, home)],
         }
