@@ -157,7 +157,7 @@ class Resending(Generic[Key]):
 
     def lost(self, turn: int) -> Lost[Key]:
         """Return what is to be sent again now; ``sent_again`` is told once that is noted."""
-        again = self._waiting.under_way(self._again)
+        again = self._waiting.under_way(self._again) if self._again else []
         lost_again: set[Key] = set()
         found = Lost[Key](set(), {})
         for bit in _bits(self.required):
