@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -138,6 +139,18 @@ def test_a_poor_answer_is_taken_as_it_is(make, intervals: str):
     found = stick.intervals("delivered")
     assert sorted(found) == ends(NOON - timedelta(hours=4), NOON + timedelta(minutes=5))
     assert (None in found.values()) == (intervals == "invalid")
+
+
+def test_a_meter_that_knows_no_end_time_is_not_asked_for_ever(make):
+    """It says its newest intervals each time: when nothing older comes the gap is over."""
+    stick = Stick(make(), past_s=6 * HOUR)
+    answer = stick.answer
+    stick.answer = lambda command: answer(re.sub(rb"<EndTime>\w+<", b"<EndTime>0x0<", command))
+    stick.wait(HOUR)
+    assert len(stick.asked) == 2 * 2
+    assert sorted(stick.intervals("received")) == ends(
+        NOON - timedelta(hours=3), NOON + timedelta(minutes=5)
+    )
 
 
 def test_a_meter_that_refuses_is_asked_once_a_day(make):

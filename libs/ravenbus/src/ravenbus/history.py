@@ -267,8 +267,9 @@ class MeterHistory:
         if not parts:
             return filled
         edges_ = [part.start for part in parts] + [parts[-1].end]
+        known = self.history.last_registers(self.node, self.meter, _utc(edges_[0]))
         for side, name in enumerate(NAMES):
-            for before, after in pairwise(self._heard(parts, side)):
+            for before, after in pairwise(self._heard(known, parts, side)):
                 if after.register.time - before.register.time < intervals.SHORTEST_GAP:
                     continue
                 moved = Decimal(0)
@@ -283,13 +284,12 @@ class MeterHistory:
                     filled[after.part] = _more(filled[after.part], name, -moved, 0)
         return filled
 
-    def _heard(self, parts: list[Part[Energy]], side: int) -> Iterator[_Heard]:
+    def _heard(
+        self, known: list[Register], parts: list[Part[Energy]], side: int
+    ) -> Iterator[_Heard]:
         """Yield the first and the last reading of a register in each part, and those around all."""
-        start, end = _utc(parts[0].start), _utc(parts[-1].end)
-        for one in self.history.last_registers(self.node, self.meter, start):
-            if one.kwh[side] is not None:
-                yield _Heard(-1, one)
-        last = start
+        yield from (_Heard(-1, one) for one in known if one.kwh[side] is not None)
+        last, end = _utc(parts[0].start), _utc(parts[-1].end)
         for index, part in enumerate(parts):
             for one in _ends(part.value, side):
                 last = one.time

@@ -89,8 +89,8 @@ class Backfill:
         self._wanted = {one.key: one for one in wanted}
         self._heard = {(one.meter, CHANNELS[one.name]): one.at for one in registers}
 
-    def accepted(self, notification: Notification, received: datetime) -> None:
-        """Look for a gap before registers, and for what intervals fill."""
+    def heard(self, notification: Notification, received: datetime) -> None:
+        """Look for a gap before registers, and for what intervals fill, new or said before."""
         if isinstance(notification, ProfileData):
             self._fill(notification)
         for one in baselines(notification, notification.time or received):

@@ -172,6 +172,7 @@ class Reader:
                 self._accept(report)
             case Repeated(report):
                 self._node.refresh(kind_of(report.notification))
+                self._backfill.heard(report.notification, report.received or self._clock())
             case Rejected(error, raw, received):
                 self._reject(error, raw, received or self._clock())
 
@@ -194,7 +195,7 @@ class Reader:
             self._metrics.refused.inc()
         received = report.received or self._clock()
         self._pending.append((report.notification, received))
-        self._backfill.accepted(report.notification, received)
+        self._backfill.heard(report.notification, received)
         self._node.describe(report.notification)
 
     def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
