@@ -41,6 +41,9 @@ class Rolled:
         for at, one in self.demand(node, meter, period_s, start, end):
             yield at, Energy(delivered_kwh=one.sum_kw / 2)
 
+    def last_registers(self, *_):
+        return []
+
 
 def rows(step: Step, nodes: list[str] | None = None) -> list[list[object]]:
     span = MIDNIGHT - 30 * HOUR, MIDNIGHT + 50 * HOUR
@@ -51,8 +54,8 @@ def test_a_day_is_that_of_the_home():
     """With the hours that it has, and nothing outside the first and the last reading."""
     ((start, end, *of_a), of_b) = rows(Step.DAY)
     assert (start, end) == (MIDNIGHT, MIDNIGHT + 23 * HOUR)
-    assert of_a == ["a", "m", 44, 1.0, 1.0, 1.0, 22.0, None]
-    assert of_b[2:] == ["b", "m", 44, 2.0, 2.0, 2.0, 44.0, None]
+    assert of_a == ["a", "m", 44, 1.0, 1.0, 1.0, 22.0, None, 0]
+    assert of_b[2:] == ["b", "m", 44, 2.0, 2.0, 2.0, 44.0, None, 0]
 
 
 def test_a_step_without_a_reading_is_there_and_empty():
@@ -61,7 +64,7 @@ def test_a_step_without_a_reading_is_there_and_empty():
     assert len(found) == 46
     assert found == sorted(found, key=lambda row: row[0])
     assert [row for row in found if not row[steps.READINGS]] == [
-        [MIDNIGHT + 12 * HOUR, MIDNIGHT + 13 * HOUR, home, "m", 0, *[None] * 5] for home in "ab"
+        [MIDNIGHT + 12 * HOUR, MIDNIGHT + 13 * HOUR, home, "m", 0, *[None] * 5, 0] for home in "ab"
     ]
     assert rows(Step.HOUR, ["b"]) == [row for row in found if row[steps.NODE] == "b"]
 

@@ -25,6 +25,7 @@ COLUMNS: Final = (
     Column("demand_readings", Type.INTEGER),
     *(Column(f"demand_{name}_kw", Type.REAL) for name in ("mean", "min", "max")),
     *(Column(f"{name}_kwh", Type.REAL) for name in ("delivered", "received")),
+    Column("meter_intervals", Type.INTEGER),
 )
 
 
@@ -59,6 +60,7 @@ def rows(
                                 *(_float(of and of.min_kw), _float(of and of.max_kw)),
                                 _float(its_energy and its_energy.delivered_kwh),
                                 _float(its_energy and its_energy.received_kwh),
+                                energy.intervals,
                             ]
                         )
         yield from sorted(found, key=lambda row: (row[0], row[NODE], row[NODE + 1] or ""))
