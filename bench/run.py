@@ -66,6 +66,7 @@ TAIL: Final = """\
 
 - Real serial hardware, a network between the parts, TLS.
 - MongoDB itself: SecantusDB stands in for it, and another database moves the recorder's ceiling.
+- History from MongoDB: times of its stand-in would say nothing of it.
 - A broker that writes its file at each change: the benches leave that off, because Mosquitto
   writes its whole queue anew each time and a long queue would measure the disk alone.
 - Memory over days.
