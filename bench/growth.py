@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,20 +26,18 @@ from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
 from results import Row
 
-SIZES: Final = tuple(
-    int(float(size) * 1e6) for size in os.environ.get("GROWTH_MILLIONS", "1 10 40").split()
-)
 EVERY_S: Final = 8
 INSERTED: Final = 20_000
 BATCH: Final = 500
 REPEATS: Final = 5
 AIM: Final = 1.3
+NODE: Final = "house"
 METER: Final = "0013500100abcdef"
 
 TEXT: Final = f"""\
 ## Growth: ten years of one meter
 
-Three databases hold {", ".join(f"{size / 1e6:g}" for size in SIZES)} million demands, one each {EVERY_S} s up to now, in their monthly
+Each database holds as many demands as the row says, one each {EVERY_S} s up to now, in their monthly
 partitions with all indexes, and their roll-ups; the server has 256 MiB for its cache, a
 fraction of the largest, and writes each commit to the disk.
 
@@ -58,13 +56,13 @@ INSERT INTO instantaneous_demand
   (time, received, device_time, node, device, meter, demand, multiplier, divisor, digits_right,
    digits_left, suppress_leading_zero, run, hash, seq, rolled_up)
 SELECT FROM_UNIXTIME(%(start)s + {every} * seq), FROM_UNIXTIME(%(start)s + {every} * seq + 0.321),
-  FROM_UNIXTIME(%(start)s + {every} * seq), 'house', 'd8d5b90000001234', '{meter}',
+  FROM_UNIXTIME(%(start)s + {every} * seq), '{node}', 'd8d5b90000001234', '{meter}',
   300 + (seq * 7919) %% 4000, 1, 1000, 3, 15, TRUE, 'default', %(hash)s, seq, TRUE
 FROM seq_{first}_to_{last}
 """
 ROLL_UP: Final = """
 INSERT INTO demand_rollup (period_s, node, meter, start, readings, sum_kw, min_kw, max_kw)
-SELECT {period}, 'house', '{meter}', FROM_UNIXTIME((%s DIV {period} + seq) * {period}), {period} DIV 8, 2.3 * {period} / 8, 0.3, 4.3
+SELECT {period}, '{node}', '{meter}', FROM_UNIXTIME((%s DIV {period} + seq) * {period}), {period} DIV 8, 2.3 * {period} / 8, 0.3, 4.3
 FROM seq_0_to_{last}
 """
 LAST_DAY: Final = """
@@ -74,29 +72,34 @@ WHERE time >= NOW() - INTERVAL 1 DAY GROUP BY 1
 EVERY_DAY: Final = "SELECT start, mean_kw FROM demand_rollup WHERE period_s = 86400 ORDER BY start"
 
 
-def run() -> list[Row]:
-    """Measure and return the rows."""
-    found: dict[int, dict[str, float]] = {}
-    for size in SIZES:
+def run(millions: Sequence[float]) -> list[Row]:
+    """Measure databases of so many million demands, and return the rows."""
+    found: dict[float, dict[str, float]] = {}
+    for size in millions:
         with system.folder() as folder:
-            server = MariaDb(
-                folder, "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M"
-            )
-            with system.started(server):
-                found[size] = _measured(folder, server, size)
-    least = found[SIZES[0]]
-    return [_row(name, size, found[size], least) for name in least for size in SIZES[1:]]
+            mariadb = server(folder)
+            with system.started(mariadb):
+                found[size] = _measured(folder, mariadb, int(size * 1e6))
+    least = millions[0]
+    return [
+        _row(f"growth, {name}, {size:g} million rows", found[size][name], least, found[least][name])
+        for name in found[least]
+        for size in millions[1:]
+    ]
 
 
-def _row(name: str, size: int, found: dict[str, float], least: dict[str, float]) -> Row:
-    at = f"at {SIZES[0] / 1e6:g} million"
-    ratio = found[name] / least[name]
+def server(folder: Path) -> MariaDb:
+    """Return a server whose cache is a fraction of the largest database."""
+    return MariaDb(folder, "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M")
+
+
+def _row(name: str, found: float, least: float, found_at_least: float) -> Row:
     return Row(
-        f"growth, {name}, {size / 1e6:g} million rows",
-        _shown(found[name]),
-        f"{at}: {_shown(least[name])}",
-        ratio,
-        None if name.startswith("archive") else AIM,
+        name,
+        _shown(found),
+        f"at {least:g} million: {_shown(found_at_least)}",
+        found / found_at_least,
+        None if name.startswith("growth, archive") else AIM,
         at_most=True,
     )
 
@@ -112,7 +115,7 @@ def _measured(folder: Path, server: MariaDb, size: int) -> dict[str, float]:
     url = server.database()
     end = datetime.now(UTC).replace(microsecond=0)
     fill(server, url, size, end)
-    with _connected(server, url) as cursor:
+    with connected(server, url) as cursor:
         found = {
             "last day": _asked(cursor, LAST_DAY),
             "every day": _asked(cursor, EVERY_DAY),
@@ -137,9 +140,9 @@ def fill(server: MariaDb, url: str, size: int, end: datetime) -> None:
     start = int(end.timestamp()) - EVERY_S * size
     hash_ = str(uuid.uuid4())
     schema.migrate(MysqlUrl(url))
-    with _connected(server, url) as cursor:
+    with connected(server, url) as cursor:
         # A row of the oldest day has the partitions made from there on.
-        load = LOAD.format(every=EVERY_S, meter=METER, first=1, last=1)
+        load = LOAD.format(every=EVERY_S, node=NODE, meter=METER, first=1, last=1)
         cursor.execute(load, {"start": start, "hash": hash_})
         with closing(MysqlSink(MysqlUrl(url))) as sink:
             sink.prepare()
@@ -148,11 +151,13 @@ def fill(server: MariaDb, url: str, size: int, end: datetime) -> None:
         step = 200_000
         for first in range(2, size + 1, step):
             last = min(first + step - 1, size)
-            load = LOAD.format(every=EVERY_S, meter=METER, first=first, last=last)
+            load = LOAD.format(every=EVERY_S, node=NODE, meter=METER, first=first, last=last)
             cursor.execute(load, {"start": start, "hash": hash_})
         for period in (300, 3600, 86400):
             last = math.ceil(EVERY_S * size / period)
-            cursor.execute(ROLL_UP.format(period=period, meter=METER, last=last), (start,))
+            cursor.execute(
+                ROLL_UP.format(period=period, node=NODE, meter=METER, last=last), (start,)
+            )
         cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
         cursor.execute("ANALYZE TABLE instantaneous_demand, demand_rollup")
         cursor.fetchall()
@@ -171,7 +176,7 @@ def _asked(cursor: Any, query: str) -> float:
 def _inserted(url: str, end: datetime) -> float:
     hash_ = str(uuid.uuid4())
     batches = [
-        [_reading(hash_, seq, end) for seq in range(first, first + BATCH)]
+        [reading(hash_, seq, end) for seq in range(first, first + BATCH)]
         for first in range(1, INSERTED + 1, BATCH)
     ]
     with closing(MysqlSink(MysqlUrl(url))) as sink:
@@ -182,7 +187,7 @@ def _inserted(url: str, end: datetime) -> float:
         return time.perf_counter() - started
 
 
-def _reading(hash_: str, seq: int, end: datetime) -> Reading:
+def reading(hash_: str, seq: int, end: datetime) -> Reading:
     at = end + timedelta(seconds=seq)
     demand = InstantaneousDemand(
         device=None,
@@ -193,11 +198,11 @@ def _reading(hash_: str, seq: int, end: datetime) -> Reading:
         divisor=1000,
         demand_kw=seq / 1e3,
     )
-    return Reading(Envelope(node="house", run="r", hash=hash_, seq=seq, received=at), demand)
+    return Reading(Envelope(node=NODE, run="r", hash=hash_, seq=seq, received=at), demand)
 
 
 @contextmanager
-def _connected(server: MariaDb, url: str) -> Iterator[Any]:
+def connected(server: MariaDb, url: str) -> Iterator[Any]:
     """Lend the administrator's cursor, in UTC, each statement committed."""
     connection = pymysql.connect(
         host="127.0.0.1",

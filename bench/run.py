@@ -1,10 +1,11 @@
 """Measures, prints one table, and after a whole run writes docs/performance.md.
 
-``.venv/bin/python bench/run.py [decode|recorder|publisher|writer|...]``
+``.venv/bin/python bench/run.py [decode|recorder|publisher|writer|...] [--rows 1 10 40]``
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import signal
@@ -23,6 +24,7 @@ import psutil
 import decode
 import export
 import growth
+import history
 import memory
 import publisher
 import recorder
@@ -38,9 +40,12 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "writer": writer,
     "relay": relay,
     "growth": growth,
+    "history": history,
     "export": export,
     "memory": memory,
 }
+BY_ROWS: Final = ("growth", "history")
+MILLIONS: Final = (1.0, 10.0, 40.0)
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BUSY_LOOK_S: Final = 3.0
 PACKAGES: Final = ("paho-mqtt", "pymongo", "PyMySQL", "msgspec", "SecantusDB")
@@ -61,6 +66,7 @@ TAIL: Final = """\
 
 - Real serial hardware, a network between the parts, TLS.
 - MongoDB itself: SecantusDB stands in for it, and another database moves the recorder's ceiling.
+- History from MongoDB: times of its stand-in would say nothing of it.
 - A broker that writes its file at each change: the benches leave that off, because Mosquitto
   writes its whole queue anew each time and a long queue would measure the disk alone.
 - Memory over days.
@@ -74,14 +80,12 @@ def main() -> int:
     # Ends as with Ctrl-C: what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     busy = psutil.cpu_percent(interval=BUSY_LOOK_S)
-    chosen = sys.argv[1:] or list(BENCHES)
-    if unknown := set(chosen) - set(BENCHES):
-        print(f"{', '.join(sorted(unknown))}: allowed is {', '.join(BENCHES)}", file=sys.stderr)
-        return 2
+    asked = _asked()
+    chosen = asked.benches or list(BENCHES)
     rows: list[Row] = []
     for name in chosen:
         start = time.monotonic()
-        rows += BENCHES[name].run()
+        rows += BENCHES[name].run(*([asked.rows] if name in BY_ROWS else []))
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
     text = table(rows)
     print(text)
@@ -89,6 +93,23 @@ def main() -> int:
         parts = [HEAD, machine(busy), text + "\n", *(b.TEXT for b in BENCHES.values()), TAIL]
         PAGE.write_text("\n".join(parts))
     return 0
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("benches", nargs="*", metavar="bench", help=f"of {', '.join(BENCHES)}")
+    parser.add_argument(
+        *("--rows", "-r"),
+        nargs="+",
+        type=float,
+        default=MILLIONS,
+        metavar="N",
+        help=f"millions of rows in the databases of {' and '.join(BY_ROWS)}",
+    )
+    asked = parser.parse_args()
+    if unknown := set(asked.benches) - set(BENCHES):
+        parser.error(f"{', '.join(sorted(unknown))}: allowed is {', '.join(BENCHES)}")
+    return asked
 
 
 def machine(busy: float) -> str:

@@ -23,7 +23,7 @@ from ravenbus.cost import by_rate, cost
 from ravenbus.demand import Demand
 from ravenbus.energy import Register, growth, in_order
 from ravenbus.forgetting import LetterSink
-from ravenbus.history import History, MeterHistory, Step
+from ravenbus.history import History, Meter, MeterHistory, Step
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import (
     CurrentSummationDelivered,
@@ -58,6 +58,7 @@ CHANGES = {
 """When clocks change, or a month begins, UTC."""
 ANOTHER = "0013500100abcde0"
 SCALES = {METER: (1, 1000), ANOTHER: (2, 3), None: (0, 0)}
+SHORTEST = timedelta(seconds=PERIODS_S[0])
 SHORTER = timedelta(hours=44)
 """As there are many 5 minutes."""
 
@@ -446,6 +447,34 @@ def test_both_stores_and_a_plain_list_answer_the_same(db: Db, system: System):
     finally:
         for one in (*sinks[0], *sinks[1], *counting, *stores):
             one.close()
+
+
+def test_the_meters_are_found_without_a_look_at_every_period(db: Db):
+    """Each page asks for them first, and a meter has a million periods in ten years."""
+    with closing(db.sink()) as sink:
+        sink.prepare()
+    first, number = datetime(2026, 1, 1, tzinfo=UTC), 3000
+    starts = [f"{first + n * SHORTEST:%F %T}" for n in range(number)]
+    with closing(db.connect(init_command="SET time_zone = '+00:00'")) as connection:
+        connection.cursor().executemany(
+            "INSERT INTO demand_rollup (period_s, node, meter, start, readings, sum_kw, min_kw, "
+            "max_kw) VALUES (300, %s, %s, %s, 1, 1, 1, 1)",
+            [(node, METER, start) for node in ("house", "barn") for start in starts],
+        )
+    db("ANALYZE TABLE demand_rollup")
+    with closing(MysqlHistory(MysqlUrl(db.url))) as store:
+        before = reads(store)
+        found = store.meters()
+        assert reads(store) - before < number
+    last = first + number * SHORTEST
+    assert found == [Meter(node, METER, first, last) for node in ("barn", "house")]
+
+
+def reads(store: MysqlHistory) -> int:
+    """Return how many rows the server has read for a store's connection."""
+    return sum(
+        int(value) for _, value in store._rows("SHOW SESSION STATUS LIKE %s", ("Handler_read%",))
+    )
 
 
 def require_model(

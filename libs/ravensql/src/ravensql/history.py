@@ -14,8 +14,10 @@ from ravensql.readback import MysqlStore
 
 _ROLLUPS: Final = ("demand_rollup", "energy_rollup")
 _METERS: Final = (
-    "SELECT node, meter, MIN(start), MAX(start) FROM {} WHERE period_s = %s GROUP BY node, meter"
+    "SELECT node, meter, MIN(start), MAX(start) FROM {} WHERE period_s = %s "
+    "GROUP BY period_s, node, meter"
 )
+"""Grouped by all that the key begins with, or MariaDB reads each period of each meter."""
 _PERIODS: Final = (
     "SELECT start, {} FROM {} WHERE period_s = %s AND node = %s AND meter = %s "
     "AND start >= %s AND start < %s ORDER BY start"
