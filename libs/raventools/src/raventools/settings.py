@@ -35,13 +35,16 @@ class StoresSettings(MqttSettings, frozen=True, kw_only=True):
     ] = None
 
     def stores(
-        self, archive: Path | None = None, answer_timeout_s: int = ANSWER_TIMEOUT_S
+        self,
+        sql_archive: Path | None = None,
+        mongo_archive: Path | None = None,
+        answer_timeout_s: int = ANSWER_TIMEOUT_S,
     ) -> Iterator[History]:
-        """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
+        """Yield the stores that are set, not connected; the folders have months that left them."""
         if self.mysql_url:
-            yield MysqlHistory(self.mysql_url, archive, answer_timeout_s)
+            yield MysqlHistory(self.mysql_url, sql_archive, answer_timeout_s)
         if self.mongo_url:
-            yield MongoHistory(self.mongo_url, answer_timeout_s)
+            yield MongoHistory(self.mongo_url, mongo_archive, answer_timeout_s)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""
