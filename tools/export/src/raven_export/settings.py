@@ -20,6 +20,8 @@ class ExportSettings(StoresSettings, frozen=True, kw_only=True):
     ] = None
     raven_mongo_archive: Annotated[
         Path | None,
-        Meta(description="folder with the months that left the collections of MongoDB, to read them too"),
+        Meta(
+            description="folder with the months that left the collections of MongoDB, to read them too"
+        ),
     ] = None
     raven_time_zone: HomeZone = TimeZone("UTC")
