@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,7 +18,7 @@ from raven_dashboard.memory import Remembered
 from ravenbus.cost import Cost, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
-from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
+from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, spans, step_for
 from ravenbus.messages import Reading
 from ravenbus.notifications import (
     CURRENCIES,
@@ -265,7 +265,7 @@ class Answers:
         return Span(node, self._meter_of(node, meter), *times)
 
     def pieces(self, what: str, span: Span, step: Step | None) -> list[Callable[[Answers], str]]:
-        """Return what makes the text of a CSV file, at most a month of it at a time.
+        """Return what makes the text of a CSV file, at most a day or, by hours, a month at a time.
 
         Times are local, with their offset from UTC.  All that a file has is names of ours, times
         and numbers: nothing that a spreadsheet takes for a formula.
@@ -274,14 +274,15 @@ class Answers:
             allowed = " or ".join(COLUMNS)
             raise RequestError(f"what: {what[:40]!r} cannot be used: allowed is {allowed}")
         step = step or step_for(span.start, span.end)
-        months = edges(span.start, span.end, Step.MONTH, self.zone)[1:-1]
-        inner = (one.replace(tzinfo=UTC) for one in months)
-        within = pairwise([span.start, *inner, span.end])
-        spans = [Span(span.node, span.meter, *one) for one in within]
+        piece = Step.DAY if step in (Step.RAW, Step.FIVE_MINUTES) else Step.MONTH
+        within = spans(span.start, span.end, piece, self.zone)
         names = COLUMNS[what]
         return [
             lambda _: f"start,{','.join(names)}\r\n",
-            *(partial(Answers.lines, what=what, span=one, step=step) for one in spans),
+            *(
+                partial(Answers.lines, what=what, span=Span(span.node, span.meter, *one), step=step)
+                for one in within
+            ),
         ]
 
     def lines(self, what: str, span: Span, step: Step) -> str:
