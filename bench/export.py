@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,12 +11,11 @@ from typing import Final
 
 import growth
 import system
-from raven_harness.stack import BIN, MariaDb
+from raven_harness.stack import BIN, MariaDb, peak_bytes
 from results import Row
 
 READINGS: Final = (150_000, 450_000)
 AIM: Final = 1.15
-KIB_IN_MB: Final = 1e6 / 1024
 
 TEXT: Final = f"""\
 ## Export
@@ -65,8 +63,7 @@ def _export(url: str, file: Path, end: datetime, readings: int) -> tuple[float, 
 def _run(command: list[str], env: dict[str, str]) -> tuple[float, float]:
     started = time.perf_counter()
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = peak_bytes(process)
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}")
-    return usage.ru_maxrss / KIB_IN_MB, time.perf_counter() - started
+    return peak / 1e6, time.perf_counter() - started

@@ -34,8 +34,10 @@ from ravenbus.notifications import (
     Notification,
 )
 from ravenmongo import housekeeping, lease
-from ravenmongo.archiving import EXACT, MongoArchive
+from ravenmongo.archiving import MongoArchive
+from ravenmongo.documents import EXACT
 from ravenmongo.history import MongoHistory
+from ravenmongo.readback import MongoStore
 from ravenmongo.rollups import RollUps
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
@@ -198,6 +200,40 @@ def test_an_archive_is_read_without_us(filled: Filled):
             one for one in before[kind] if one["_id"] in march
         ]
         assert {type(one["seq"]) for one in found} == {Int64}
+
+
+def test_archived_months_are_read_as_if_they_had_stayed(filled: Filled):
+    """The same readings in the same order, also those that came late or are in both places."""
+    start, may, end = (datetime(2026, month, 1, tzinfo=UTC) for month in (3, 5, 6))
+    every = (list(KINDS), None, start, end)
+    some = ([DEMANDS], [NODE], filled.march[7].envelope.received, filled.april[9].envelope.received)
+    later = (list(KINDS), None, may, end)
+    late = filled.march[5:9]
+    with closing(MongoStore(filled.url, filled.folder)) as store:
+        before = [list(store.span(*chosen)) for chosen in (every, some, later)]
+        assert [len(found) for found in before] == [30, 11, 10]
+        for one in late:
+            filled.db[one.kind].delete_one({"_id": f"{filled.hash}/{one.envelope.seq}"})
+        filled.leave(MARCH)
+        assert filled.sink.store(late) == (len(late), 0)
+        assert [list(store.span(*chosen)) for chosen in (every, some, later)] == before
+        filled.leave(APRIL)
+        assert [list(store.span(*chosen)) for chosen in (every, some, later)] == before
+        with closing(MongoStore(filled.url)) as blind:
+            assert list(blind.span(*later)) == before[2]
+            with pytest.raises(FatalError, match="2026-03 is archived: RAVEN_MONGO_ARCHIVE"):
+                list(blind.span(*every))
+        record = filled.db.archive.find_one({"_id": str(MARCH)})
+        found = store.span(*every)
+        next(found)
+        filled.restore(MARCH)
+        with pytest.raises(RetryableError, match="archived or restored meanwhile"):
+            list(found)
+        filled.db.archive.insert_one(record)
+        assert list(store.span(*every)) == before[0]
+        filled.db.archive.update_one({}, {"$set": {"files.0.file": "../x"}})
+        with pytest.raises(FatalError, match="cannot be a file of the archive"):
+            list(store.span(*every))
 
 
 def test_a_restored_month_is_what_it_was(filled: Filled):

@@ -161,9 +161,6 @@ def test_an_archived_month_is_held_without_its_readings(
     assert list(in_order(store, hash_)) == [store.as_stored(reading(hash_, 9))]
     assert all(has(store, one) for one in written)
     assert sink.store(written) == (0, 7)
-    if name == "MongoDB":
-        with pytest.raises(FatalError, match=f"{month} is archived: put it back first"):
-            list(store.span(KINDS, None, T0, T0 + timedelta(days=1)))
     assert archive.restore(month) == 7
     assert store.holding(hash_) == ([(1, 7), (9, 9)], [], [])
     assert dict(store.readings(hash_, [1])) == {1: store.as_stored(written[0])}

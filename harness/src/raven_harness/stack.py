@@ -445,3 +445,19 @@ def tool(name: str) -> str:
             "mariadb-server-core and mariadb-client-core"
         )
     return path
+
+
+def peak_bytes(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process's end; return the most memory that it had resident.
+
+    ``wait4`` would say what the process had from which it was forked, if that is more.
+    """
+    peak = 0
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        with suppress(OSError):
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    peak = 1024 * int(line.split()[1])
+        time.sleep(0.02)
+    return peak

@@ -101,11 +101,9 @@ def publish(part: Path, path: Path) -> str:
 
 def fault(path: Path, digest: str, count: int) -> str | None:
     """Say what is wrong with a file that has to have the checksum and so many rows."""
+    if wrong := altered(path, digest):
+        return wrong
     try:
-        if not path.is_file():
-            return "it cannot be read: there is no such file"
-        if sha256(path) != digest:
-            return "its checksum is not the one that was recorded"
         if _checksum_file(path).read_text("ascii") != _checksum_line(path, digest):
             return f"{_checksum_file(path).name} has another checksum"
         found = sum(1 for _ in islice(read(path), count + 2)) - 1
@@ -114,6 +112,18 @@ def fault(path: Path, digest: str, count: int) -> str | None:
     if found > count:
         return f"it has more than {count} rows"
     return None if found == count else f"it has {found} rows and not {count}"
+
+
+def altered(path: Path, digest: str) -> str | None:
+    """Say why a file is not the one that has the checksum."""
+    try:
+        if not path.is_file():
+            return "it cannot be read: there is no such file"
+        if sha256(path) != digest:
+            return "its checksum is not the one that was recorded"
+    except OSError as error:
+        return f"it cannot be read: {error}"
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -212,7 +212,8 @@ class MeterHistory:
         one hour without the refrigerator do not matter.
         """
         lowest: dict[object, Decimal] = {}
-        for part in self.demand(start, end, Step.HOUR):
+        every = spans(start, end, Step.MONTH, self.zone)
+        for part in (one for span in every for one in self.demand(*span, Step.HOUR)):
             if part.value:
                 day = part.start.astimezone(self.zone).date()
                 lowest[day] = min(lowest.get(day, part.value.mean_kw), part.value.mean_kw)
@@ -225,16 +226,21 @@ class MeterHistory:
         step, key_of = KEYS[key]
         demands: dict[int, list[Demand]] = defaultdict(list)
         energies: dict[int, list[Energy]] = defaultdict(list)
-        for one in self.demand(start, end, step):
-            if one.value:
-                demands[key_of(one.start.astimezone(self.zone))].append(one.value)
-        for other in self.energy(start, end, step):
-            if other.value:
-                energies[key_of(other.start.astimezone(self.zone))].append(other.value)
+        for span in spans(start, end, Step.MONTH, self.zone):
+            for one in self.demand(*span, step):
+                if one.value:
+                    demands[key_of(one.start.astimezone(self.zone))].append(one.value)
+            for other in self.energy(*span, step):
+                if other.value:
+                    energies[key_of(other.start.astimezone(self.zone))].append(other.value)
+            for of_demand in demands.values():
+                of_demand[:] = [demand.combined(of_demand)]
+            for of_energy in energies.values():
+                of_energy[:] = [energy.combined(of_energy)]
         return {
             number: Total(
-                demand.combined(demands[number]) if number in demands else None,
-                energy.combined(energies[number]) if number in energies else None,
+                demands[number][0] if number in demands else None,
+                energies[number][0] if number in energies else None,
             )
             for number in sorted({*demands, *energies})
         }
@@ -380,6 +386,14 @@ def step_for(start: datetime, end: datetime) -> Step:
         (timedelta(days=800), Step.DAY),
     )
     return next((step for longest, step in limits if span <= longest), Step.MONTH)
+
+
+def spans(
+    start: datetime, end: datetime, step: Step, zone: ZoneInfo
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the parts of a span by steps, for whoever has only one of them in memory at a time."""
+    inner = (one.replace(tzinfo=UTC) for one in edges(start, end, step, zone)[1:-1])
+    return pairwise([start, *inner, end])
 
 
 def edges(start: datetime, end: datetime, step: Step, zone: ZoneInfo) -> list[datetime]:

@@ -17,7 +17,6 @@ from hashlib import pbkdf2_hmac
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -26,7 +25,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ravenbus.errors import BrokerAwayError
 from ravenbus.logs import Sparse
+from ravenbus.optional import hidden
 from ravenbus.settings import MqttSettings, MqttUrl
+
+# It imports this where it is installed, 3 MB, for brokers that are looked for by SRV records.
+with hidden("dns"):
+    from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
 
 log = logging.getLogger(__name__)
 

@@ -3,3 +3,10 @@
 ``documents`` turns messages into documents and documents into messages, and ``database`` is the
 driver's client and what each of its errors means.
 """
+
+import sys
+from importlib.util import find_spec
+
+if find_spec("OpenSSL") is None:
+    # pymongo would import cryptography, some 8 MB, and only then look for PyOpenSSL.
+    sys.modules.setdefault("pymongo.pyopenssl_context", None)  # type: ignore[arg-type]

@@ -12,13 +12,12 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from heapq import merge
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Final
 
-from bson import json_util
 from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -42,8 +41,6 @@ AT_ONCE: Final = 200
 """Documents in memory."""
 LEASE: Final = "archive_lease"
 COLUMNS: Final = ("document",)
-EXACT: Final = json_util.CANONICAL_JSON_OPTIONS.with_options(tz_aware=True, tzinfo=UTC)
-"""MongoDB's Extended JSON, which keeps the types of numbers."""
 
 
 class MongoArchive(MongoHistory):
@@ -53,6 +50,8 @@ class MongoArchive(MongoHistory):
     better another time, a full disk and a ``stop`` included, and FatalError for what will not.
     """
 
+    _folder: Path
+
     def __init__(
         self,
         url: MongoUrl,
@@ -61,8 +60,7 @@ class MongoArchive(MongoHistory):
         stop: threading.Event,
         utc: Callable[[], datetime] = now,
     ) -> None:
-        super().__init__(url)
-        self._folder = folder
+        super().__init__(url, folder)
         self._keep = keep
         self._stop = stop
         self._utc = utc
@@ -222,15 +220,15 @@ class MongoArchive(MongoHistory):
             for time, same in groupby(found, _time):
                 self._go_on()
                 times[:] = [min(time, *times[:1]), max(time, *times[1:])] if times else [time, time]
-                yield from sorted((_text(one),) for one in same)
+                yield from sorted((documents.text(one),) for one in same)
 
     def _compared(self, path: Path, kind: str) -> int:
         """Return how many documents a file has; raise ValueError unless the collection has each."""
         count = 0
         for page in _pages_of(archives.read(path)):
             self._go_on()
-            ids = [json_util.loads(text, json_options=EXACT)["_id"] for text in page]
-            stored = {_text(one) for one in self._db[kind].find({"_id": {"$in": ids}})}
+            ids = [documents.parsed(text)["_id"] for text in page]
+            stored = {documents.text(one) for one in self._db[kind].find({"_id": {"$in": ids}})}
             if not stored.issuperset(page) or len(set(page)) != len(page):
                 raise ValueError("what was read back is not what is stored")
             count += len(page)
@@ -314,7 +312,7 @@ class MongoArchive(MongoHistory):
         """Yield the documents of a file."""
         for page in _pages_of(archives.read(self._folder / file["file"])):
             self._go_on()
-            yield [json_util.loads(text, json_options=EXACT) for text in page]
+            yield [documents.parsed(text) for text in page]
 
     def _faults(self, record: Document) -> list[str]:
         found = ((file["file"], self._fault(file)) for file in record["files"])
@@ -326,10 +324,6 @@ class MongoArchive(MongoHistory):
         if Path(file["file"]).name != file["file"]:
             return "it is not in the archive's folder"
         return archives.fault(self._folder / file["file"], file["sha256"], file["readings"])
-
-
-def _text(document: Document) -> str:
-    return json_util.dumps(document, json_options=EXACT)
 
 
 def _time(document: Document) -> datetime:

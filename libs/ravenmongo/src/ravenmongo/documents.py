@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
-from bson import Int64
+from bson import Int64, json_util
 
 from ravenbus.errors import ContractError
 from ravenbus.history import DEMAND, SUMMATION
@@ -26,6 +26,9 @@ ARCHIVE: Final = "archive"
 """Collections beside those of the kinds."""
 RESTORED: Final = "restored"
 """Field of a document that came back from the archive: when; it is in the roll-ups already."""
+
+EXACT: Final = json_util.CANONICAL_JSON_OPTIONS.with_options(tz_aware=True, tzinfo=UTC)
+"""MongoDB's Extended JSON, which keeps the types of numbers."""
 
 
 def identity(hash_: str, seq: int) -> str:
@@ -75,6 +78,17 @@ def of_letter(letter: DeadLetter) -> Document:
 def letter(document: Document) -> DeadLetter:
     """Return the dead letter in a document; raise ContractError if it is none."""
     found: DeadLetter = _converted({"id": document["_id"], **document}, DeadLetter)
+    return found
+
+
+def text(document: Document) -> str:
+    """Return a document as a file of the archive has it."""
+    return json_util.dumps(document, json_options=EXACT)
+
+
+def parsed(text: str) -> Document:
+    """Return the document of a text of ``text``; raise ValueError if it is none."""
+    found: Document = json_util.loads(text, json_options=EXACT)
     return found
 
 

@@ -7,16 +7,17 @@ ranges are found in one pass with a handful of them open.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from heapq import merge
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Final
 
-from ravenbus.errors import ContractError, FatalError
+from ravenbus.archived import Archived, File, Stream, Wanted
+from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
-from ravenbus.months import Month
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, common, merged
 from ravenbus.readback import ANSWER_TIMEOUT_S, Choice, Holding, Known, chunks, place_of, time_of
@@ -33,15 +34,21 @@ _END: Final = chr(ord("/") + 1)
 
 
 class MongoStore:
-    """The collections that ``ravenmongo`` describes."""
+    """The collections that ``ravenmongo`` describes, and a folder with the months that left them."""
 
     name = "MongoDB"
     service = "mongo-recorder"
     _only: Document = {}  # noqa: RUF012 - never changed
     """What the documents of a span of time have to be besides."""
 
-    def __init__(self, url: MongoUrl, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: MongoUrl,
+        archive: Path | None = None,
+        answer_timeout_s: int = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._url = url
+        self._folder = archive
         self._timeout_ms = 1000 * answer_timeout_s
 
     @cached_property
@@ -111,27 +118,13 @@ class MongoStore:
     def span(
         self, kinds: Collection[str], nodes: Collection[str] | None, start: datetime, end: datetime
     ) -> Iterator[Reading]:
-        """Yield what the collections have, of all meters together IN_MEMORY at a time.
+        """Yield what the collections and the archive's files have.
 
-        Raise FatalError if a month of the span was archived: its files are not read here.
+        Raises RetryableError at the end if a month was archived or restored meanwhile.
         """
-        months = [str(Month.of(one)) for one in (start, end - timedelta(microseconds=1))]
-        with sorted_errors():
-            left = self._db[ARCHIVE].find_one({"_id": {"$gte": months[0], "$lte": months[1]}})
-        if left:
-            raise FatalError(
-                f"{left['_id']} is archived: put it back first with "
-                f"`raven-mongo-recorder restore {left['_id']}`"
-            )
-        of_nodes = {"node": {"$in": list(nodes)}} if nodes else {}
-        with sorted_errors():
-            meters = [(kind, one) for kind in kinds for one in self._db[kind].distinct("meter")]
-        batch = max(IN_MEMORY // (2 * len(meters) or 1), 2)
-        found = (
-            self._between(kind, {"meter": meter, **of_nodes}, start, end, batch)
-            for kind, meter in meters
-        )
-        return merge(*found, key=place_of)
+        wanted = Wanted(kinds, nodes, start, end)
+        archive = Archived(self._folder, "RAVEN_MONGO_ARCHIVE", self._files, _archived)
+        return archive.span(wanted, self._streams(wanted))
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its document says it."""
@@ -185,6 +178,26 @@ class MongoStore:
             each = (_readings(one.batch_size(batch)) for one in both)
             for _, same in groupby(merge(*each, key=time_of), time_of):
                 yield from sorted(same, key=place_of)
+
+    def _streams(self, wanted: Wanted) -> Iterator[Stream]:
+        """Yield what is wanted of each meter, of all together IN_MEMORY at a time."""
+        kinds, nodes, start, end = wanted
+        of_nodes = {"node": {"$in": list(nodes)}} if nodes else {}
+        with sorted_errors():
+            meters = [(kind, one) for kind in kinds for one in self._db[kind].distinct("meter")]
+        batch = max(IN_MEMORY // (2 * len(meters) or 1), 2)
+        for kind, meter in meters:
+            yield start, self._between(kind, {"meter": meter, **of_nodes}, start, end, batch)
+
+    def _files(self) -> list[File]:
+        """Return the files on record that have readings."""
+        with sorted_errors():
+            return [
+                File(record["_id"], file["kind"], frozenset([file["kind"]]), file["file"], *times)
+                for record in self._db[ARCHIVE].find().sort("_id", 1)
+                for file in record["files"]
+                for times in [(file["sha256"], file["oldest"], file["newest"])]
+            ]
 
     def _next(self, kind: str, after: str) -> Document | None:
         found = self._db[kind].find({"_id": {"$gt": after}}, {"hash": 1, "run": 1, "node": 1})
@@ -240,3 +253,7 @@ def _reading(document: Document) -> Reading | None:
         return documents.reading(document)
     except ContractError:
         return None
+
+
+def _archived(_kind: str, columns: Mapping[str, str | None]) -> Reading:
+    return documents.reading(documents.parsed(columns["document"] or ""))

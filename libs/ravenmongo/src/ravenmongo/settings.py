@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Meta
-from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
 
 from ravenbus.settings import SECRET
 
@@ -21,6 +19,10 @@ class MongoUrl:
 
     def __init__(self, text: str) -> None:
         """Read a connection string; raise ValueError if it is none."""
+        # A program that uses another store does without the driver.
+        from pymongo.errors import PyMongoError  # noqa: PLC0415
+        from pymongo.uri_parser import parse_uri  # noqa: PLC0415
+
         try:
             # Looking up mongodb+srv is left to the client: the resolver may be away now.
             nodes = () if text.startswith("mongodb+srv://") else parse_uri(text)["nodelist"]
@@ -38,4 +40,3 @@ class MongoUrl:
 MongoSetting = Annotated[
     MongoUrl, Meta(description="the database, `raven` if it names none", extra=SECRET)
 ]
-DEFAULT_URL: Final = MongoUrl("mongodb://localhost:27017/raven")

@@ -7,17 +7,18 @@ writer does, and here it is counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ravenbus.errors import ContractError, RetryableError
+from ravenbus.archived import Archived, File, Stream, Wanted
+from ravenbus.errors import ContractError
 from ravenbus.messages import DeadLetter, Reading, Run
+from ravenbus.notifications import KINDS
 from ravenbus.ranges import Range, common, merged
 from ravenbus.readback import ANSWER_TIMEOUT_S, Choice, Holding, Known, chunks, place_of, time_of
-from ravensql import archived, readings, rows, schema
+from ravensql import readings, rows, schema
 from ravensql.archiving import RECORDS, Record
 from ravensql.database import Database
 from ravensql.settings import MysqlUrl
@@ -31,6 +32,7 @@ SMALL: Final = 65_536
 """Bytes; of larger payloads there is one in memory at a time."""
 
 _SECOND: Final = timedelta(seconds=1)
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NUMBERS: Final = " UNION ALL ".join(
     f"SELECT seq FROM {table} WHERE hash = %s AND seq BETWEEN %s AND %s"  # noqa: S608 - our names
@@ -139,21 +141,9 @@ class MysqlStore:
 
         Raises RetryableError at the end if a month was archived or restored meanwhile.
         """
-        others = [kind for kind in kinds if kind not in rows.COLUMNS]
-        of_nodes = _Condition("node IN %s", (nodes,)) if nodes else _ALL
-        wanted = archived.Wanted(kinds, nodes, start, end)
-        before = self._archive_records()
-        streams = list(archived.streams(self._archive, before, wanted))
-        tables = [table for table in rows.COLUMNS if table in kinds]
-        streams += [(start, self._pages(table, _ALL, of_nodes, start, end)) for table in tables]
-        if others:
-            of_kind = _Condition(f"kind IN %s AND {of_nodes.text}", (others, *of_nodes.arguments))
-            streams.append((start, self._pages("notification", _ALL, of_kind, start, end)))
-        # A row whose month is just being archived or restored is in a table and in a file.
-        for _, same in groupby(archived.merged(streams), place_of):
-            yield next(same)
-        if self._archive_records() != before:
-            raise RetryableError("a month was archived or restored meanwhile: do it again")
+        wanted = Wanted(kinds, nodes, start, end)
+        archive = Archived(self._archive, "RAVEN_SQL_ARCHIVE", self._files, _archived)
+        return archive.span(wanted, self._streams(wanted))
 
     def as_stored(self, reading: Reading) -> Reading:
         """Return a reading as its row says it; raise PoisonError if no row can hold it."""
@@ -250,8 +240,31 @@ class MysqlStore:
             yield from sorted((r for r in known if start <= time_of(r) < end), key=place_of)
             since = until
 
-    def _archive_records(self) -> list[Record]:
-        return [Record(*row) for row in self._rows(f"{RECORDS} ORDER BY oldest, of_table")]
+    def _streams(self, wanted: Wanted) -> Iterator[Stream]:
+        """Yield what is wanted of each table."""
+        kinds, nodes, start, end = wanted
+        of_nodes = _Condition("node IN %s", (nodes,)) if nodes else _ALL
+        for table in rows.COLUMNS:
+            if table in kinds:
+                yield start, self._pages(table, _ALL, of_nodes, start, end)
+        if others := [kind for kind in kinds if kind not in rows.COLUMNS]:
+            of_kind = _Condition(f"kind IN %s AND {of_nodes.text}", (others, *of_nodes.arguments))
+            yield start, self._pages("notification", _ALL, of_kind, start, end)
+
+    def _files(self) -> list[File]:
+        """Return the files on record that can have readings."""
+        found = []
+        for row in self._rows(f"{RECORDS} ORDER BY oldest, of_table"):
+            month, table, name, _, sha256, oldest, newest = Record(*row)
+            kinds = {table} if table in KINDS else KINDS.keys() - rows.COLUMNS.keys()
+            if table in rows.COLUMNS:
+                # A time of zero is a text.
+                times = (
+                    time.replace(tzinfo=UTC) if isinstance(time, datetime) else _EARLIEST
+                    for time in (oldest, newest)
+                )
+                found.append(File(month, table, frozenset(kinds), name, sha256, *times))
+        return found
 
     def _archived(self, hash_: str) -> list[Range]:
         query = "SELECT first_seq, last_seq FROM archived_run WHERE hash = %s"
@@ -274,3 +287,9 @@ def _reading(table: str, text: str) -> Reading | None:
         return readings.reading(table, readings.record(table, text))
     except ContractError:
         return None
+
+
+def _archived(table: str, columns: Mapping[str, str | None]) -> Reading | None:
+    if columns["seq"] is None:
+        return None
+    return readings.reading(table, readings.written(table, columns))

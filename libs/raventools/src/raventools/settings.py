@@ -11,10 +11,8 @@ from msgspec import Meta
 from ravenbus.history import History
 from ravenbus.readback import ANSWER_TIMEOUT_S
 from ravenbus.settings import SECRET, MqttSettings
-from ravenmongo.history import MongoHistory
 from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
-from ravensql.history import MysqlHistory
 from ravensql.settings import MysqlUrl
 
 
@@ -35,13 +33,21 @@ class StoresSettings(MqttSettings, frozen=True, kw_only=True):
     ] = None
 
     def stores(
-        self, archive: Path | None = None, answer_timeout_s: int = ANSWER_TIMEOUT_S
+        self,
+        sql_archive: Path | None = None,
+        mongo_archive: Path | None = None,
+        answer_timeout_s: int = ANSWER_TIMEOUT_S,
     ) -> Iterator[History]:
-        """Yield the stores that are set, not connected; ``archive`` has months that left MySQL."""
+        """Yield the stores that are set, not connected; the folders have months that left them."""
+        # A driver is some 10 MB: only those that are needed are imported.
         if self.mysql_url:
-            yield MysqlHistory(self.mysql_url, archive, answer_timeout_s)
+            from ravensql.history import MysqlHistory  # noqa: PLC0415
+
+            yield MysqlHistory(self.mysql_url, sql_archive, answer_timeout_s)
         if self.mongo_url:
-            yield MongoHistory(self.mongo_url, answer_timeout_s)
+            from ravenmongo.history import MongoHistory  # noqa: PLC0415
+
+            yield MongoHistory(self.mongo_url, mongo_archive, answer_timeout_s)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the certificates, and that there is no store."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,7 +18,7 @@ from raven_dashboard.memory import Remembered
 from ravenbus.cost import Cost, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
-from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
+from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, spans, step_for
 from ravenbus.messages import Reading
 from ravenbus.notifications import (
     CURRENCIES,
@@ -149,24 +149,39 @@ class Answers:
     def demand(self, span: Span, step: Step | None) -> api.Demand:
         """Return the demand by steps, with its lowest and highest."""
         step = _checked(span, step or step_for(span.start, span.end))
-        parts = self._meter(span).demand(span.start, span.end, step)
-        values = [part.value for part in parts]
-        return {
+        meter = self._meter(span)
+        found: api.Demand = {
             "step": step.value,
             "zone": self.zone.key,
-            "start": [int(part.start.timestamp()) for part in parts],
-            "mean_kw": [_number(one and one.mean_kw) for one in values],
-            "min_kw": [_number(one and one.min_kw) for one in values],
-            "max_kw": [_number(one and one.max_kw) for one in values],
+            "start": [],
+            "mean_kw": [],
+            "min_kw": [],
+            "max_kw": [],
         }
+        for part in (
+            one for piece in self._pieces(span, step) for one in meter.demand(*piece, step)
+        ):
+            found["start"].append(int(part.start.timestamp()))
+            found["mean_kw"].append(_number(part.value and part.value.mean_kw))
+            found["min_kw"].append(_number(part.value and part.value.min_kw))
+            found["max_kw"].append(_number(part.value and part.value.max_kw))
+        return found
 
     def energy(self, span: Span, step: Step | None) -> api.Energy:
         """Return by steps what the registers grew by."""
         step = _checked(span, step or step_for(span.start, span.end))
         meter = self._meter(span)
-        parts = meter.energy(span.start, span.end, step)
-        used = [_used(part.value) for part in parts]
-        charged: list[float | None] = [None] * len(parts)
+        used = [
+            (
+                int(part.start.timestamp()),
+                int(part.end.timestamp()),
+                _used(part.value),
+                part.intervals,
+            )
+            for piece in self._pieces(span, step)
+            for part in meter.energy(*piece, step)
+        ]
+        charged: list[float | None] = [None] * len(used)
         prices = self._prices(span) if step is not Step.RAW else None
         if prices:
             found = costs(meter, prices, span.start, span.end, step)
@@ -174,11 +189,11 @@ class Answers:
         return {
             "step": step.value,
             "zone": self.zone.key,
-            "start": [int(part.start.timestamp()) for part in parts],
-            "end": [int(part.end.timestamp()) for part in parts],
-            "delivered_kwh": [one["delivered_kwh"] for one in used],
-            "received_kwh": [one["received_kwh"] for one in used],
-            "intervals": [part.intervals for part in parts],
+            "start": [start for start, *_ in used],
+            "end": [end for _, end, *_ in used],
+            "delivered_kwh": [one["delivered_kwh"] for *_, one, _ in used],
+            "received_kwh": [one["received_kwh"] for *_, one, _ in used],
+            "intervals": [intervals for *_, intervals in used],
             "cost": charged,
             "currency": _currency(prices),
         }
@@ -269,7 +284,7 @@ class Answers:
         return Span(node, self._meter_of(node, meter), *times)
 
     def pieces(self, what: str, span: Span, step: Step | None) -> list[Callable[[Answers], str]]:
-        """Return what makes the text of a CSV file, at most a month of it at a time.
+        """Return what makes the text of a CSV file, at most a day or, by hours, a month at a time.
 
         Times are local, with their offset from UTC.  All that a file has is names of ours, times
         and numbers: nothing that a spreadsheet takes for a formula.
@@ -278,14 +293,13 @@ class Answers:
             allowed = " or ".join(COLUMNS)
             raise RequestError(f"what: {what[:40]!r} cannot be used: allowed is {allowed}")
         step = step or step_for(span.start, span.end)
-        months = edges(span.start, span.end, Step.MONTH, self.zone)[1:-1]
-        inner = (one.replace(tzinfo=UTC) for one in months)
-        within = pairwise([span.start, *inner, span.end])
-        spans = [Span(span.node, span.meter, *one) for one in within]
         names = COLUMNS[what]
         return [
             lambda _: f"start,{','.join(names)}\r\n",
-            *(partial(Answers.lines, what=what, span=one, step=step) for one in spans),
+            *(
+                partial(Answers.lines, what=what, span=Span(span.node, span.meter, *one), step=step)
+                for one in self._pieces(span, step)
+            ),
         ]
 
     def lines(self, what: str, span: Span, step: Step) -> str:
@@ -298,6 +312,13 @@ class Answers:
             cells = ("" if one is None else f"{one.normalize():f}" for one in values)
             lines.append(",".join([part.start.astimezone(self.zone).isoformat(), *cells]) + "\r\n")
         return "".join(lines)
+
+    def _pieces(self, span: Span, step: Step) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the parts of a span of which one is in memory at a time."""
+        if step in (Step.DAY, Step.MONTH):
+            return iter([(span.start, span.end)])
+        piece = Step.MONTH if step is Step.HOUR else Step.DAY
+        return spans(span.start, span.end, piece, self.zone)
 
     def _line(self, home: Home, today: Today, of_store: list[api.State]) -> api.Line:
         heard = max(today.last, text_of(home.heard) if home.heard else "")

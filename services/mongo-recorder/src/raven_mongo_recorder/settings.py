@@ -11,8 +11,7 @@ from msgspec import Meta
 from ravenbus import archiving
 from ravenbus.archiving import KeepMonths
 from ravenbus.settings import ClientId, ConsumerSettings
-from ravenmongo import settings as database
-from ravenmongo.settings import MongoSetting
+from ravenmongo.settings import MongoSetting, MongoUrl
 
 ARCHIVE = "folder for the months that leave the collections; RAVEN_MONGO_KEEP_MONTHS needs it"
 
@@ -20,7 +19,7 @@ ARCHIVE = "folder for the months that leave the collections; RAVEN_MONGO_KEEP_MO
 class RecorderSettings(ConsumerSettings, frozen=True, kw_only=True):
     """The recorder's environment variables."""
 
-    mongo_url: MongoSetting = database.DEFAULT_URL
+    mongo_url: MongoSetting = MongoUrl("mongodb://localhost:27017/raven")
     raven_client_id: Annotated[
         ClientId,
         Meta(description="name of the session at the broker; replicas share the name"),

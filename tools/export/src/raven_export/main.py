@@ -137,7 +137,8 @@ def _chosen(settings: ExportSettings, arguments: argparse.Namespace) -> _Chosen:
 
 
 def _store(settings: ExportSettings, name: str | None) -> History:
-    every = {store.name.lower(): store for store in settings.stores(settings.raven_sql_archive)}
+    stores = settings.stores(settings.raven_sql_archive, settings.raven_mongo_archive)
+    every = {store.name.lower(): store for store in stores}
     if name is None and len(every) == 1:
         name = next(iter(every))
     if name is None or name.lower() not in every:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import pyarrow as pa  # type: ignore[import-untyped]
-from pyarrow import csv, parquet
-
 from raven_export.columns import TIME, Column, Row, Type
-from raven_export.formats import CsvWriter
 from raven_export.notes import Notes, decoded, encoded
+from ravenbus.optional import hidden
 
-CHUNK: Final = 4096
+# What it takes ahead of need makes it 10 MB larger.
+os.environ.setdefault("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+# It imports these where they are installed, some 20 MB and more, and here it needs none of them.
+_FILE_SYSTEMS: Final = [f"pyarrow._{name}" for name in ("azurefs", "gcsfs", "hdfs", "s3fs")]
+with hidden("numpy", "pandas", *_FILE_SYSTEMS):
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    pa.array([None])  # looks for pandas, once
+
+CHUNK: Final = 1024
 """Rows that are made columns at once."""
-GROUP: Final = 32 * CHUNK
+GROUP: Final = 64 * CHUNK
 """Rows of a row group.
 
 Its columns are in memory together, and what the file says of it is there until the end: some 1 kB
@@ -38,16 +45,11 @@ _TYPES: Final = {
 
 
 class ParquetWriter:
-    """A file whose metadata has the notes.
-
-    Rows become columns by way of CSV: pyarrow would import the whole of pandas, where that is
-    installed, to find out that a list is none of its own.
-    """
+    """A file whose metadata has the notes."""
 
     has_notes = True
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
-        self._columns = columns
         self._schema = pa.schema([(column.name, _TYPES[column.type]) for column in columns])
         self._writer = parquet.ParquetWriter(
             file,
@@ -64,8 +66,8 @@ class ParquetWriter:
             store_schema=False,
         )
         self._nulls = {type_: pa.nulls(CHUNK, type_) for type_ in _TYPES.values()}
+        self._rows: list[Row] = []
         self._chunks: list[pa.Table] = []
-        self._begin()
 
     def __del__(self) -> None:
         # pyarrow would write an end to a file that is not whole and is gone.
@@ -73,9 +75,8 @@ class ParquetWriter:
 
     def write(self, row: Row) -> None:
         """Take a row, and write those that make a group."""
-        self._csv.write(row)
-        self._rows += 1
-        if self._rows == CHUNK:
+        self._rows.append(row)
+        if len(self._rows) == CHUNK:
             self._turn()
             if len(self._chunks) == GROUP // CHUNK:
                 self._flush()
@@ -88,31 +89,16 @@ class ParquetWriter:
         self._writer.add_key_value_metadata({NOTES: encoded(notes)})
         self._writer.close()
 
-    def _begin(self) -> None:
-        self._rows = 0
-        self._text = BytesIO()
-        self._csv = CsvWriter(self._text, self._columns)
-
     def _turn(self) -> None:
-        text = self._text.getvalue()
-        table = csv.read_csv(
-            pa.BufferReader(text),
-            csv.ReadOptions(use_threads=False, block_size=len(text)),
-            csv.ParseOptions(newlines_in_values=True),
-            csv.ConvertOptions(
-                column_types=self._schema,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
         # Most columns are empty most of the time: those share their memory.
         columns = [
-            self._nulls[column.type][: self._rows] if column.null_count == self._rows else column
-            for column in table.columns
+            pa.array(values, type_)
+            if any(value is not None for value in values)
+            else self._nulls[type_][: len(values)]
+            for values, type_ in zip(zip(*self._rows, strict=True), self._schema.types, strict=True)
         ]
         self._chunks.append(pa.Table.from_arrays(columns, schema=self._schema))
-        self._begin()
+        self._rows = []
 
     def _flush(self) -> None:
         if self._chunks:

@@ -18,4 +18,10 @@ class ExportSettings(StoresSettings, frozen=True, kw_only=True):
         Path | None,
         Meta(description="folder with the months that left the tables of MySQL, to read them too"),
     ] = None
+    raven_mongo_archive: Annotated[
+        Path | None,
+        Meta(
+            description="folder with the months that left the collections of MongoDB, to read them too"
+        ),
+    ] = None
     raven_time_zone: HomeZone = TimeZone("UTC")
