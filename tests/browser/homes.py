@@ -54,12 +54,12 @@ class Home:
             received_kwh=scaled(received, 1, 1000),
         )
 
-    def price(self, at: datetime, cents: int) -> Reading:
+    def price(self, at: datetime, cents: int, rate: str) -> Reading:
         """Return what the meter says of a kWh, in euros."""
         said = {"price": cents, "trailing_digits": 2, "price_per_kwh": cents / 100}
-        return self._reading(at, PriceCluster, **said, currency=978)
+        return self._reading(at, PriceCluster, **said, currency=978, rate_label=rate)
 
-    def _reading(self, at: datetime, kind: type, **said: float | None) -> Reading:
+    def _reading(self, at: datetime, kind: type, **said: float | str | None) -> Reading:
         self._seq += 1
         at = at.astimezone(UTC)
         envelope = Envelope(node=self.node, run="r", hash=self._hash, seq=self._seq, received=at)
@@ -87,7 +87,7 @@ def past() -> Iterator[Item]:
         if not GAP[0] < local < GAP[1]:
             yield house.demand(at, 1000 + 10 * local.hour)
         if not local.minute:
-            yield house.price(at, 25)
+            yield house.price(at, 25, "day" if 6 <= local.hour < 22 else ODD[0])
             yield house.registers(at, 10_000_000 + delivered, 2_000_000 + received)
             delivered += 1000
             received += 500 if 9 <= local.hour < 15 else 0

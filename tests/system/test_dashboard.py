@@ -212,6 +212,9 @@ def test_what_a_store_has_is_answered(at: Dashboard):
     by = at.get("by", key="weekday", **SPAN)
     assert (by["key"], by["delivered_kwh"]) == ([6], [23.0])
     assert at.get("by", key="hour", **SPAN)["key"] == [h for h in range(24) if h != 2]
+    by = at.get("by", key="price", **SPAN)
+    assert (by["key"], by["currency"]) == (["night", "day"], "EUR")
+    assert (by["delivered_kwh"], by["cost"]) == ([5.0, 18.0], pytest.approx([1.0, 5.4]))
     del (only := dict(SPAN))["meter"]
     assert at.get("summary", **only) == summary
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from raven_dashboard import api, words
 from raven_dashboard.feed import Feed, Home, now
 from raven_dashboard.memory import Remembered
-from ravenbus.cost import Cost, cost, costs
+from ravenbus.cost import Cost, by_rate, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
 from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, step_for
@@ -196,9 +196,12 @@ class Answers:
         }
 
     def by(self, span: Span, key: str) -> api.By:
-        """Return what a span comes to by the hour of the day, the weekday or the month."""
+        """Return what a span comes to by the hour of the day, the weekday, the month or the price."""
+        if key == api.PRICE:
+            return self._by_price(span)
         if key not in KEYS:
-            raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {', '.join(KEYS)}")
+            allowed = ", ".join([*KEYS, api.PRICE])
+            raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {allowed}")
         _checked(span, KEYS[key][0], HOURS_MAX)
         found = self._meter(span).by(key, span.start, span.end)
         used = [_used(one.energy) for one in found.values()]
@@ -207,6 +210,8 @@ class Answers:
             "delivered_kwh": [one["delivered_kwh"] for one in used],
             "received_kwh": [one["received_kwh"] for one in used],
             "mean_kw": [_number(one.demand and one.demand.mean_kw) for one in found.values()],
+            "cost": [None] * len(found),
+            "currency": None,
         }
 
     def homes(self) -> api.Homes:
@@ -352,6 +357,18 @@ class Answers:
             return None
         found = DevicePrices.of(self.history, span.node, span.meter, span.start, span.end)
         return found if found.reported else None
+
+    def _by_price(self, span: Span) -> api.By:
+        prices = self._prices(span)
+        found = by_rate(self._meter(span), prices, span.start, span.end) if prices else {}
+        return {
+            "key": list(found),
+            "delivered_kwh": [float(one.delivered_kwh) for one in found.values()],
+            "received_kwh": [float(one.received_kwh) for one in found.values()],
+            "mean_kw": [None] * len(found),
+            "cost": [float(one.delivered - one.received) for one in found.values()],
+            "currency": _currency(prices),
+        }
 
     def _rest_of_month(self, at: datetime) -> float | None:
         """Return by what the month so far is to be multiplied, None on its first day."""
