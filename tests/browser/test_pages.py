@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from msgspec import structs
 from playwright.sync_api import Locator, Page, Route, expect
 
 from raven_harness import stack
 from ravenbus.history import Step, edges
+from ravenbus.messages import Status
 
 from . import homes
 from .conftest import Dashboard, Visit
@@ -310,6 +312,21 @@ def test_a_thousand_homes_are_a_list_that_is_searched(dashboard: Dashboard, visi
     page.get_by_role("link", name="home-0777").click()
     expect(page.locator("#kw")).to_have_text("0.500")
     expect(page.get_by_label("Home")).to_contain_text("home-0777")
+
+
+def test_the_release_of_a_reader_is_beside_its_home(dashboard: Dashboard, visit: New):
+    """As text; of a reader that does not say it there is none."""
+    at = visit(dashboard)
+    page = at.go("/homes")
+    page.get_by_label("Search").fill(homes.NODE)
+    version = page.locator("#homes tr", has_text=homes.NODE).locator("[data-title=Version]")
+    expect(version).to_have_text("\u2013")
+    now = datetime.now(UTC)
+    for said in (homes.ODD[0], "1.1.0"):
+        usual = Status(node=homes.NODE, service="online", device="connected", since=now)
+        dashboard.hear(structs.replace(usual, version=said))
+        expect(version).to_have_text(said)
+        at.picture(whole=False)
 
 
 def test_names_are_text_whatever_they_hold(dashboard: Dashboard, visit: New):

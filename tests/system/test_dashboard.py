@@ -252,7 +252,7 @@ def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
     price = reading(
         8, now, PriceCluster, price=25, trailing_digits=2, price_per_kwh=0.25, currency=978
     )
-    status = Status(node=NODE, service="online", device="silent", since=now)
+    status = Status(node=NODE, service="online", device="silent", since=now, version="1.1.0")
     connection = http.client.HTTPConnection("127.0.0.1", at.process.port, timeout=60)
     with closing(connection):
         token = {"Authorization": f"Bearer {at.token}"}
@@ -282,6 +282,7 @@ def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
     assert "silent" in found["states"][0]["text"]
     (line,) = at.get("homes")["homes"]
     assert (line["node"], line["now_kw"], line["complete_percent"]) == (NODE, -1.234, 100.0)
+    assert line["version"] == "1.1.0"
     chain = at.get("chain")
     assert (chain["node"], chain["nodes"], chain["dead_letters"]) == (NODE, [NODE], [])
     parts = {part["name"]: part["state"] for part in chain["parts"]}

@@ -308,7 +308,7 @@ class Answers:
             "today_kwh": today.kwh,
             "last": heard or None,
             "complete_percent": _complete(home),
-            "version": None,
+            "version": home.status.version if home.status else None,
             "states": [*of_store, *states(self.feed, home)],
         }
 
