@@ -55,6 +55,8 @@ _SECONDS: Final = {
 }
 _RAW_S: Final = 5
 """A stick says its demand every 8 seconds, or every 4 when it is asked to be fast."""
+CHARGED_FOR: Final = timedelta(days=30 * 366)
+"""The longest span that is charged at all: a tariff may change its price many times a day."""
 REPORTED_FOR: Final = timedelta(days=40)
 """The longest span that is charged by the device's own prices: each report of one is read."""
 _LINKS: Final = ("connection_status", "network_info")
@@ -350,7 +352,9 @@ class Answers:
         return _used(part.value, charged), _currency(prices)
 
     def _prices(self, span: Span) -> Prices | None:
-        """Return the tariff's prices, or the device's own of a span that is not too long."""
+        """Return the tariff's prices, or the device's own, of a span that is not too long."""
+        if span.end - span.start > CHARGED_FOR:
+            return None
         if self.tariff:
             return TariffPrices(self.tariff, self.zone)
         if span.end - span.start > REPORTED_FOR:

@@ -110,7 +110,7 @@ class Peak(TypedDict):
 
 
 class Summary(Used):
-    """What a span comes to; the base load is null for more than two years."""
+    """What a span comes to; the base load is null for more than two years, costs for thirty."""
 
     mean_kw: float | None
     peak: Peak | None
@@ -201,13 +201,15 @@ METER: Final = Parameter(
     "the meter, empty for readings that name none; not given: the home's only one",
     {"type": "string"},
 )
-_TIME: Final = {"type": "string", "minLength": 10, "maxLength": 40}
+_TIME: Final = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 _WHEN: Final = "a day of the homes' zone, as 2026-03-29, or a time, as 2026-03-29T12:00:00Z"
 SPAN: Final = (
     NODE,
     METER,
-    Parameter("from", f"where the span begins: {_WHEN}", _TIME, True),
-    Parameter("to", f"before where it ends: {_WHEN}", _TIME, True),
+    Parameter(
+        "from", f"where the span begins: {_WHEN}", {**_TIME, "examples": ["2026-03-29"]}, True
+    ),
+    Parameter("to", f"before where it ends: {_WHEN}", {**_TIME, "examples": ["2026-03-30"]}, True),
 )
 STEPS: Final = ("auto", *(step.value for step in Step))
 STEP: Final = Parameter("step", "how the span is divided", {"enum": list(STEPS)})
