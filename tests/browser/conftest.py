@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from raven_harness import stack
-from ravenbus.messages import Item, Reading, encode
-from ravenbus.topics import LATEST, Topics
+from ravenbus.messages import Item, Reading, Status, encode
+from ravenbus.topics import LATEST, STATUS, Topics
 from tests.system.sql import Db
 from tests.system.system import Client
 
@@ -42,12 +42,16 @@ class Dashboard:
         self.process.start()
         self._home: Client | None = None
 
-    def hear(self, reading: Reading) -> None:
-        """Say a reading on the bus, as the home's reader does."""
+    def hear(self, said: Reading | Status) -> None:
+        """Say a reading or a status on the bus, as the home's reader does."""
         if self._home is None:
             self._home = Client(self.broker.url(NODE))
-        topic = Topics("raven").of(LATEST, node=reading.node, kind=reading.kind)
-        self._home.connection.publish(topic, encode(reading), retain=True)
+        topics = Topics("raven")
+        if isinstance(said, Status):
+            topic = topics.of(STATUS, node=said.node)
+        else:
+            topic = topics.of(LATEST, node=said.node, kind=said.kind)
+        self._home.connection.publish(topic, encode(said), retain=True)
 
     def close(self) -> None:
         if self._home:

@@ -55,10 +55,10 @@ class Home:
             received_kwh=scaled(received, 1, 1000),
         )
 
-    def price(self, at: datetime, cents: int) -> Reading:
+    def price(self, at: datetime, cents: int, rate: str) -> Reading:
         """Return what the meter says of a kWh, in euros."""
         said = {"price": cents, "trailing_digits": 2, "price_per_kwh": cents / 100}
-        return self._reading(at, PriceCluster, **said, currency=978)
+        return self._reading(at, PriceCluster, **said, currency=978, rate_label=rate)
 
     def intervals(self, end: datetime, counts: list[int]) -> Reading:
         """Return what the meter took in each quarter of an hour, in Wh."""
@@ -101,7 +101,7 @@ def past() -> Iterator[Item]:
         if not GAP[0] < local < GAP[1]:
             yield house.demand(at, 1000 + 10 * local.hour)
         if not local.minute:
-            yield house.price(at, 25)
+            yield house.price(at, 25, "day" if 6 <= local.hour < 22 else ODD[0])
         if not local.minute and not GAP[0] < local < GAP[1]:
             yield house.registers(at, 10_000_000 + delivered, 2_000_000 + received)
         if not local.minute:

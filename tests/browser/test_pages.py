@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from msgspec import structs
 from playwright.sync_api import Locator, Page, Route, expect
 
 from raven_harness import stack
 from ravenbus.history import Step, edges
+from ravenbus.messages import Status
 
 from . import homes
 from .conftest import Dashboard, Visit
@@ -207,6 +209,66 @@ def test_the_cursor_reads_what_is_under_it(dashboard: Dashboard, visit: New):
     expect(page.locator("#shown")).not_to_have_text("Sun, 25 Oct 2026")
 
 
+def sums(page: Page) -> list[list[str]]:
+    """Return the table of sums once it is there."""
+    expect(page.locator("#charts")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#sums")).to_be_visible()
+    return [row.locator("th, td").all_inner_texts() for row in page.locator("#sums tr").all()]
+
+
+def test_a_time_is_summed_up_by_hour_weekday_month_and_price(dashboard: Dashboard, visit: New):
+    """By buttons that keys can press; the address says which, and the same button ends it."""
+    at = visit(dashboard)
+    page = at.go(LONG_DAY)
+    drawn(page, "energy")
+    expect(page.locator("#sums")).to_be_hidden()
+    page.get_by_role("button", name="By hour").press("Enter")
+    head, *hours = sums(page)
+    assert head == ["Hour of the day", "Taken", "Given", "Mean power"]
+    assert [hour[0] for hour in hours[:3]] == [f"0{n}:00 \u2013 0{n + 1}:00" for n in range(3)]
+    assert [hour[1] for hour in hours[:4]] == [f"{n}.00\u00a0kWh" for n in (1, 1, 2, 1)]
+    assert hours[10][1:] == ["1.00\u00a0kWh", "0.50\u00a0kWh", "1.100\u00a0kW"]
+    widths = page.locator("#sum-rows .taken").evaluate_all(
+        "(all) => all.map((one) => one.style.width)"
+    )
+    assert widths[1:4] == ["50%", "100%", "50%"]
+    at.picture()
+    page.get_by_role("button", name="By weekday").click()
+    expect(page.locator("#sums-by")).to_have_text("Weekday")
+    assert sums(page)[1][:3] == ["Sunday", "25.00\u00a0kWh", "3.00\u00a0kWh"]
+    page.get_by_role("button", name="By month").click()
+    expect(page.locator("#sums-by")).to_have_text("Month")
+    assert parse_qs(urlsplit(page.url).query)["by"] == ["month"]
+    assert sums(visit(dashboard).go(page.url)) == sums(page)
+    page.go_back()
+    expect(page.locator("#sums-by")).to_have_text("Weekday")
+    page.get_by_role("button", name="By weekday").click()
+    expect(page.locator("#sums")).to_be_hidden()
+    assert "by" not in parse_qs(urlsplit(page.url).query)
+
+
+def test_a_price_has_the_name_that_the_meter_says(dashboard: Dashboard, visit: New):
+    """As text, whatever it holds; its cost is beside it, and where there is none that is said."""
+    at = visit(dashboard)
+    page = at.go(LONG_DAY + "&by=price")
+    assert sums(page) == [
+        ["Price", "Taken", "Given", "Cost"],
+        [homes.ODD[0], "9.00\u00a0kWh", "0.00\u00a0kWh", "\u20ac2.25"],
+        ["day", "16.00\u00a0kWh", "3.00\u00a0kWh", "\u20ac4.00"],
+    ]
+    assert page.locator("main img").count() == 0
+    at.picture()
+    page = at.go("/history?node=home-0001&by=price")
+    expect(page.locator("#no-sums")).to_have_text("There is no price known in this time.")
+
+
+def test_a_long_time_is_not_summed_up_by_hours(dashboard: Dashboard, visit: New):
+    """The service would not: weekdays are shown, and the button cannot be pressed."""
+    page = visit(dashboard).go(LONG_DAY.replace("from=2026", "from=2020") + "&by=hour")
+    assert sums(page)[0][0] == "Weekday"
+    expect(page.get_by_role("button", name="By hour")).to_be_disabled()
+
+
 def test_an_empty_store_says_what_to_do(empty_dashboard: Dashboard, visit: New):
     """On each page that would show readings."""
     at = visit(empty_dashboard)
@@ -250,6 +312,21 @@ def test_a_thousand_homes_are_a_list_that_is_searched(dashboard: Dashboard, visi
     page.get_by_role("link", name="home-0777").click()
     expect(page.locator("#kw")).to_have_text("0.500")
     expect(page.get_by_label("Home")).to_contain_text("home-0777")
+
+
+def test_the_release_of_a_reader_is_beside_its_home(dashboard: Dashboard, visit: New):
+    """As text; of a reader that does not say it there is none."""
+    at = visit(dashboard)
+    page = at.go("/homes")
+    page.get_by_label("Search").fill(homes.NODE)
+    version = page.locator("#homes tr", has_text=homes.NODE).locator("[data-title=Version]")
+    expect(version).to_have_text("\u2013")
+    now = datetime.now(UTC)
+    for said in (homes.ODD[0], "1.1.0"):
+        usual = Status(node=homes.NODE, service="online", device="connected", since=now)
+        dashboard.hear(structs.replace(usual, version=said))
+        expect(version).to_have_text(said)
+        at.picture(whole=False)
 
 
 def test_names_are_text_whatever_they_hold(dashboard: Dashboard, visit: New):
@@ -327,14 +404,17 @@ def test_every_page_can_be_used_by_everybody(
     at = visit(dashboard, color_scheme=scheme, **(PHONE if size == "phone" else {}))
     for name, path, ready in (
         ("now", "/?node=house", "#curve .field[data-rows]"),
-        ("history", LONG_DAY + "&compare=1", "#energy .field[data-rows]"),
+        ("history", LONG_DAY + "&compare=1&by=hour", "#sums"),
+        ("prices", LONG_DAY + "&by=price", "#sums"),
         ("homes", "/homes", "#homes tr"),
         ("health", "/health", "#chain li"),
     ):
         page = at.go(path)
         expect(page.locator(ready).first).to_be_visible()
         at.picture(f"-{name}", whole=name != "homes")
-        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        width = page.evaluate("() => document.documentElement.scrollWidth")
+        assert page.viewport_size
+        assert width <= page.viewport_size["width"]
         # A thousand lines are alike.
         page.locator("#homes tr").evaluate_all(
             "(all) => all.slice(9).forEach((one) => one.remove())"

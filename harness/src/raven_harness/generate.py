@@ -199,7 +199,12 @@ def examples() -> dict[str, bytes]:
         ),
         topics.of(RUN, node=node): Run(node=node, run="winter", hash=run, started=at, meter=meter),
         topics.of(STATUS, node=node): Status(
-            node=node, service="online", device="connected", since=at, port="/dev/ttyUSB0"
+            node=node,
+            service="online",
+            device="connected",
+            since=at,
+            port="/dev/ttyUSB0",
+            version="1.1.0",
         ),
         topics.of(COMMAND, node=node): Command(
             id="42", name="get_instantaneous_demand", parameters={"Refresh": "Y"}

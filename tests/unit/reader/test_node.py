@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from raven_reader.node import will
+from ravenbus import __version__
+from ravenbus.messages import Status, decode, now
+from ravenbus.topics import Topics
+
 from .examples import demand, device_info, price
 from .fakes import received
 
@@ -20,6 +25,13 @@ def test_a_status_says_since_when(home):
         ("not there", "2026-03-01T12:00:00Z"),
         ("not allowed", "2026-03-01T12:00:00Z"),
     ]
+
+
+def test_a_status_says_the_release(home):
+    """Whichever it is: also the one that the broker sends when the reader is gone."""
+    home.reader.opened("/dev/ttyUSB0")
+    gone = decode(will(Topics("raven"), "home", now()).payload, Status)
+    assert {gone.version, *(one["version"] for one in home.state("status"))} == {__version__}
 
 
 def asked(home, payload):

@@ -111,6 +111,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None = None
     clock: ClockState | None = None
     clock_ahead_s: Annotated[float, Meta(description="seconds")] | None = None
+    version: (
+        Annotated[str, Meta(max_length=64, description="release of the reader, from 1.1 on")] | None
+    ) = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -353,5 +353,6 @@ def _reported(reading: Reading) -> Reported | None:
     end = start + KNOWN_FOR
     if said.duration:
         end = (said.start_time or start) + timedelta(minutes=said.duration)
-    name = said.rate_label or said.tier_label or f"tier {said.tier}"
+    tier = "price" if said.tier is None else f"tier {said.tier}"
+    name = said.rate_label or said.tier_label or tier
     return Reported(start, max(end, start), Decimal(str(said.price_per_kwh)), said.currency, name)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from raven_dashboard import api, words
 from raven_dashboard.feed import Feed, Home, now
 from raven_dashboard.memory import Remembered
-from ravenbus.cost import Cost, cost, costs
+from ravenbus.cost import Cost, by_rate, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
 from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, spans, step_for
@@ -56,6 +56,8 @@ _SECONDS: Final = {
 }
 _RAW_S: Final = 5
 """A stick says its demand every 8 seconds, or every 4 when it is asked to be fast."""
+CHARGED_FOR: Final = timedelta(days=30 * 366)
+"""The longest span that is charged at all: a tariff may change its price many times a day."""
 REPORTED_FOR: Final = timedelta(days=40)
 """The longest span that is charged by the device's own prices: each report of one is read."""
 _LINKS: Final = ("connection_status", "network_info")
@@ -215,9 +217,12 @@ class Answers:
         }
 
     def by(self, span: Span, key: str) -> api.By:
-        """Return what a span comes to by the hour of the day, the weekday or the month."""
+        """Return what a span comes to by the hour of the day, the weekday, the month or the price."""
+        if key == api.PRICE:
+            return self._by_price(span)
         if key not in KEYS:
-            raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {', '.join(KEYS)}")
+            allowed = ", ".join([*KEYS, api.PRICE])
+            raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {allowed}")
         _checked(span, KEYS[key][0], HOURS_MAX)
         found = self._meter(span).by(key, span.start, span.end)
         used = [_used(one.energy) for one in found.values()]
@@ -226,6 +231,8 @@ class Answers:
             "delivered_kwh": [one["delivered_kwh"] for one in used],
             "received_kwh": [one["received_kwh"] for one in used],
             "mean_kw": [_number(one.demand and one.demand.mean_kw) for one in found.values()],
+            "cost": [None] * len(found),
+            "currency": None,
         }
 
     def homes(self) -> api.Homes:
@@ -328,7 +335,7 @@ class Answers:
             "today_kwh": today.kwh,
             "last": heard or None,
             "complete_percent": _complete(home),
-            "version": None,
+            "version": home.status.version if home.status else None,
             "states": [*of_store, *states(self.feed, home)],
         }
 
@@ -370,13 +377,27 @@ class Answers:
         return _used(part.value, charged), _currency(prices)
 
     def _prices(self, span: Span) -> Prices | None:
-        """Return the tariff's prices, or the device's own of a span that is not too long."""
+        """Return the tariff's prices, or the device's own, of a span that is not too long."""
+        if span.end - span.start > CHARGED_FOR:
+            return None
         if self.tariff:
             return TariffPrices(self.tariff, self.zone)
         if span.end - span.start > REPORTED_FOR:
             return None
         found = DevicePrices.of(self.history, span.node, span.meter, span.start, span.end)
         return found if found.reported else None
+
+    def _by_price(self, span: Span) -> api.By:
+        prices = self._prices(span)
+        found = by_rate(self._meter(span), prices, span.start, span.end) if prices else {}
+        return {
+            "key": list(found),
+            "delivered_kwh": [float(one.delivered_kwh) for one in found.values()],
+            "received_kwh": [float(one.received_kwh) for one in found.values()],
+            "mean_kw": [None] * len(found),
+            "cost": [float(one.delivered - one.received) for one in found.values()],
+            "currency": _currency(prices),
+        }
 
     def _rest_of_month(self, at: datetime) -> float | None:
         """Return by what the month so far is to be multiplied, None on its first day."""

@@ -114,7 +114,7 @@ class Peak(TypedDict):
 
 
 class Summary(Used):
-    """What a span comes to; the base load is null for more than two years."""
+    """What a span comes to; the base load is null for more than two years, costs for thirty."""
 
     mean_kw: float | None
     peak: Peak | None
@@ -123,12 +123,17 @@ class Summary(Used):
 
 
 class By(TypedDict):
-    """What a span comes to by hour (0 to 23), weekday (0 is Monday) or month (1 to 12)."""
+    """What a span comes to by hour (0 to 23), weekday (0 is Monday), month (1 to 12) or price.
 
-    key: list[int]
+    A price has the name of its rate, and a cost without fixed charges; the others have the mean.
+    """
+
+    key: list[int | str]
     delivered_kwh: Numbers
     received_kwh: Numbers
     mean_kw: Numbers
+    cost: Numbers
+    currency: str | None
 
 
 class Line(TypedDict):
@@ -200,17 +205,20 @@ METER: Final = Parameter(
     "the meter, empty for readings that name none; not given: the home's only one",
     {"type": "string"},
 )
-_TIME: Final = {"type": "string", "minLength": 10, "maxLength": 40}
+_TIME: Final = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 _WHEN: Final = "a day of the homes' zone, as 2026-03-29, or a time, as 2026-03-29T12:00:00Z"
 SPAN: Final = (
     NODE,
     METER,
-    Parameter("from", f"where the span begins: {_WHEN}", _TIME, True),
-    Parameter("to", f"before where it ends: {_WHEN}", _TIME, True),
+    Parameter(
+        "from", f"where the span begins: {_WHEN}", {**_TIME, "examples": ["2026-03-29"]}, True
+    ),
+    Parameter("to", f"before where it ends: {_WHEN}", {**_TIME, "examples": ["2026-03-30"]}, True),
 )
 STEPS: Final = ("auto", *(step.value for step in Step))
 STEP: Final = Parameter("step", "how the span is divided", {"enum": list(STEPS)})
-KEY: Final = Parameter("key", "by what it is grouped", {"enum": list(KEYS)}, True)
+PRICE: Final = "price"
+KEY: Final = Parameter("key", "by what it is grouped", {"enum": [*KEYS, PRICE]}, True)
 WHAT: Final = Parameter("what", "what the file is of", {"enum": ["demand", "energy"]}, True)
 
 
@@ -229,7 +237,7 @@ QUESTIONS: Final = (
     Question("demand", (*SPAN, STEP), Demand, "Demand by steps."),
     Question("energy", (*SPAN, STEP), Energy, "Energy by steps."),
     Question("summary", SPAN, Summary, "What a span comes to."),
-    Question("by", (KEY, *SPAN), By, "What a span comes to by hour, weekday or month."),
+    Question("by", (KEY, *SPAN), By, "What a span comes to by hour, weekday, month or price."),
     Question("homes", (), Homes, "All homes in a line each."),
     Question("chain", (NODE._replace(required=False),), Chain, "From a stick to the stores."),
     Question("csv", (WHAT, *SPAN, STEP), "text/csv", "Demand or energy as a file."),

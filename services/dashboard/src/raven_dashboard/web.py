@@ -139,7 +139,7 @@ class Web:
             "summary": lambda a, q: a.summary(_span(a, q)),
             "by": lambda a, q: a.by(_span(a, q), _needed(q, "key")),
             "homes": lambda a, _: a.homes(),
-            "chain": lambda a, q: a.chain(q.get("node")),
+            "chain": lambda a, q: a.chain(_needed(q, "node") if "node" in q else None),
         }
         return Starlette(
             routes=[

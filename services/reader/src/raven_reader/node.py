@@ -13,6 +13,7 @@ from raven_reader.clocks import Clocks
 from raven_reader.framing import decoded
 from raven_reader.secrets import mask
 from raven_reader.settings import ReaderSettings
+from ravenbus import __version__
 from ravenbus.errors import PoisonError
 from ravenbus.logs import Sparse
 from ravenbus.messages import Command, Raw, Reading, Reply, Run, Status, decode, encode, now
@@ -27,7 +28,14 @@ log = logging.getLogger(__name__)
 def will(topics: Topics, node: str, started: datetime) -> Will:
     """Return the status that the broker publishes when the connection is lost."""
     detail = "connection lost; the reader had started at the time given"
-    gone = Status(node=node, service="offline", device="disconnected", since=started, detail=detail)
+    gone = Status(
+        node=node,
+        service="offline",
+        device="disconnected",
+        since=started,
+        detail=detail,
+        version=__version__,
+    )
     return Will(topics.of(STATUS, node=node), encode(gone))
 
 
@@ -104,6 +112,7 @@ class Node:
             detail=detail,
             clock=clocks and clocks.state,
             clock_ahead_s=clocks and clocks.ahead_s,
+            version=__version__,
         )
         if status != last:
             self._status = status

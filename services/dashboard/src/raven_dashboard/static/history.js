@@ -4,13 +4,16 @@ import { Chart } from "./chart.js";
 import { address, ask, askMeters, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
 import { besides, energyRows, pairs, powerRows } from "./rows.js";
 import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
-import { change, day, exactly, kw, kwh, moment, money, month, second, time } from "./words.js";
+import { change, day, exactly, kw, kwh, moment, money, month, second, sumName, time } from "./words.js";
 
 const REFRESH_MS = 60_000;
 const DAY = 24 * HOUR;
 const STEP_MS = { "5min": HOUR / 12, hour: HOUR, day: DAY, month: 30 * DAY };
 /** More bars than this are finer than a screen. */
 const MOST_BARS = 800;
+const SUMS = { hour: "Hour of the day", weekday: "Weekday", month: "Month", price: "Price" };
+/** The service sums up the hours of the day of no longer time. */
+const LONGEST_BY_HOUR = 2 * 366 * DAY;
 
 let meters = [];
 let current = null;
@@ -25,13 +28,14 @@ function view() {
   const ends = ["from", "to"].map((name) => Date.parse(asked.get(name)));
   const span = ends[0] < ends[1] ? ends : unitOf("day", Date.now(), zone);
   const bars = asked.get("bars") in STEP_MS ? asked.get("bars") : "auto";
-  return { span, bars, compare: asked.get("compare") === "1" };
+  const by = Object.hasOwn(SUMS, asked.get("by")) ? asked.get("by") : null;
+  return { span, bars, compare: asked.get("compare") === "1", by };
 }
 
 function go(change, back = null) {
-  const { span, bars, compare } = { ...view(), ...change };
+  const { span, bars, compare, by } = { ...view(), ...change };
   const [from, to] = span.map(iso);
-  const parameters = { ...current, from, to, bars: bars === "auto" ? null : bars, compare: compare ? 1 : null };
+  const parameters = { ...current, from, to, bars: bars === "auto" ? null : bars, compare: compare ? 1 : null, by };
   history.pushState({ back }, "", `/history?${query(parameters)}`);
   refresh();
 }
@@ -137,11 +141,42 @@ function showSummary(now, before) {
   say(byId("peak-at"), now.peak ? moment(Date.parse(now.peak.at), zone) : "");
 }
 
-function showControls({ span, compare, bars: asked }, step) {
+/** Show the sums, each with bars as long as what was taken and given; null is none at all. */
+function showSums(by, sums) {
+  const shown = sums?.key.length > 0;
+  byId("sums").hidden = !shown;
+  say(byId("no-sums"), sums && !shown ? `There is no ${by === "price" ? "price" : "energy"} known in this time.` : "");
+  if (!shown) return;
+  const priced = by === "price";
+  say(byId("sums-by"), SUMS[by]);
+  say(byId("sums-last"), priced ? "Cost" : "Mean power");
+  const { key, delivered_kwh: taken, received_kwh: given } = sums;
+  const most = Math.max(...taken, ...given);
+  const bar = (name, value) => {
+    const made = make("span", { class: name, hidden: !value });
+    made.style.width = `${(100 * value) / most}%`;
+    return made;
+  };
+  const cell = (text) => make("td", { class: "number" }, text);
+  byId("sum-rows").replaceChildren(...key.map((one, index) => make(
+    "tr", {}, make("th", { scope: "row" }, make(
+      "div", {}, make("bdi", {}, sumName(by, one)),
+      make("span", { class: "bars" }, bar("taken", taken[index]), bar("given", given[index])),
+    )),
+    ...[kwh(taken[index]), kwh(given[index])].map(cell),
+    cell(priced ? money(sums.cost[index], sums.currency) : kw(sums.mean_kw[index])),
+  )));
+}
+
+function showControls({ span, compare, by, bars: asked }, step) {
   const of = ranges();
   for (const button of document.querySelectorAll("[data-range]")) {
     const [from, to] = of[button.dataset.range];
     button.setAttribute("aria-pressed", from === span[0] && to === span[1]);
+  }
+  for (const button of document.querySelectorAll("[data-by]")) {
+    button.setAttribute("aria-pressed", button.dataset.by === by);
+    button.disabled = button.dataset.by === "hour" && span[1] - span[0] > LONGEST_BY_HOUR;
   }
   byId("from").value = dateField(span[0], zone);
   byId("to").value = dateField(span[1] - 1, zone);
@@ -158,6 +193,7 @@ function showControls({ span, compare, bars: asked }, step) {
 async function load() {
   const now = view();
   const { span } = now;
+  if (now.by === "hour" && span[1] - span[0] > LONGEST_BY_HOUR) now.by = "weekday";
   const step = stepOf(now);
   showControls(now, step);
   asking.abort();
@@ -168,8 +204,9 @@ async function load() {
   // What has not been yet is compared with nothing.
   const part = [whole[0], Math.min(whole[1], whole[0] + Math.max(Date.now() - span[0], 1000))];
   byId("charts").setAttribute("aria-busy", "true");
-  const [demand, grown, total, demandBefore, grownBefore, totalBefore] = await Promise.all([
+  const [demand, grown, total, sums, demandBefore, grownBefore, totalBefore] = await Promise.all([
     of("demand", span), of("energy", span, { step }), of("summary", span),
+    now.by && of("by", span, { key: now.by }),
     ...(now.compare ? [of("demand", whole), of("energy", whole, { step }), of("summary", part)] : []),
   ]);
   byId("charts").setAttribute("aria-busy", "false");
@@ -205,6 +242,7 @@ async function load() {
   });
   showTable(columns);
   byId("legend-intervals").hidden = !grown.intervals.some(Boolean);
+  showSums(now.by, sums);
   showSummary(total, totalBefore);
   byId("nothing").hidden = [demand.mean_kw, grown.delivered_kwh].some((of) => of.some((one) => one !== null));
   byId("legend-before").hidden = !now.compare;
@@ -229,6 +267,10 @@ const refresh = keepDoing(async () => {
 
 for (const button of document.querySelectorAll("[data-range]")) {
   button.addEventListener("click", () => zone && go({ span: ranges()[button.dataset.range], bars: "auto" }));
+}
+for (const button of document.querySelectorAll("[data-by]")) {
+  const { by } = button.dataset;
+  button.addEventListener("click", () => zone && go({ by: view().by === by ? null : by }));
 }
 byId("earlier").addEventListener("click", () => zone && go({ span: moved(view().span, zone, -1) }));
 byId("later").addEventListener("click", () => zone && go({ span: moved(view().span, zone, 1) }));

@@ -20,7 +20,7 @@ function lineOf(node) {
     make("th", { scope: "row" }, make("a", { href: `/?${query({ node })}` }, make("bdi", {}, node))),
     make("td", {}, cells.states),
     cell("power", "Now"), cell("today", "Today"), cell("last", "Last reading"),
-    cell("complete", "Complete"),
+    cell("complete", "Complete"), cell("version", "Version"),
   );
   return { line, cells, node: node.toLowerCase() };
 }
@@ -30,6 +30,7 @@ function fill({ cells }, home) {
   say(cells.today, kwh(home.today_kwh));
   say(cells.last, home.last ? `${lasting(Date.now() - Date.parse(home.last))} ago` : "never");
   say(cells.complete, percent(home.complete_percent));
+  say(cells.version, home.version ?? "–");
   showStates(cells.states, home.states);
 }
 

@@ -47,6 +47,16 @@ export const second = (at, zone) => formatted(at, zone, { ...TIME, second: "2-di
 export const moment = (at, zone) => formatted(at, zone, { ...DAY, ...TIME });
 export const exactly = (at, zone) => formatted(at, zone, { ...DAY, ...TIME, second: "2-digit" });
 
+/** What a sum is of: an hour of the day, a weekday (0 is Monday), a month (1 is January), or a price. */
+export function sumName(by, key) {
+  // 2024 began on a Monday.
+  const hour = (number) => time(Date.UTC(2024, 0, 1, number), "UTC");
+  if (by === "hour") return `${hour(key)} – ${hour(key + 1)}`;
+  if (by === "weekday") return formatted(Date.UTC(2024, 0, 1 + key), "UTC", { weekday: "long" });
+  if (by === "month") return formatted(Date.UTC(2024, key - 1), "UTC", { month: "long" });
+  return key;
+}
+
 /** A span of time, such as 3 minutes. */
 export function lasting(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
