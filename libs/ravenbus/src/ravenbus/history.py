@@ -270,12 +270,13 @@ class MeterHistory:
     def _filled(self, parts: list[Part[Energy]]) -> list[Part[Energy]]:
         """Return the parts with the meter's own intervals where its registers were not heard."""
         filled = list(parts)
-        if not parts:
+        over = bool(parts) and parts[-1].end <= datetime.now(UTC)
+        if not over and all(part.value is None for part in parts):
             return filled
         edges_ = [part.start for part in parts] + [parts[-1].end]
         known = self.history.last_registers(self.node, self.meter, _utc(edges_[0]))
         for side, name in enumerate(NAMES):
-            for before, after in pairwise(self._heard(known, parts, side)):
+            for before, after in pairwise(self._heard(known, parts, side, over=over)):
                 if after.register.time - before.register.time < intervals.SHORTEST_GAP:
                     continue
                 moved = Decimal(0)
@@ -291,16 +292,19 @@ class MeterHistory:
         return filled
 
     def _heard(
-        self, known: list[Register], parts: list[Part[Energy]], side: int
+        self, known: list[Register], parts: list[Part[Energy]], side: int, *, over: bool
     ) -> Iterator[_Heard]:
-        """Yield the first and the last reading of a register in each part, and those around all."""
+        """Yield the first and the last reading of a register in each part, and those around all.
+
+        There is one after them only if they are ``over``.
+        """
         yield from (_Heard(-1, one) for one in known if one.kwh[side] is not None)
         last, end = _utc(parts[0].start), _utc(parts[-1].end)
         for index, part in enumerate(parts):
             for one in _ends(part.value, side):
                 last = one.time
                 yield _Heard(index, one)
-        if end - last >= intervals.SHORTEST_GAP:
+        if over and end - last >= intervals.SHORTEST_GAP:
             later = (row for piece in _after(end) for row in self._energy(piece))
             found = (one for row in later for one in _ends(row.value, side)[:1])
             yield from (_Heard(len(parts), one) for one in islice(found, 1))
