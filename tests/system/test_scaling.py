@@ -69,6 +69,17 @@ class Replicas:
         (group,) = self.system.db["slots"].find()
         return [one["number"] for one in group["slots"] if one["state"] != "closed"]
 
+    def start_alone(self) -> None:
+        """Start the first one; wait until it has looked into every session, and has the first slot."""
+        (group,) = self.system.db["slots"].find()
+        closed = [one for one in group["slots"] if one["state"] == "closed"]
+        self.system.recorder.start()
+        wait_until(
+            lambda: self.system.recorder.said().count("slot adopted") >= len(closed),
+            f"it looks into {len(closed)} sessions",
+        )
+        wait_until(lambda: self.slots() == [1], "a lone recorder has the first slot again")
+
     def sessions(self) -> list[str]:
         """Stop every recorder; return the sessions that the broker still has, and end them.
 
@@ -104,8 +115,7 @@ def test_recorders_come_and_go_under_load(system: System, replicas: Replicas):
     system.assert_complete()
     replicas.assert_somebody_was_always_subscribed()
     replicas.stop(one for one in replicas.all if one.running)
-    system.recorder.start()
-    wait_until(lambda: replicas.slots() == [1], "a lone recorder has the first slot again")
+    replicas.start_alone()
     assert replicas.sessions() == [GROUP]
 
 
@@ -192,10 +202,9 @@ def test_all_that_stop_at_once_leave_one_session(system: System, replicas: Repli
     system.broker.stop()
     system.broker.start()
     system.simulator.wait()
-    system.recorder.start()
+    replicas.start_alone()
     system.assert_complete()
     replicas.assert_somebody_was_always_subscribed()
-    wait_until(lambda: replicas.slots() == [1], "a lone recorder has the first slot again")
     assert replicas.sessions() == [GROUP]
 
 
