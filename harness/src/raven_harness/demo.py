@@ -32,7 +32,7 @@ from ravenbus.errors import BrokerAwayError, RavenError
 from ravenbus.messages import Reading, decode_reading
 from ravenbus.mqtt import Broker as Connector
 from ravenbus.mqtt import Events, Received
-from ravenbus.notifications import Notification
+from ravenbus.notifications import Notification, ProfileData
 from ravenbus.ranges import count, without
 from ravenbus.readback import Holding, Store, in_order
 from ravenbus.settings import MqttUrl
@@ -314,6 +314,9 @@ def _line(reading: Reading) -> str:
 
 def _value(notification: Notification) -> str:
     """Return the fields that a person looks for first."""
+    if isinstance(notification, ProfileData):
+        channel = notification.interval_channel or "of which register is not known"
+        return f"{len(notification.intervals)} intervals that the meter remembers, {channel}"
     units = {
         "demand_kw": "kW",
         "delivered_kwh": "kWh delivered",

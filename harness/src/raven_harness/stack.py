@@ -454,10 +454,11 @@ def peak_bytes(process: subprocess.Popen[bytes]) -> int:
     """
     peak = 0
     status = Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
+    while True:
         with suppress(OSError):
             for line in status.read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     peak = 1024 * int(line.split()[1])
-        time.sleep(0.02)
-    return peak
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+            return peak

@@ -16,6 +16,7 @@ from ravenbus import energy
 from ravenbus.demand import Demand, Sample, by_period, combined
 from ravenbus.energy import Register
 from ravenbus.history import SUMMATION, MeterHistory, Step, edges, step_for
+from ravenbus.intervals import of_side
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import CurrentSummationDelivered, Notification, ProfileData
 from ravenbus.periods import rolled_up
@@ -314,3 +315,34 @@ def test_the_latest_is_found_however_old_it_is(gap: Home):
         assert said.summation_delivered == 1000 * expected
     assert of_house.latest("price_cluster", at(2026, 7, 2)) is None
     assert of_house.latest(SUMMATION, at(2026, 7, 1)) is None
+
+
+def test_intervals_are_asked_for_only_across_a_gap(gap: Home):
+    """An hour's first and last reading have no gap between them, however far apart they are."""
+    asked = []
+    between = gap.between
+
+    def looked(kind: str, *of: Any) -> Any:
+        asked.append(kind)
+        return between(kind, *of)
+
+    gap.between = looked  # type: ignore[method-assign]
+    kwh(gap, at(2026, 7, 1), at(2026, 7, 1, 9))
+    assert asked == []
+    kwh(gap, *DAY)
+    assert asked == ["profile_data"] * 2
+
+
+def test_years_of_intervals_are_put_in_order_at_once():
+    """A meter that was away for long has many; those of an hour give way to its quarters."""
+    home = Home()
+    for number in range(4000):
+        home.say(at(2020, 1, 1) + number * HOUR, 1, 2, 3, 4)
+    hourly = ProfileData(
+        device=None, meter="b", time=at(2020, 1, 2), end_time=at(2020, 1, 2), interval_s=3600,
+        intervals=[10], interval_channel="delivered",
+    )  # fmt: skip
+    home.put(hourly, at(2020, 1, 2))
+    found = of_side(home.readings, 0)
+    assert len(found) == 16_000
+    assert all(before.end == after.start for before, after in pairwise(found))

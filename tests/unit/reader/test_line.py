@@ -38,6 +38,8 @@ class World:
         self._until = self.now + until_s
         self.opens = 0
         self.pauses = []
+        self.question = None
+        self.noted = []
 
     def open(self):
         self.opens += 1
@@ -70,10 +72,10 @@ class World:
         self.told.append(("lost", reason))
 
     def next_command(self):
-        return None
+        return self.question
 
     def command_sent(self, command):
-        pass
+        self.noted.append(command)
 
     def run(self, *, ask_after_s=120.0, reopen_after_s=300.0):
         line = Line(
@@ -141,6 +143,22 @@ def test_commands_from_the_bus_are_paced_too():
     assert [name for _, name in world.sent if name[4:].isdigit()] == [f"get_{n}" for n in range(5)]
     times = [at for at, _ in world.sent]
     assert all(b - a >= COMMAND_PAUSE_S for a, b in pairwise(times))
+
+
+def test_a_question_waits_until_the_device_is_idle_and_nothing_else_is_to_be_sent():
+    """One that speaks all the time is never asked; what was sent is noted, whoever sent it."""
+    question = b"<Command><Name>get_profile_data</Name></Command>\r\n"
+    person = b"<Command><Name>get_time</Name></Command>\r\n"
+    busy, idle = (World(script * 60, until_s=25) for script in ([REPORT], [REPORT, b"", b"", b""]))
+    for world in (busy, idle):
+        world.question = question
+        world.commands.put(person)
+        world.run()
+        names = [name for _, name in world.sent]
+        assert names[: len(OPENING_COMMANDS) + 1] == [*OPENING_COMMANDS, "get_time"]
+        assert world.noted == [data for _, data in world.written[1:]]
+    assert question not in busy.noted
+    assert question in idle.noted
 
 
 def test_a_silent_device_is_asked_once_then_reopened():

@@ -23,7 +23,7 @@ from ravenbus import demand, energy, intervals
 from ravenbus.demand import Demand, Sample
 from ravenbus.energy import NAMES, Energy, Register
 from ravenbus.intervals import Interval
-from ravenbus.messages import Reading
+from ravenbus.messages import Reading, now
 from ravenbus.notifications import (
     DERIVED_DIGITS,
     EXACT,
@@ -270,14 +270,15 @@ class MeterHistory:
     def _filled(self, parts: list[Part[Energy]]) -> list[Part[Energy]]:
         """Return the parts with the meter's own intervals where its registers were not heard."""
         filled = list(parts)
-        over = bool(parts) and parts[-1].end <= datetime.now(UTC)
+        over = bool(parts) and parts[-1].end <= now()
         if not over and all(part.value is None for part in parts):
             return filled
         edges_ = [part.start for part in parts] + [parts[-1].end]
         known = self.history.last_registers(self.node, self.meter, _utc(edges_[0]))
         for side, name in enumerate(NAMES):
             for before, after in pairwise(self._heard(known, parts, side, over=over)):
-                if after.register.time - before.register.time < intervals.SHORTEST_GAP:
+                gap = after.register.time - before.register.time
+                if after.part == before.part or gap < intervals.SHORTEST_GAP:
                     continue
                 moved = Decimal(0)
                 for one, kwh in self._between(before.register, after.register, side):

@@ -7,6 +7,7 @@ UTC without a zone.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -49,11 +50,13 @@ def of_side(readings: Iterable[Reading], side: int) -> list[Interval]:
             said[newest - (back + 1) * length, newest - back * length].add(count)
     chosen: list[Interval] = []
     for (start, end), counts in sorted(said.items(), key=lambda item: item[0][1] - item[0][0]):
-        count = next(iter(counts))
-        free = all(end <= one.start or one.end <= start for one in chosen)
-        if len(counts) == 1 and count is not None and free:
-            chosen.append(Interval(start, end, count))
-    return sorted(chosen)
+        place = bisect_right(chosen, start, key=lambda one: one.start)
+        around = chosen[max(place - 1, 0) : place + 1]
+        free = all(end <= one.start or one.end <= start for one in around)
+        count = counts.pop()
+        if free and not counts and count is not None:
+            chosen.insert(place, Interval(start, end, count))
+    return chosen
 
 
 def between(

@@ -39,7 +39,7 @@ LETTERS_OF: Final = timedelta(days=30)
 LETTERS_S: Final = 60.0
 TODAY_S: Final = 20.0
 """For how long is remembered what has to be asked of every letter, and of every home."""
-PRICE: Final = "price_cluster"
+PRICE_KIND: Final = "price_cluster"
 IDLE_KW: Final = Decimal("0.001")
 COLUMNS: Final = {
     "demand": ("mean_kw", "min_kw", "max_kw"),
@@ -125,13 +125,13 @@ class Answers:
         """
         home, at, of_store = self.feed.home(node), now(), list[api.State]()
         today, month, currency = _NOTHING, _NOTHING, None
-        price = home.last(PRICE, meter)
+        price = home.last(PRICE_KIND, meter)
         rest = self._rest_of_month(at)
         try:
             meter = self._meter_of(node, meter)
             today, _ = self._charged(node, meter, at, Step.DAY)
             month, currency = self._charged(node, meter, at, Step.MONTH)
-            price = price or MeterHistory(self.history, node, meter, self.zone).latest(PRICE, at)
+            price = price or self._history(node, meter).latest(PRICE_KIND, at)
         except RavenError as error:
             of_store.append({"level": "alarm", "text": f"The store cannot be read: {error}."})
         return {
@@ -173,32 +173,33 @@ class Answers:
         """Return by steps what the registers grew by."""
         step = _checked(span, step or step_for(span.start, span.end))
         meter = self._meter(span)
-        used = [
-            (
-                int(part.start.timestamp()),
-                int(part.end.timestamp()),
-                _used(part.value),
-                part.intervals,
-            )
-            for piece in self._pieces(span, step)
-            for part in meter.energy(*piece, step)
-        ]
-        charged: list[float | None] = [None] * len(used)
         prices = self._prices(span) if step is not Step.RAW else None
-        if prices:
-            found = costs(meter, prices, span.start, span.end, step)
-            charged = [_money(one.cost, fixed=step in (Step.DAY, Step.MONTH)) for one in found]
-        return {
+        found: api.Energy = {
             "step": step.value,
             "zone": self.zone.key,
-            "start": [start for start, *_ in used],
-            "end": [end for _, end, *_ in used],
-            "delivered_kwh": [one["delivered_kwh"] for *_, one, _ in used],
-            "received_kwh": [one["received_kwh"] for *_, one, _ in used],
-            "intervals": [intervals for *_, intervals in used],
-            "cost": charged,
+            "start": [],
+            "end": [],
+            "delivered_kwh": [],
+            "received_kwh": [],
+            "intervals": [],
+            "cost": [],
             "currency": _currency(prices),
         }
+        for part in (
+            one for piece in self._pieces(span, step) for one in meter.energy(*piece, step)
+        ):
+            used = _used(part.value)
+            found["start"].append(int(part.start.timestamp()))
+            found["end"].append(int(part.end.timestamp()))
+            found["delivered_kwh"].append(used["delivered_kwh"])
+            found["received_kwh"].append(used["received_kwh"])
+            found["intervals"].append(part.intervals)
+            found["cost"].append(None)
+        if prices:
+            charged = costs(meter, prices, span.start, span.end, step)
+            fixed = step in (Step.DAY, Step.MONTH)
+            found["cost"] = [_money(one.cost, fixed=fixed) for one in charged]
+        return found
 
     def summary(self, span: Span) -> api.Summary:
         """Return what a span comes to: energy, mean, peak and base load."""
@@ -361,7 +362,7 @@ class Answers:
 
     def _used(self, node: str, meter: str, at: datetime, step: Step) -> api.Used:
         """Return what the day, or the month, of a time came to."""
-        history = MeterHistory(self.history, node, meter, self.zone)
+        history = self._history(node, meter)
         (part,) = history.energy(at, at + timedelta(seconds=1), step)
         return _used(part.value)
 
@@ -406,7 +407,10 @@ class Answers:
         return (end - start).total_seconds() / passed_s if passed_s >= _SECONDS[Step.DAY] else None
 
     def _meter(self, span: Span) -> MeterHistory:
-        return MeterHistory(self.history, span.node, span.meter, self.zone)
+        return self._history(span.node, span.meter)
+
+    def _history(self, node: str, meter: str) -> MeterHistory:
+        return MeterHistory(self.history, node, meter, self.zone)
 
     def _meter_of(self, node: str, meter: str | None) -> str:
         """Return the meter that is asked for, the home's only one if none is named."""

@@ -53,7 +53,10 @@ class Month(Used):
 
 
 class Price(TypedDict):
-    """The price of a kWh that the meter said last, on the bus or in the store; the currency by its letters, null if unknown."""
+    """The price of a kWh that the meter said last, on the bus or in the store.
+
+    The currency is by its letters, null if unknown.
+    """
 
     value: float
     currency: str | None

@@ -17,13 +17,12 @@ import msgspec
 from raven_reader.commands import write
 from raven_reader.decoding import EPOCH
 from raven_reader.registers import NAMES, Baseline, baselines
+from ravenbus.intervals import SHORTEST_GAP
 from ravenbus.messages import now
 from ravenbus.notifications import IntervalChannel, Notification, ProfileData
 
 log = logging.getLogger(__name__)
 
-SHORTEST_GAP: Final = timedelta(minutes=30)
-"""A stick reports registers every few minutes; the intervals of most meters are 15 minutes long."""
 PERIODS_MOST: Final = 12
 """The most that one question may ask for."""
 PAUSE_S: Final = 15.0

@@ -54,10 +54,10 @@ class Meter:
     def start(self, moment: Moment) -> None:
         """Start the first period, and have the message from now."""
         self._message_clock = self._period.start = moment.clock
-        steps = range(-int(self._setup.past_s), 1, _PAST_STEP_S)
-        self._register.remember(
-            [(at_s, self._source.sample(self._setup.day_s + at_s)) for at_s in steps[:-1]]
-        )
+        past = range(-int(self._setup.past_s), 0, _PAST_STEP_S)
+        if past:
+            day_s = self._setup.day_s
+            self._register.remember([(one, self._source.sample(day_s + one)) for one in past])
 
     # Demand and registers
 
@@ -257,8 +257,7 @@ class _Register:
             received_wh -= max(-energy_wh, 0.0)
             after_s = at_s
             past.append((at_s, delivered_wh, received_wh))
-        if samples:
-            self._past.extend(reversed(past))
+        self._past.extend(reversed(past))
 
     def advance(self, elapsed_s: float) -> None:
         if self._at_s is not None:

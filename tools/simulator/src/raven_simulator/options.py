@@ -18,6 +18,8 @@ from raven_simulator.timeline import Timed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+PAST_MOST_H: Final = 240
+"""Each minute of them is one of the moments that a meter remembers."""
 _EXAMPLES: Final = """\
 examples:
   raven-simulator --pty /tmp/ttyRAVEN                  a RAVEn with its real schedule
@@ -112,13 +114,12 @@ def parser() -> argparse.ArgumentParser:
         default=8,
         help="hex digits of a negative demand: 6 (24 bits) or 8 (32 bits, default)",
     )
-
     device.add_argument(
         "--past",
         metavar="HOURS",
-        type=_positive,
+        type=_past_h,
         default=0.0,
-        help="the meter has intervals from before the start",
+        help=f"the meter has intervals from before the start, of {PAST_MOST_H} hours at most",
     )
     device.add_argument(
         "--intervals",
@@ -219,6 +220,12 @@ def _checked(name: str, read: Callable[[str], float], least: float, text: str) -
 
 def _positive(text: str) -> float:
     return _checked("a number above 0", float, 1e-9, text)
+
+
+def _past_h(text: str) -> float:
+    if (hours := _positive(text)) > PAST_MOST_H:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {PAST_MOST_H} hours")
+    return hours
 
 
 def _positive_int(text: str) -> int:
