@@ -178,12 +178,12 @@ class MeterHistory:
 
     def energy(self, start: datetime, end: datetime, step: Step) -> list[Part[Energy]]:
         """Return the energy by steps, of which the first and the last are whole."""
-        parts = self._series(self._energy, energy.combined, start, end, step)
+        parts = self._series(self._energy, _combined, start, end, step)
         return parts if step is Step.RAW else self._filled(parts)
 
     def energy_between(self, times: Sequence[datetime]) -> list[Part[Energy]]:
         """Return the energy between each time and the next, exactly."""
-        found = _divided(self._energy, energy.combined, [_utc(one) for one in times])
+        found = _divided(self._energy, _combined, [_utc(one) for one in times])
         return self._filled(found)
 
     def total(self, start: datetime, end: datetime) -> Total:
@@ -265,7 +265,8 @@ class MeterHistory:
         if step is not Step.RAW:
             return _divided(rows, combined, edges(start, end, step, self.zone))
         found = rows(Piece(RAW_S, _utc(start), _utc(end)))
-        return [Part(at.replace(tzinfo=UTC), at.replace(tzinfo=UTC), one) for _, at, one in found]
+        seconds = ((at.replace(tzinfo=UTC), combined([one])) for _, at, one in found)
+        return [Part(at, at, one) for at, one in seconds]
 
     def _filled(self, parts: list[Part[Energy]]) -> list[Part[Energy]]:
         """Return the parts with the meter's own intervals where its registers were not heard."""
@@ -307,7 +308,7 @@ class MeterHistory:
                 yield _Heard(index, one)
         if over and end - last >= intervals.SHORTEST_GAP:
             later = (row for piece in _after(end) for row in self._energy(piece))
-            found = (one for row in later for one in _ends(row.value, side)[:1])
+            found = (one for row in later for one in _ends(_aware(row.value), side)[:1])
             yield from (_Heard(len(parts), one) for one in islice(found, 1))
 
     def _between(
@@ -348,10 +349,10 @@ class MeterHistory:
             new = registers(*of, piece.start, piece.end)
             known = self.history.last_registers(*of[1:], piece.start) if new else []
             every = sorted(energy.totals(known, new, RAW_S).items())
-            yield from (Row(RAW_S, start, _aware(one)) for start, one in every)
+            yield from (Row(RAW_S, start, one) for start, one in every)
         else:
             for start, one in self.history.energy(self.node, self.meter, *piece):
-                yield Row(piece.period_s, start, _aware(one))
+                yield Row(piece.period_s, start, one)
 
 
 def _ends(value: Energy | None, side: int) -> list[Register]:
@@ -521,6 +522,10 @@ def _next(local: datetime, step: Step) -> datetime:
 
 def _utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+
+
+def _combined(parts: Sequence[Energy]) -> Energy:
+    return _aware(energy.combined(parts))
 
 
 def _aware(one: Energy) -> Energy:
