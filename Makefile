@@ -21,10 +21,11 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 	@$(BIN)/python -m raven_harness.demo
 
 # Some tests change a server for a moment, so one of yours takes one test at a time.
+# Hundreds of processes are started: each compiles all that it imports where bytecode is not kept.
 WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((3 * $$(nproc)))))
 .PHONY: test
 test: $(VENV)/.dev system system-sql system-browser  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: compose-test
 compose-test: $(VENV)/.dev  ## Run docker-compose.yml for real, with what stands in for images that cannot be pulled

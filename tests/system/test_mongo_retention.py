@@ -420,7 +420,7 @@ def test_whoever_is_killed_between_two_steps_loses_nothing(
                 finished = False
         if finished:
             break
-        assert filled.sink.store(filled.every) == (0, 60)
+        assert filled.sink.store(filled.march) == (0, 20)
         if what == "leave" or filled.db.archive.find_one():
             assert getattr(filled, what)(MARCH) == 20
         assert filled.sink.store(filled.every) == (0, 60)

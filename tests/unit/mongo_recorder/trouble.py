@@ -14,7 +14,7 @@ from .simulation import LEASE_S, Recorder, World, patch
 
 SEEDS = st.integers(0, 2**32)
 SETTINGS = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
