@@ -32,14 +32,15 @@ class Rolled:
     def meters(self) -> list[Meter]:
         return [Meter(home, "m", MIDNIGHT, MIDNIGHT + 23 * HOUR) for home in self.homes]
 
-    def demand(self, node, meter, period_s, start, end):
-        for period, one in self.rows:
-            if period[:3] == (period_s, node, meter) and start <= period.start < end:
-                yield period.start, one
+    def demand(self, node, meter, period_s, spans):
+        mine = [one for one in self.rows if one[0][:3] == (period_s, node, meter)]
+        for number, (start, end) in enumerate(spans):
+            if found := [one for period, one in mine if start <= period.start < end]:
+                yield number, combined(found)
 
-    def energy(self, node, meter, period_s, start, end):
-        for at, one in self.demand(node, meter, period_s, start, end):
-            yield at, Energy(delivered_kwh=one.sum_kw / 2)
+    def energy(self, node, meter, period_s, spans):
+        for number, one in self.demand(node, meter, period_s, spans):
+            yield number, Energy(delivered_kwh=one.sum_kw / 2)
 
     def last_registers(self, *_):
         return []

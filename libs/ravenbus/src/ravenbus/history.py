@@ -1,6 +1,7 @@
 """History of a meter's demand and energy, whichever store has it.
 
-A store fetches rows (``History``); what they come to is computed here, for every store alike.
+A store sums up its roll-ups between times (``History``); which times answer a question, and what
+the sums come to, is computed here, for every store alike.
 Whoever asks gives times with a zone and gets UTC; hours, days and months are those of the home's
 time zone, so a day has 23 hours, or 25, where the clocks change.
 """
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
+from functools import partial
 from itertools import islice, pairwise
+from operator import attrgetter
 from statistics import median
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
@@ -34,6 +37,9 @@ from ravenbus.periods import PERIODS_S, start_of
 from ravenbus.readback import Store
 
 T = TypeVar("T", Demand, Energy)
+V = TypeVar("V")
+Span = tuple[datetime, datetime]
+"""From a time to before another, UTC without a zone."""
 
 DEMAND: Final = str(InstantaneousDemand.__struct_config__.tag)
 SUMMATION: Final = str(CurrentSummationDelivered.__struct_config__.tag)
@@ -45,7 +51,13 @@ LOOK_BACK: Final = tuple(timedelta(hours=one) for one in (1, 24, 32 * 24, 3660 *
 LOOK_AHEAD: Final = timedelta(days=32)
 """So far after a span its gap's other end is looked for."""
 RAW_S: Final = 1
-"""What the readings of a second come to is the finest that a store is asked for."""
+"""What the readings of a second come to is the finest that there is."""
+HOUR_S: Final = PERIODS_S[1]
+CLOSER: Final = 100
+"""A peak is sought in so many parts of a time, and in the highest of them again."""
+SECOND: Final = timedelta(seconds=1)
+AT_ONCE: Final = 1000
+"""A store is asked for so many sums at once."""
 
 
 class Meter(NamedTuple):
@@ -65,24 +77,34 @@ class Meter(NamedTuple):
 
 
 class History(Store, Protocol):
-    """A store with roll-ups; its spans are UTC without a zone, ``start`` included, ``end`` not.
+    """A store with roll-ups; a meter that readings do not name is an empty text.
 
-    A meter that readings do not name is an empty text.  Every call raises RetryableError when the
-    store cannot be reached.
+    Spans are in order and apart.  Every call raises RetryableError when the store cannot be reached.
     """
 
     def meters(self) -> list[Meter]:
         """Return what there are roll-ups of, by node and meter."""
 
     def demand(
-        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
-    ) -> Iterable[tuple[datetime, Demand]]:
-        """Return the periods of a length that start in a span, in order."""
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterable[tuple[int, Demand]]:
+        """Return what the periods of a length that start in each span come to, if there are any.
+
+        Each is with the number of its span, from 0.
+        """
 
     def energy(
-        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
-    ) -> Iterable[tuple[datetime, Energy]]:
-        """Return the periods of a length that start in a span, in order."""
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterable[tuple[int, Energy]]:
+        """Return the same of energy; its times are UTC without a zone."""
+
+    def lowest_kw(
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterable[tuple[int, Decimal]]:
+        """Return the lowest mean demand of a period of a length that starts in each span.
+
+        It has ``DERIVED_DIGITS`` once it is rounded.
+        """
 
     def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
         """Return the last value of each register before a time, as ``energy.halves`` has them."""
@@ -124,25 +146,49 @@ class Peak(NamedTuple):
     at: datetime
 
 
-class Piece(NamedTuple):
-    """A span that whole periods of a length fill."""
+@dataclass(frozen=True)
+class _Source(Generic[T]):
+    """Where a meter's demand or energy comes from, and how it is summed up.
+
+    ``rolled_up`` is as in ``History``; ``by_second`` has what the readings of each second in a span
+    come to, in order.
+    """
+
+    rolled_up: Callable[[int, Sequence[Span]], Iterable[tuple[int, T]]]
+    by_second: Callable[[datetime, datetime], list[tuple[datetime, T]]]
+    combined: Callable[[list[T]], T]
+
+    def sums(self, period_s: int, spans: Sequence[Span]) -> Iterator[tuple[int, T]]:
+        """Yield what spans that whole periods fill come to, each with its number."""
+        if period_s == RAW_S:
+            starts = [start for start, _ in spans]
+            for span in joined(spans):
+                for at, one in self.by_second(*span):
+                    yield bisect_right(starts, at) - 1, one
+        else:
+            yield from _some_at_once(partial(self.rolled_up, period_s), spans)
+
+
+class _Piece(NamedTuple):
+    """A span that whole periods of a length fill, and the number of the part that it is in."""
+
+    part: int
+    start: datetime
+    end: datetime
+
+    @property
+    def span(self) -> Span:
+        """From its start to its end."""
+        return self.start, self.end
+
+
+class _Stretch(NamedTuple):
+    """A span that whole periods of a length fill, and the highest demand in it once it is known."""
 
     period_s: int
     start: datetime
     end: datetime
-
-
-class Row(NamedTuple, Generic[T]):
-    """What a store has of a period."""
-
-    period_s: int
-    start: datetime
-    value: T
-
-    @property
-    def end(self) -> datetime:
-        """Where the next period starts."""
-        return self.start + timedelta(seconds=self.period_s)
+    kw: Decimal = Decimal(0)
 
 
 class _Heard(NamedTuple):
@@ -174,52 +220,51 @@ class MeterHistory:
 
     def demand(self, start: datetime, end: datetime, step: Step) -> list[Part[Demand]]:
         """Return the demand by steps, of which the first and the last are whole."""
-        return self._series(self._demand, demand.combined, start, end, step)
+        return self._series(self._demand, start, end, step)
 
     def energy(self, start: datetime, end: datetime, step: Step) -> list[Part[Energy]]:
         """Return the energy by steps, of which the first and the last are whole."""
-        parts = self._series(self._energy, _combined, start, end, step)
+        parts = self._series(self._energy, start, end, step)
         return parts if step is Step.RAW else self._filled(parts)
 
     def energy_between(self, times: Sequence[datetime]) -> list[Part[Energy]]:
         """Return the energy between each time and the next, exactly."""
-        found = _divided(self._energy, _combined, [_utc(one) for one in times])
+        found = _divided(self._energy, [_utc(one) for one in times])
         return self._filled(found)
 
     def total(self, start: datetime, end: datetime) -> Total:
         """Return what exactly the span comes to."""
         span = [_utc(start), _utc(end)]
-        (of_demand,) = _divided(self._demand, demand.combined, span)
+        (of_demand,) = _divided(self._demand, span)
         (of_energy,) = self.energy_between([start, end])
         return Total(of_demand.value, of_energy.value)
 
     def peak(self, start: datetime, end: datetime) -> Peak | None:
         """Return the highest demand of exactly the span, None if there is no reading."""
-        pieces = _pieces([_utc(start), _utc(end)])
-        found = [row for piece in pieces for row in self._demand(piece)]
-        if not found:
-            return None
-        best = _highest(found)
-        for period_s in (PERIODS_S[1], PERIODS_S[0]):
-            if best.period_s > period_s:
-                best = _highest(self._demand(Piece(period_s, best.start, best.end)))
-        return Peak(best.value.max_kw, start_of(best.start).replace(tzinfo=UTC))
+        cover = _pieces([_utc(start), _utc(end)])
+        best = self._highest(
+            _Stretch(period_s, *piece.span) for period_s, of in cover.items() for piece in of
+        )
+        while best and start_of(best.start) != start_of(best.end - SECOND):
+            best = self._highest(_closer(best))
+        return best and Peak(best.kw, start_of(best.start).replace(tzinfo=UTC))
 
     def base_load_kw(self, start: datetime, end: datetime) -> Decimal | None:
         """Return the demand that is always there, None if there is no reading.
 
-        It is the median over the days of the lowest mean of an hour in each, so one day away or
-        one hour without the refrigerator do not matter.
+        It is the median over the days of the lowest mean of an hour that begins in each, so one day
+        away or one hour without the refrigerator do not matter.
         """
-        lowest: dict[object, Decimal] = {}
-        every = spans(start, end, Step.MONTH, self.zone)
-        for part in (one for span in every for one in self.demand(*span, Step.HOUR)):
-            if part.value:
-                day = part.start.astimezone(self.zone).date()
-                lowest[day] = min(lowest.get(day, part.value.mean_kw), part.value.mean_kw)
+        first = start_of(_utc(start), HOUR_S)
+        days = [first, *edges(start, end, Step.DAY, self.zone)[1:-1], _utc(end)]
+        of_store = partial(self.history.lowest_kw, self.node, self.meter, HOUR_S)
+        lowest = [
+            kw.quantize(DERIVED_DIGITS, ROUND_HALF_UP, EXACT)
+            for _, kw in _some_at_once(of_store, list(pairwise(days)))
+        ]
         if not lowest:
             return None
-        return Decimal(median(lowest.values())).quantize(DERIVED_DIGITS, ROUND_HALF_UP, EXACT)
+        return Decimal(median(lowest)).quantize(DERIVED_DIGITS, ROUND_HALF_UP, EXACT)
 
     def by(self, key: str, start: datetime, end: datetime) -> dict[int, Total]:
         """Return what the span, in whole steps, comes to by one of ``KEYS``."""
@@ -255,17 +300,12 @@ class MeterHistory:
         return None
 
     def _series(
-        self,
-        rows: Callable[[Piece], Iterable[Row[T]]],
-        combined: Callable[[list[T]], T],
-        start: datetime,
-        end: datetime,
-        step: Step,
+        self, source: _Source[T], start: datetime, end: datetime, step: Step
     ) -> list[Part[T]]:
         if step is not Step.RAW:
-            return _divided(rows, combined, edges(start, end, step, self.zone))
-        found = rows(Piece(RAW_S, _utc(start), _utc(end)))
-        seconds = ((at.replace(tzinfo=UTC), combined([one])) for _, at, one in found)
+            return _divided(source, edges(start, end, step, self.zone))
+        found = source.by_second(_utc(start), _utc(end))
+        seconds = ((at.replace(tzinfo=UTC), source.combined([one])) for at, one in found)
         return [Part(at, at, one) for at, one in seconds]
 
     def _filled(self, parts: list[Part[Energy]]) -> list[Part[Energy]]:
@@ -307,8 +347,12 @@ class MeterHistory:
                 last = one.time
                 yield _Heard(index, one)
         if over and end - last >= intervals.SHORTEST_GAP:
-            later = (row for piece in _after(end) for row in self._energy(piece))
-            found = (one for row in later for one in _ends(_aware(row.value), side)[:1])
+            later = (
+                value
+                for period_s, piece in _after(end)
+                for _, value in self._energy.sums(period_s, [piece.span])
+            )
+            found = (one for value in later for one in _ends(_aware(value), side)[:1])
             yield from (_Heard(len(parts), one) for one in islice(found, 1))
 
     def _between(
@@ -320,39 +364,47 @@ class MeterHistory:
         mine = [one for one in readings if one.envelope.node == self.node]
         if not (found := intervals.of_side(mine, side)):
             return []
-        second = timedelta(seconds=1)
         of = self.history, self.node, self.meter
         units = [
             one.unit
             for time in (before.time, after.time)
-            for one in registers(*of, time, time + second)
+            for one in registers(*of, time, time + SECOND)
             if one.kwh[side] is not None
         ]
         if not units:
             return []
         return intervals.between(before, after._replace(unit=units[0]), side, found)
 
-    def _demand(self, piece: Piece) -> Iterator[Row[Demand]]:
-        """Yield what is in a piece, from roll-ups or from readings."""
-        if piece.period_s == RAW_S:
-            found = samples(self.history, self.node, self.meter, piece.start, piece.end)
-            every = sorted(demand.by_period(found, RAW_S))
-            yield from (Row(RAW_S, period.start, one) for period, one in every)
-        else:
-            for start, one in self.history.demand(self.node, self.meter, *piece):
-                yield Row(piece.period_s, start, one)
+    def _highest(self, stretches: Iterable[_Stretch]) -> _Stretch | None:
+        """Return the first of those with the highest demand, None if there is no reading."""
+        by_length: dict[int, list[_Stretch]] = defaultdict(list)
+        for one in stretches:
+            by_length[one.period_s].append(one)
+        found = [
+            of[number]._replace(kw=value.max_kw)
+            for period_s, of in by_length.items()
+            for number, value in self._demand.sums(period_s, [(one.start, one.end) for one in of])
+        ]
+        return min(found, key=lambda one: (-one.kw, one.start), default=None)
 
-    def _energy(self, piece: Piece) -> Iterator[Row[Energy]]:
-        """Yield what is in a piece, from roll-ups or from readings."""
-        if piece.period_s == RAW_S:
-            of = self.history, self.node, self.meter
-            new = registers(*of, piece.start, piece.end)
-            known = self.history.last_registers(*of[1:], piece.start) if new else []
-            every = sorted(energy.totals(known, new, RAW_S).items())
-            yield from (Row(RAW_S, start, one) for start, one in every)
-        else:
-            for start, one in self.history.energy(self.node, self.meter, *piece):
-                yield Row(piece.period_s, start, one)
+    @property
+    def _demand(self) -> _Source[Demand]:
+        rolled_up = partial(self.history.demand, self.node, self.meter)
+        return _Source(rolled_up, self._demand_by_second, demand.combined)
+
+    @property
+    def _energy(self) -> _Source[Energy]:
+        rolled_up = partial(self.history.energy, self.node, self.meter)
+        return _Source(rolled_up, self._energy_by_second, _combined)
+
+    def _demand_by_second(self, start: datetime, end: datetime) -> list[tuple[datetime, Demand]]:
+        found = samples(self.history, self.node, self.meter, start, end)
+        return [(period.start, one) for period, one in sorted(demand.by_period(found, RAW_S))]
+
+    def _energy_by_second(self, start: datetime, end: datetime) -> list[tuple[datetime, Energy]]:
+        new = registers(self.history, self.node, self.meter, start, end)
+        known = self.history.last_registers(self.node, self.meter, start) if new else []
+        return sorted(energy.totals(known, new, RAW_S).items())
 
 
 def _ends(value: Energy | None, side: int) -> list[Register]:
@@ -369,9 +421,11 @@ def _ends(value: Energy | None, side: int) -> list[Register]:
     ]
 
 
-def _after(end: datetime) -> list[Piece]:
-    """Return the pieces of the time after a span, in order."""
-    return sorted(_pieces([end, end + LOOK_AHEAD]), key=lambda piece: piece.start)
+def _after(end: datetime) -> list[tuple[int, _Piece]]:
+    """Return the pieces of the time after a span, in order, each with the length of its periods."""
+    cover = _pieces([end, end + LOOK_AHEAD])
+    every = [(period_s, piece) for period_s, pieces in cover.items() for piece in pieces]
+    return sorted(every, key=lambda one: one[1].start)
 
 
 def _more(part: Part[Energy], name: str, kwh: Decimal, number: int) -> Part[Energy]:
@@ -440,41 +494,47 @@ def registers(
     return [energy.of_reading(one) for one in readings if one.envelope.node == node]
 
 
-def _divided(
-    rows: Callable[[Piece], Iterable[Row[T]]],
-    combined: Callable[[list[T]], T],
-    found: Sequence[datetime],
-) -> list[Part[T]]:
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Return spans of which those that meet are one."""
+    found: list[Span] = []
+    for start, end in spans:
+        meets = found and found[-1][1] == start
+        found.append((found.pop()[0], end) if meets else (start, end))
+    return found
+
+
+def _some_at_once(
+    sums: Callable[[Sequence[Span]], Iterable[tuple[int, V]]], spans: Sequence[Span]
+) -> Iterator[tuple[int, V]]:
+    """Yield what a store says of spans, asked for some at a time."""
+    for first in range(0, len(spans), AT_ONCE):
+        for number, value in sums(spans[first : first + AT_ONCE]):
+            yield first + number, value
+
+
+def _divided(source: _Source[T], found: Sequence[datetime]) -> list[Part[T]]:
     """Return the parts between edges, from the longest periods that fill them."""
     values: list[list[T]] = [[] for _ in found[1:]]
-    for piece in _pieces(found):
-        for row in rows(piece):
-            index = bisect_right(found, row.start) - 1
-            if row.end <= found[index + 1]:
-                values[index].append(row.value)
+    for period_s, pieces in _pieces(found).items():
+        for number, value in source.sums(period_s, [piece.span for piece in pieces]):
+            values[pieces[number].part].append(value)
     return [
-        Part(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), combined(of) if of else None)
+        Part(
+            start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), source.combined(of) if of else None
+        )
         for (start, end), of in zip(pairwise(found), values, strict=True)
     ]
 
 
-def _pieces(found: Sequence[datetime]) -> list[Piece]:
-    """Return the pieces that fill the spans between edges, in fewer over gaps of one period.
-
-    The period in a gap has an edge in it, so whoever reads it passes it over.
-    """
+def _pieces(found: Sequence[datetime]) -> dict[int, list[_Piece]]:
+    """Return what fills the parts between edges, in order, by the length of its periods."""
     seconds = [int(one.replace(tzinfo=UTC).timestamp()) for one in found]
-    joined: list[list[int]] = []
-    for period_s, start, end in sorted(one for span in pairwise(seconds) for one in _cover(*span)):
-        gap_s = 0 if period_s == RAW_S else period_s
-        if joined and joined[-1][0] == period_s and start - joined[-1][2] <= gap_s:
-            joined[-1][2] = end
-        else:
-            joined.append([period_s, start, end])
-    return [
-        Piece(period_s, *(datetime.fromtimestamp(one, UTC).replace(tzinfo=None) for one in span))
-        for period_s, *span in joined
-    ]
+    pieces: dict[int, list[_Piece]] = defaultdict(list)
+    for part, ends in enumerate(pairwise(seconds)):
+        for period_s, *span in _cover(*ends):
+            times = (datetime.fromtimestamp(one, UTC).replace(tzinfo=None) for one in span)
+            pieces[period_s].append(_Piece(part, *times))
+    return {period_s: sorted(of, key=attrgetter("start")) for period_s, of in pieces.items()}
 
 
 def _cover(start: int, end: int, level: int = len(PERIODS_S)) -> Iterator[tuple[int, int, int]]:
@@ -491,9 +551,16 @@ def _cover(start: int, end: int, level: int = len(PERIODS_S)) -> Iterator[tuple[
         yield from _cover(start, end, level - 1)
 
 
-def _highest(rows: Iterable[Row[Demand]]) -> Row[Demand]:
-    """Return the first of the rows with the highest demand."""
-    return min(rows, key=lambda row: (-row.value.max_kw, row.start))
+def _closer(wide: _Stretch) -> Iterator[_Stretch]:
+    """Yield what a stretch of several periods is made of, of one period in shorter ones."""
+    period_s, start, end, _ = wide
+    if end - start == timedelta(seconds=period_s):
+        period_s = PERIODS_S[PERIODS_S.index(period_s) - 1]
+    number = int((end - start).total_seconds()) // period_s
+    length = timedelta(seconds=-(-number // CLOSER) * period_s)
+    while start < end:
+        yield _Stretch(period_s, start, min(start + length, end))
+        start += length
 
 
 def _instants(local: datetime, step: Step, zone: ZoneInfo) -> list[datetime]:

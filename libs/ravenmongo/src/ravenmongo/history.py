@@ -5,15 +5,16 @@ A roll-up's ``_id`` is ``<seconds>/<node>/<meter>/<start>``, so its index alone 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from bson import Decimal128
 
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of
-from ravenbus.history import DEMAND, SUMMATION, Meter, registers
+from ravenbus.history import DEMAND, SUMMATION, Meter, Span, joined, registers
 from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
 from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ROLLUPS
@@ -22,6 +23,37 @@ from ravenmongo.readback import MongoStore
 SECOND: Final = timedelta(seconds=1)
 _END: Final = chr(ord("/") + 1)
 _SHORTEST: Final = timedelta(seconds=PERIODS_S[0])
+
+
+_DEMAND: Final[Document] = {
+    "readings": {"$sum": "$readings"},
+    "sum_kw": {"$sum": "$sum_kw"},
+    "min_kw": {"$min": "$min_kw"},
+    "max_kw": {"$max": "$max_kw"},
+}
+
+
+def _of_side(name: str) -> Document:
+    """Return how the fields of a register are summed up, its growth and if there is one.
+
+    Of documents of a time and a value, the one with the earliest time is the least.
+    """
+    first, last = (
+        {"$cond": [f"${name}_{time}", {"at": f"${name}_{time}", "kwh": f"${name}_{kwh}"}, None]}
+        for time, kwh in (("first", "kwh_min"), ("last", "kwh_max"))
+    )
+    return {
+        f"{name}_first": {"$min": first},
+        f"{name}_last": {"$max": last},
+        f"{name}_kwh": {"$sum": f"${name}_kwh"},
+        f"{name}_grew": {"$max": f"${name}_kwh"},
+    }
+
+
+_ENERGY: Final[Document] = {"readings": {"$sum": "$readings"}} | {
+    field: how for name in NAMES for field, how in _of_side(name).items()
+}
+_LOWEST: Final[Document] = {"kw": {"$min": {"$divide": ["$sum_kw", "$readings"]}}}
 
 
 def rollup_id(period: Period) -> str:
@@ -59,18 +91,32 @@ class MongoHistory(MongoStore):
         return [found[key] for key in sorted(found)]
 
     def demand(
-        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
-    ) -> Iterator[tuple[datetime, Demand]]:
-        """Yield the roll-ups of demand."""
-        for document in self._rollups(DEMAND, node, meter, period_s, start, end):
-            yield plain(document["start"]), demand_of(document)
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterator[tuple[int, Demand]]:
+        """Yield sums of the roll-ups of demand."""
+        for number, found in self._sums(DEMAND, _DEMAND, node, meter, period_s, spans):
+            yield number, demand_of(found)
 
     def energy(
-        self, node: str, meter: str, period_s: int, start: datetime, end: datetime
-    ) -> Iterator[tuple[datetime, Energy]]:
-        """Yield the roll-ups of energy."""
-        for document in self._rollups(SUMMATION, node, meter, period_s, start, end):
-            yield plain(document["start"]), energy_of(document)
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterator[tuple[int, Energy]]:
+        """Yield sums of the roll-ups of energy."""
+        for number, found in self._sums(SUMMATION, _ENERGY, node, meter, period_s, spans):
+            columns: list[Any] = [found["readings"]]
+            for name in NAMES:
+                first, last = (found[f"{name}_{one}"] or {} for one in ("first", "last"))
+                # The sum of nothing is 0 in MongoDB.
+                kwh = found[f"{name}_kwh"] if found[f"{name}_grew"] is not None else None
+                of_side = (first.get("kwh"), last.get("kwh"), kwh, first.get("at"), last.get("at"))
+                columns += map(plain, of_side)
+            yield number, Energy(*columns)
+
+    def lowest_kw(
+        self, node: str, meter: str, period_s: int, spans: Sequence[Span]
+    ) -> Iterator[tuple[int, Decimal]]:
+        """Yield the lowest of the roll-ups of demand."""
+        for number, found in self._sums(DEMAND, _LOWEST, node, meter, period_s, spans):
+            yield number, plain(found["kw"])
 
     def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
         """Return the last value of each register, in the roll-ups where its reading is archived."""
@@ -97,14 +143,35 @@ class MongoHistory(MongoStore):
             iter(self._db[name].find({"_id": ids}, fields).sort("_id", order).limit(1)), None
         )
 
-    def _rollups(
-        self, kind: str, node: str, meter: str, period_s: int, start: datetime, end: datetime
-    ) -> Iterator[Document]:
-        first, last = (rollup_id(Period(period_s, node, meter, one)) for one in (start, end))
+    def _sums(
+        self,
+        kind: str,
+        fields: Document,
+        node: str,
+        meter: str,
+        period_s: int,
+        spans: Sequence[Span],
+    ) -> Iterator[tuple[int, Document]]:
+        """Yield the fields of a kind's roll-ups for each span that has any, with its number."""
+        ids = [
+            {bound: rollup_id(Period(period_s, node, meter, time)) for bound, time in bounds}
+            for bounds in (zip(("$gte", "$lt"), span, strict=True) for span in joined(spans))
+        ]
+        whole = {"$gte": ids[0]["$gte"], "$lt": ids[-1]["$lt"]}
+        numbers = {start: number for number, (start, _) in enumerate(spans)}
+        pipeline: list[Document] = [
+            {"$match": {"_id": whole, "$or": [{"_id": one} for one in ids]}},
+            {
+                "$bucket": {
+                    "groupBy": "$start",
+                    "boundaries": [*numbers, spans[-1][1]],
+                    "output": fields,
+                }
+            },
+        ]
         with sorted_errors():
-            yield from (
-                self._db[ROLLUPS[kind]].find({"_id": {"$gte": first, "$lt": last}}).sort("_id", 1)
-            )
+            for found in self._db[ROLLUPS[kind]].aggregate(pipeline):
+                yield numbers[plain(found["_id"])], found
 
     def _last_stored(self, node: str, meter: str, side: int, before: datetime) -> Register | None:
         """Return the last reading of a register that is in its collection."""
