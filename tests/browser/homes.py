@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from ravenbus.messages import Envelope, Item, Reading
+from ravenbus.messages import Envelope, Item, Reading, Run
 from ravenbus.notifications import (
     CurrentSummationDelivered,
     InstantaneousDemand,
@@ -34,8 +34,9 @@ SCALE: Final = {"multiplier": 1, "divisor": 1000}
 class Home:
     """Numbers the readings of a node."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, run: str = "r") -> None:
         self.node = node
+        self.run = run
         self._hash = new_hash()
         self._seq = 0
 
@@ -76,19 +77,26 @@ class Home:
     def _reading(self, at: datetime, kind: type, **said: Any) -> Reading:
         self._seq += 1
         at = at.astimezone(UTC)
-        envelope = Envelope(node=self.node, run="r", hash=self._hash, seq=self._seq, received=at)
+        of = {"node": self.node, "run": self.run, "hash": self._hash}
+        envelope = Envelope(**of, seq=self._seq, received=at)
         common = {"device": None, "meter": METER, "time": at.replace(microsecond=0)}
         return Reading(envelope, kind(**common, **said))
 
 
-house: Final = Home(NODE)
+house: Final = Home(NODE, "winter")
 
 
 def items() -> list[Item]:
     """Return the readings of all homes up to now."""
     now = datetime.now(UTC)
     names = (*ODD, *(f"home-{number:04}" for number in range(MANY)))
-    return [*past(), *recent(now), *(Home(node).demand(now, 500) for node in names)]
+    return [later_run(), *past(), *recent(now), *(Home(node).demand(now, 500) for node in names)]
+
+
+def later_run() -> Run:
+    """Return a run of an odd name that the house began the day after the long one."""
+    start = (LONG_DAY + timedelta(days=1)).astimezone(UTC)
+    return Run(node=NODE, run=ODD[0], hash=new_hash(), started=start, meter=None)
 
 
 def past() -> Iterator[Item]:

@@ -113,6 +113,35 @@ def test_ranges_are_buttons_and_the_address_says_what_is_shown(dashboard: Dashbo
     at.picture()
 
 
+def test_what_is_asked_for_last_is_shown(dashboard: Dashboard, visit: New):
+    """Also where the answers to what was asked before are still under way."""
+    page = visit(dashboard).go(LONG_DAY)
+    expect(page.locator("#shown")).to_have_text("Sun, 25 Oct 2026")
+    page.evaluate(
+        """() => ["week", "year"].forEach(
+          (name) => document.querySelector(`[data-range=${name}]`).click())"""
+    )
+    expect(page.locator("#shown")).to_have_text(str(datetime.now(homes.ZONE).year))
+
+
+def test_a_run_is_a_span_to_pick(dashboard: Dashboard, visit: New):
+    """From its start to that of the next, whatever it is called; any other time is none."""
+    page = visit(dashboard).go(LONG_DAY)
+    run = page.locator("#run")
+    expect(run.locator("option:checked")).to_have_text("any")
+    _, newest, first = run.locator("option").all_inner_texts()
+    assert homes.ODD[0] in newest
+    assert first == "\u2068winter\u2069, Sat, 24 Oct 2026 \u2013 Mon, 26 Oct 2026"
+    run.select_option(label=first)
+    expect(page.locator("#shown")).to_have_text("Sat, 24 Oct 2026 \u2013 Sun, 25 Oct 2026")
+    expect(run.locator("option:checked")).to_have_text(first)
+    assert span(page)[1] - span(page)[0] == timedelta(hours=49)
+    run.select_option(label=newest)
+    expect(run.locator("option:checked")).to_have_text(newest)
+    page.get_by_role("button", name="Today", exact=True).click()
+    expect(run.locator("option:checked")).to_have_text("any")
+
+
 def test_the_day_on_which_clocks_go_back_has_25_hours(dashboard: Dashboard, visit: New):
     """In bars, in the table beside them, in the sum and in the file; a gap is a gap."""
     at = visit(dashboard)

@@ -23,8 +23,8 @@ from ravenbus.cost import by_rate, cost
 from ravenbus.demand import Demand
 from ravenbus.energy import Register, growth, in_order
 from ravenbus.forgetting import LetterSink
-from ravenbus.history import History, Meter, MeterHistory, Step
-from ravenbus.messages import Envelope, Reading
+from ravenbus.history import History, Meter, MeterHistory, RunSpan, Step, run_spans
+from ravenbus.messages import Envelope, Reading, Run
 from ravenbus.notifications import (
     CurrentSummationDelivered,
     InstantaneousDemand,
@@ -392,6 +392,32 @@ def test_both_stores_fill_a_gap_from_the_meters_intervals(db: Db, system: System
     kwh = [one.value and float(one.value.delivered_kwh or 0) for one in hours]
     # The newest is said first: of two hours the second lacks a quarter.
     assert kwh == [0.5, 0.45, 0.5, 0.45, 0.5, 0.45, pytest.approx(0.55 + 0.75 + 0.05)]
+
+
+def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
+    """In both stores, in whichever order they were announced."""
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    days = {("a", "first"): 0, ("b", "first"): 1, ("a", "second"): 2}
+    runs = [
+        Run(node=node, run=name, hash=new_hash(), started=start + timedelta(days=of), meter=METER)
+        for (node, name), of in days.items()
+    ]
+    with (
+        closing(db.sink()) as mysql_sink,
+        closing(MongoSink(system.mongo_url)) as mongo_sink,
+        closing(MysqlHistory(MysqlUrl(db.url))) as mysql,
+        closing(MongoHistory(MongoUrl(system.mongo_url))) as mongo,
+    ):
+        for sink in (mysql_sink, mongo_sink):
+            sink.prepare()
+            sink.store(list(reversed(runs)))
+        found = [run_spans(store.announced()) for store in (mysql, mongo)]
+    expected = [
+        RunSpan("a", "first", start, start + timedelta(days=2)),
+        RunSpan("a", "second", start + timedelta(days=2), None),
+        RunSpan("b", "first", start + timedelta(days=1), None),
+    ]
+    assert found == [expected, expected]
 
 
 def test_both_stores_and_a_plain_list_answer_the_same(db: Db, system: System):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice, pairwise, zip_longest
 from operator import attrgetter
 from statistics import median
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
@@ -26,7 +26,7 @@ from ravenbus import demand, energy, intervals
 from ravenbus.demand import Demand, Sample
 from ravenbus.energy import NAMES, Energy, Register
 from ravenbus.intervals import Interval
-from ravenbus.messages import Reading, now
+from ravenbus.messages import Reading, Run, now
 from ravenbus.notifications import (
     DERIVED_DIGITS,
     EXACT,
@@ -76,6 +76,15 @@ class Meter(NamedTuple):
         return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
 
 
+class RunSpan(NamedTuple):
+    """A node's run from its start to that of the next one, None for the last."""
+
+    node: str
+    run: str
+    start: datetime
+    end: datetime | None
+
+
 class History(Store, Protocol):
     """A store with roll-ups; a meter that readings do not name is an empty text.
 
@@ -84,6 +93,9 @@ class History(Store, Protocol):
 
     def meters(self) -> list[Meter]:
         """Return what there are roll-ups of, by node and meter."""
+
+    def announced(self) -> Iterable[Run]:
+        """Return the runs that readers announced, with their start."""
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]
@@ -434,6 +446,18 @@ def _more(part: Part[Energy], name: str, kwh: Decimal, number: int) -> Part[Ener
     grown = (getattr(value, f"{name}_kwh") or Decimal(0)) + kwh
     by: dict[str, Any] = {f"{name}_kwh": grown}
     return part._replace(value=value._replace(**by), intervals=part.intervals + number)
+
+
+def run_spans(announced: Iterable[Run]) -> list[RunSpan]:
+    """Return the runs by node, in the order of their start."""
+    ordered = sorted(announced, key=lambda run: (run.node, run.started, run.hash))
+    return [
+        RunSpan(
+            *(one.node, one.run, one.started),
+            other.started if other and other.node == one.node else None,
+        )
+        for one, other in zip_longest(ordered, ordered[1:])
+    ]
 
 
 def step_for(start: datetime, end: datetime) -> Step:

@@ -15,9 +15,11 @@ from bson import Decimal128
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of
 from ravenbus.history import DEMAND, SUMMATION, Meter, Span, joined, registers
+from ravenbus.messages import Run
 from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
+from ravenmongo import documents
 from ravenmongo.database import Document, sorted_errors
-from ravenmongo.documents import ROLLUPS
+from ravenmongo.documents import ROLLUPS, RUNS
 from ravenmongo.readback import MongoStore
 
 SECOND: Final = timedelta(seconds=1)
@@ -89,6 +91,12 @@ class MongoHistory(MongoStore):
                     meter = Meter(*key, one["start"], last["start"] + _SHORTEST)
                     found[key] = meter.joined(found.get(key, meter))
         return [found[key] for key in sorted(found)]
+
+    def announced(self) -> Iterator[Run]:
+        """Yield the documents of runs."""
+        with sorted_errors():
+            for document in self._db[RUNS].find():
+                yield documents.run(document)
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of, register
 from ravenbus.history import Meter, Span, joined
+from ravenbus.messages import Run
 from ravenbus.periods import PERIODS_S
 from ravensql.readback import MysqlStore
 
@@ -60,6 +61,10 @@ class MysqlHistory(MysqlStore):
                 key = meter.node, meter.meter
                 found[key] = meter.joined(found.get(key, meter))
         return [found[key] for key in sorted(found)]
+
+    def announced(self) -> Iterator[Run]:
+        """Yield what table ``run_info`` says, also of a run of which there are readings alone."""
+        return self._announced("TRUE")
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]

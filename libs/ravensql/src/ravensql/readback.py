@@ -151,11 +151,17 @@ class MysqlStore:
 
     def run(self, hash_: str) -> Run | None:
         """Return what table ``run_info`` says; it keeps the start to the second."""
-        query = "SELECT node, name, time, meter_id FROM run_info WHERE node IS NOT NULL AND hash = %s ORDER BY id LIMIT 1"
-        for node, name, time, meter in self._rows(query, (hash_,)):
+        return next(self._announced("hash = %s", hash_), None)
+
+    def _announced(self, condition: str, *arguments: str) -> Iterator[Run]:
+        """Yield the rows of ``run_info`` that are of a node and meet a condition."""
+        for node, name, hash_, time, meter in self._rows(
+            "SELECT node, name, hash, time, meter_id FROM run_info "  # noqa: S608 - our conditions
+            f"WHERE node IS NOT NULL AND {condition} ORDER BY id",
+            arguments,
+        ):
             started, its_meter = time.replace(tzinfo=UTC), readings.old_meter(meter)
-            return Run(node=node, run=name, hash=hash_, started=started, meter=its_meter)
-        return None
+            yield Run(node=node, run=name, hash=hash_, started=started, meter=its_meter)
 
     def letters(self, choice: Choice) -> Iterator[DeadLetter]:
         """Yield dead letters, a page in memory at a time."""

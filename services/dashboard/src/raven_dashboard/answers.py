@@ -18,7 +18,17 @@ from raven_dashboard.memory import Remembered
 from ravenbus.cost import Cost, by_rate, cost, costs
 from ravenbus.energy import Energy
 from ravenbus.errors import RavenError
-from ravenbus.history import DEMAND, KEYS, History, MeterHistory, Step, edges, spans, step_for
+from ravenbus.history import (
+    DEMAND,
+    KEYS,
+    History,
+    MeterHistory,
+    Step,
+    edges,
+    run_spans,
+    spans,
+    step_for,
+)
 from ravenbus.messages import Reading
 from ravenbus.notifications import (
     CURRENCIES,
@@ -116,6 +126,20 @@ class Answers:
                 }
                 for one in self.history.meters()
             ],
+        }
+
+    def runs(self, node: str) -> api.Runs:
+        """Return the runs of a home, the newest first."""
+        mine = [one for one in run_spans(self.history.announced()) if one.node == node]
+        return {
+            "runs": [
+                {
+                    "run": one.run,
+                    "start": text_of(one.start),
+                    "end": text_of(one.end) if one.end else None,
+                }
+                for one in reversed(mine)
+            ]
         }
 
     def now(self, node: str, meter: str | None) -> api.Now:

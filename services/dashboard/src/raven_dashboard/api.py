@@ -37,6 +37,20 @@ class Meters(TypedDict):
     meters: list[Meter]
 
 
+class Run(TypedDict):
+    """A run of a home from its start to that of the next one, null for the last."""
+
+    run: str
+    start: str
+    end: str | None
+
+
+class Runs(TypedDict):
+    """The runs of a home, the newest first."""
+
+    runs: list[Run]
+
+
 class Used(TypedDict):
     """What a meter counted; null where nothing is known."""
 
@@ -236,6 +250,7 @@ class Question(NamedTuple):
 
 QUESTIONS: Final = (
     Question("meters", (), Meters, "The meters that there is history of."),
+    Question("runs", (NODE,), Runs, "The runs of a home."),
     Question("now", (NODE, METER), Now, "What a meter says now, today and this month."),
     Question("demand", (*SPAN, STEP), Demand, "Demand by steps."),
     Question("energy", (*SPAN, STEP), Energy, "Energy by steps."),

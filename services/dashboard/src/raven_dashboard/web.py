@@ -133,6 +133,7 @@ class Web:
         """Return the application."""
         answers: dict[str, Callable[[Answers, Query], Any]] = {
             "meters": lambda a, _: a.meters(),
+            "runs": lambda a, q: a.runs(_needed(q, "node")),
             "now": lambda a, q: a.now(_needed(q, "node"), q.get("meter")),
             "demand": lambda a, q: a.demand(_span(a, q), _step(q)),
             "energy": lambda a, q: a.energy(_span(a, q), _step(q)),

@@ -1,7 +1,7 @@
 /** The page of what was; its address says all of what it shows. */
 
 import { Chart } from "./chart.js";
-import { address, ask, askMeters, byId, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
+import { address, ask, askMeters, byId, isolated, keepDoing, make, notice, pick, query, say, sayCost, unknownHome } from "./page.js";
 import { besides, energyRows, pairs, powerRows } from "./rows.js";
 import { dateField, fromField, HOUR, iso, moved, unit, unitOf } from "./times.js";
 import { change, day, exactly, kw, kwh, moment, money, month, second, sumName, time } from "./words.js";
@@ -16,6 +16,8 @@ const SUMS = { hour: "Hour of the day", weekday: "Weekday", month: "Month", pric
 const LONGEST_BY_HOUR = 2 * 366 * DAY;
 
 let meters = [];
+let runs = [];
+let runsOf = null;
 let current = null;
 let zone = null;
 let asking = new AbortController();
@@ -37,6 +39,7 @@ function go(change, back = null) {
   const [from, to] = span.map(iso);
   const parameters = { ...current, from, to, bars: bars === "auto" ? null : bars, compare: compare ? 1 : null, by };
   history.pushState({ back }, "", `/history?${query(parameters)}`);
+  asking.abort();
   refresh();
 }
 
@@ -69,6 +72,24 @@ function ranges() {
     year: unitOf("year", now, zone),
     all: [unitOf("day", Date.parse(first), zone)[0], unitOf("day", Date.parse(last) - 1, zone)[1]],
   };
+}
+
+/** Return a run's span, of the one that goes on up to the last day with readings. */
+function spanOf({ start, end }) {
+  const from = Date.parse(start);
+  return [from, end ? Date.parse(end) : Math.max(ranges().all[1], from + 1000)];
+}
+
+/** Ask for the runs of the home that is shown, and offer them if there are several. */
+async function offerRuns() {
+  ({ runs } = await ask("runs", { node: current.node }));
+  const names = runs.map((one) => {
+    const until = one.end ? day(Date.parse(one.end), zone) : "now";
+    return `${isolated(one.run)}, ${day(Date.parse(one.start), zone)} – ${until}`;
+  });
+  byId("run").replaceChildren(...["any", ...names].map((name, index) => make("option", { value: index }, name)));
+  byId("run").parentElement.hidden = runs.length < 2;
+  runsOf = current.node;
 }
 
 /** Return the step of the bars: the one asked for if it makes not too many, else a fitting one. */
@@ -178,6 +199,7 @@ function showControls({ span, compare, by, bars: asked }, step) {
     button.setAttribute("aria-pressed", button.dataset.by === by);
     button.disabled = button.dataset.by === "hour" && span[1] - span[0] > LONGEST_BY_HOUR;
   }
+  byId("run").value = 1 + runs.map(spanOf).findIndex(([from, to]) => from === span[0] && to === span[1]);
   byId("from").value = dateField(span[0], zone);
   byId("to").value = dateField(span[1] - 1, zone);
   byId("compare").checked = compare;
@@ -259,6 +281,7 @@ const refresh = keepDoing(async () => {
     const { node, meter } = pick(byId("meter"), meters, look);
     current = { node, meter };
   }
+  if (runsOf !== current.node) await offerRuns();
   await load().catch((error) => {
     if (error.name !== "AbortError") throw error;
   });
@@ -272,6 +295,10 @@ for (const button of document.querySelectorAll("[data-by]")) {
   const { by } = button.dataset;
   button.addEventListener("click", () => zone && go({ by: view().by === by ? null : by }));
 }
+byId("run").addEventListener("change", (event) => {
+  const run = runs[event.target.value - 1];
+  if (run) go({ span: spanOf(run), bars: "auto" });
+});
 byId("earlier").addEventListener("click", () => zone && go({ span: moved(view().span, zone, -1) }));
 byId("later").addEventListener("click", () => zone && go({ span: moved(view().span, zone, 1) }));
 byId("wider").addEventListener("click", () => zone && wider());

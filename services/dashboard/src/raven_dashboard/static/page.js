@@ -88,24 +88,30 @@ export function query(parameters) {
 /**
  * Do a thing now and then after each pause, and at once when the page is looked at again.
  *
+ * Whoever wants it done while it is being done has it done once more afterwards.
+ *
  * What it returns is said on the page.
  */
 export function keepDoing(thing, pauseMs) {
   let timer = 0;
   let running = null;
+  let again = false;
+  const once = async () => {
+    try {
+      notice((await thing()) ?? "");
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      notice(`${error.message.replace(/[.]?$/, ".")} What you see may be old; trying again.`);
+    }
+  };
   const run = () => {
     clearTimeout(timer);
-    running ??= (async () => {
-      try {
-        notice((await thing()) ?? "");
-      } catch (error) {
-        if (!(error instanceof ServiceError)) throw error;
-        notice(`${error.message.replace(/[.]?$/, ".")} What you see may be old; trying again.`);
-      } finally {
-        running = null;
-        timer = setTimeout(run, pauseMs);
-      }
-    })();
+    again = running !== null;
+    running ??= once().finally(() => {
+      running = null;
+      if (again) run();
+      else timer = setTimeout(run, pauseMs);
+    });
     return running;
   };
   document.addEventListener("visibilitychange", () => document.hidden || run());
