@@ -1,9 +1,8 @@
 """From what a connection brings to a Sink, acknowledged only after the sink committed.
 
-Messages are stored in batches: as many as a batch holds, or what there is once the last batch is
-old enough, so what comes after a pause does not wait.  A batch that the sink refuses is split until
-the message at fault stands alone; that one becomes a dead letter and the others are stored.  What
-is retryable is retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
+Messages are stored in batches by size or age.  A batch that the sink refuses is split until the
+message at fault stands alone; that one becomes a dead letter and the others are stored.  What is
+retryable is retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
 """
 
 from __future__ import annotations
@@ -96,12 +95,12 @@ class _Burst:
         self._ended: int | None = None
         self._trusted = BURST_TRUSTED
         self._left = 0
-        self._last_at = self.stored_at = float("-inf")
+        self._last_at = self._stored_at = float("-inf")
 
     def came(self, now: float, *, first: bool) -> None:
         """Hear of a message, which may be the first of a batch."""
         if first:
-            self._size = self._ended if now - self.stored_at <= self._while_s else None
+            self._size = self._ended if now - self._stored_at <= self._while_s else None
         self._last_at = now
 
     def is_all(self, count: int) -> bool:
@@ -121,7 +120,7 @@ class _Burst:
 
     def stored(self, now: float) -> None:
         """Hear that the batch is acknowledged."""
-        self.stored_at = now
+        self._stored_at = now
 
 
 @dataclass
@@ -215,7 +214,7 @@ class Storing:
                 now = self._clock()
                 intake.burst.came(now, first=not intake.pending)
                 if not intake.pending:
-                    intake.flush_at = intake.burst.stored_at + self._flush_after_s
+                    intake.flush_at = now + self._flush_after_s
                 intake.pending.append(event)
                 intake.pending_bytes += len(event.payload)
                 self._metrics.received.inc()
@@ -224,8 +223,8 @@ class Storing:
                 raise BrokerAwayError(detail)
         count = len(intake.pending)
         full = count >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
-        due = intake.burst.is_all(count) or self._clock() >= intake.flush_at
-        if full or (due and intake.events.empty()):
+        is_all = intake.burst.is_all(count) and intake.events.empty()
+        if full or is_all or self._clock() >= intake.flush_at:
             intake.burst.ends(self._clock(), count)
             self.flush(intake)
             intake.burst.stored(self._clock())
