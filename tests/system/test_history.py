@@ -411,6 +411,7 @@ def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
         for sink in (mysql_sink, mongo_sink):
             sink.prepare()
             sink.store(list(reversed(runs)))
+        system.db["runs"].insert_one({"_id": "somebody else's"})
         found = [run_spans(store.announced()) for store in (mysql, mongo)]
     expected = [
         RunSpan("a", "first", start, start + timedelta(days=2)),

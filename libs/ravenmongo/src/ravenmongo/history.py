@@ -6,6 +6,7 @@ A roll-up's ``_id`` is ``<seconds>/<node>/<meter>/<start>``, so its index alone 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -14,7 +15,8 @@ from bson import Decimal128
 
 from ravenbus.demand import Demand
 from ravenbus.energy import NAMES, Energy, Register, halves, last_of
-from ravenbus.history import DEMAND, SUMMATION, Meter, Span, joined, registers
+from ravenbus.errors import ContractError
+from ravenbus.history import DEMAND, SECOND, SUMMATION, Meter, Span, joined, registers
 from ravenbus.messages import Run
 from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
 from ravenmongo import documents
@@ -22,7 +24,6 @@ from ravenmongo.database import Document, sorted_errors
 from ravenmongo.documents import ROLLUPS, RUNS
 from ravenmongo.readback import MongoStore
 
-SECOND: Final = timedelta(seconds=1)
 _END: Final = chr(ord("/") + 1)
 _SHORTEST: Final = timedelta(seconds=PERIODS_S[0])
 
@@ -93,10 +94,11 @@ class MongoHistory(MongoStore):
         return [found[key] for key in sorted(found)]
 
     def announced(self) -> Iterator[Run]:
-        """Yield the documents of runs."""
+        """Yield the documents of runs; what somebody else put among them is passed over."""
         with sorted_errors():
             for document in self._db[RUNS].find():
-                yield documents.run(document)
+                with suppress(ContractError):
+                    yield documents.run(document)
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]
