@@ -28,6 +28,12 @@ def test_no_driver_is_imported_before_its_store_is_set(program: str):
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+def test_the_recorder_does_without_what_its_driver_would_import():
+    """The driver imports cryptography, and only then looks for what would use it."""
+    script = "import sys, raven_mongo_recorder.main; sys.exit('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_parquet_is_written_without_numpy_and_pandas():
     """They are there for whoever wants them afterwards."""
     script = (
