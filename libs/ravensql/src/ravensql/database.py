@@ -10,6 +10,7 @@ import pymysql  # type: ignore[import-untyped]
 from pymysql import err
 
 from ravenbus.errors import PoisonError, RetryableError
+from ravensql.bulk import BulkCursor
 from ravensql.settings import MysqlUrl
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -154,6 +155,7 @@ class Database:
             read_timeout=self._answer_timeout_s,
             write_timeout=self._answer_timeout_s,
             program_name="python-raven",
+            cursorclass=BulkCursor,
             **(trust if url.ssl_ca else {}),
         )
         try:
