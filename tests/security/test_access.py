@@ -131,7 +131,7 @@ def next_message(client: Client) -> Received:
     while True:
         event = client.events.get(timeout=30)
         if isinstance(event, Received):
-            client.connection.acknowledge(event)
+            client.connection.acknowledge([event])
             return event
 
 

@@ -74,7 +74,7 @@ class Client:
             except Empty:
                 return
             if isinstance(event, Received):
-                self.connection.acknowledge(event)
+                self.connection.acknowledge([event])
                 yield event
 
 

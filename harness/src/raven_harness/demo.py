@@ -297,7 +297,7 @@ def _print_live(demo: Demo, stop: threading.Event) -> None:
             except Empty:
                 continue
             if isinstance(event, Received):
-                connection.acknowledge(event)
+                connection.acknowledge([event])
                 reading = decode_reading(event.payload)
                 if reading.envelope.seq not in shown:
                     shown.add(reading.envelope.seq)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -387,15 +387,16 @@ class SimulatedConnection:
         if self.outbox or not self.open:
             raise BrokerAwayError("not confirmed")
 
-    def acknowledge(self, received: Received) -> None:
-        if not received.qos:
-            return
+    def acknowledge(self, messages: Sequence[Received]) -> None:
+        mids = [message.mid for message in messages if message.qos]
 
         def take(session: Session) -> None:
-            session.in_flight.pop(received.mid)
-            session.send()
+            for mid in mids:
+                session.in_flight.pop(mid)
+                session.send()
 
-        self._send(take)
+        if mids:
+            self._send(take)
 
     def alive(self) -> bool:
         return True

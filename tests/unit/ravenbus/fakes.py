@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ravenbus.errors import BrokerAwayError
@@ -72,8 +72,8 @@ class FakeConnection:
     def settle(self) -> None:
         pass
 
-    def acknowledge(self, message: Received) -> None:
-        self.acknowledged.append(message.mid)
+    def acknowledge(self, messages: Sequence[Received]) -> None:
+        self.acknowledged += [message.mid for message in messages]
 
     def alive(self) -> bool:
         self.on_turn()

@@ -163,7 +163,7 @@ def test_what_comes_with_qos_0_is_bounded_by_number_and_bytes(caplog, payload, m
     assert caplog.text.count("message dropped") == 1
 
     for _ in range(2):
-        connection.acknowledge(events.get())
+        connection.acknowledge([events.get()])
     for _ in range(3):
         bring(connection._client, None, qos_0(payload))
     assert (events.qsize(), len(dropped)) == (most + 1, 4)

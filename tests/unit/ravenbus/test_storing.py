@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from msgspec.structs import replace as replaced
 
@@ -31,68 +33,68 @@ def test_batches_are_stored_then_acknowledged_in_arrival_order(monkeypatch):
     assert bench.broker.connections[0].subscribed == Topics().stored()
 
 
-def test_a_batch_to_which_nothing_more_can_come_does_not_wait(monkeypatch):
-    """A broker that has ten messages under way sends no more before they are acknowledged."""
-    bench = started(monkeypatch)
-    waits = 0
+def stream(bench, count, every_s, *, store_s, at_once=1):
+    """Have messages come at intervals, and a store take its time; return when it began and ended.
 
-    def sending(connection: FakeConnection) -> None:
-        def turn() -> None:
-            nonlocal waits
-            acknowledged, rest = len(connection.acknowledged), connection.events.empty()
-            if acknowledged == 100:
-                bench.stop.set()
-            elif rest and acknowledged % 10 == 0 and len(bench.sink.numbers) == acknowledged:
-                if bench.counts()["received"] == acknowledged:
-                    for seq in range(acknowledged + 1, acknowledged + 11):
-                        connection.events.put(message(seq))
-                else:
-                    waits += 1
-                    bench.clock.now += 1
-
-        connection.on_turn = turn
-
-    bench.broker._prepare = [sending]
-    bench.go()
-    assert bench.sink.batches == [10] * 10
-    assert waits == 2, "until it is known, and once more after eight batches"
-
-
-def stream(bench, count, every_s, pause_s=0.0):
-    """Have a connection bring messages one by one, with a pause after the first."""
-    seqs, began = iter(range(1, count + 1)), bench.clock.now
+    ``at_once`` messages come together, once the last are acknowledged.
+    """
+    seqs, began, times = iter(range(1, count + 1)), bench.clock.now, []
 
     def streaming(connection: FakeConnection) -> None:
         def turn() -> None:
-            if connection.events.empty():
-                bench.clock.now += every_s
-                if bench.counts()["received"] == 1 and bench.clock.now < began + pause_s:
-                    return
-                if seq := next(seqs, None):
+            bench.clock.now += every_s
+            if len(connection.acknowledged) == count:
+                bench.stop.set()
+            elif at_once == 1 or len(connection.acknowledged) == bench.counts()["received"]:
+                for seq in itertools.islice(seqs, at_once):
                     connection.events.put(message(seq))
-                elif len(connection.acknowledged) == count:
-                    bench.stop.set()
 
         connection.on_turn = turn
 
+    def store() -> None:
+        times.append((bench.clock.now - began, bench.clock.now - began + store_s))
+        bench.clock.now += store_s
+
     bench.broker._prepare = [streaming]
+    bench.sink.on_store = store
     bench.go()
+    return times
 
 
-def test_a_batch_of_a_stream_is_not_cut_short(monkeypatch):
-    """Messages that come one by one are no window, however regularly they come."""
-    bench = started(monkeypatch)
-    stream(bench, 100, 0.05)
-    assert min(bench.sink.batches[:-1]) >= 10
+@pytest.fixture
+def turning(monkeypatch):
+    """A bench where whoever waits moves the clock."""
+    monkeypatch.setattr(consumer, "TICK_S", 0)
+    return started(monkeypatch)
 
 
-def test_a_stream_that_begins_after_a_pause_is_taken_for_a_window_for_a_while_alone(monkeypatch):
-    """A lone message, a pause, then one every 20 ms: after eight commits for one each it is known."""
-    monkeypatch.setattr(consumer, "TICK_S", 0)  # whoever waits moves the clock
-    bench = started(monkeypatch)
-    stream(bench, 200, 0.02, pause_s=0.6)
-    assert bench.sink.batches[:10] == [1] * 9 + [max(bench.sink.batches)]
-    assert max(bench.sink.batches) >= 20
+def test_a_message_that_comes_alone_is_stored_at_once(turning):
+    """However long a batch may wait for others."""
+    times = stream(turning, 10, 1.0, store_s=0.01)
+    assert turning.sink.batches == [1] * 10
+    assert [began for began, _ in times] == pytest.approx([n * 1.01 for n in range(1, 11)], abs=0.1)
+
+
+def test_small_batches_keep_a_store_busy_for_a_fifth_of_the_time(turning):
+    """A stream that would fill each commit with one message fills it with many."""
+    times = stream(turning, 1000, 0.001, store_s=0.01)
+    elapsed_s = times[-1][1] - times[0][1]
+    assert sum(ended - began for began, ended in times[1:]) <= elapsed_s / 5
+    assert min(turning.sink.batches[1:-1]) >= 30
+
+
+def test_a_slow_store_rests_no_longer_than_a_message_may_wait(turning):
+    """The store takes 2 s; half a second later it stores what came meanwhile."""
+    times = stream(turning, 1000, 0.01, store_s=2.0)
+    pauses = [began - ended for (_, ended), (began, _) in itertools.pairwise(times)]
+    assert max(pauses[:-1]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_broker_with_a_small_window_is_not_throttled_by_waiting_for_more(turning):
+    """It sends no more before ten messages are acknowledged: each ten are one batch."""
+    times = stream(turning, 100, 0.0001, store_s=0.002, at_once=10)
+    assert turning.sink.batches == [10] * 10
+    assert times[-1][1] < 0.12
 
 
 def test_nothing_is_acknowledged_before_the_store_has_committed(monkeypatch):
@@ -322,7 +324,4 @@ def test_a_confirmation_that_was_not_said_is_said_over_the_next_connection(monke
     holder[0].go()
     lost, second = holder[0].broker.connections
     assert lost.told == []
-    assert [decode(text, Confirmation).runs for _, text in second.told] == [
-        {HASH: [(1, 1)]},
-        {HASH: [(2, 2)]},
-    ]
+    assert [decode(text, Confirmation).runs for _, text in second.told] == [{HASH: [(1, 2)]}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from queue import SimpleQueue
 
 import pytest
@@ -32,7 +33,7 @@ class Connection:
             self.events.put(Published(len(self.sent), self.reasons.pop(0)))
         return len(self.sent)
 
-    def acknowledge(self, _message: Received) -> None:
+    def acknowledge(self, _messages: Sequence[Received]) -> None:
         pass
 
 

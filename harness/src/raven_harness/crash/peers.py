@@ -87,7 +87,7 @@ class Subscriber(threading.Thread):
                     continue
                 if isinstance(event, Received):
                     self.received.append(event.payload)
-                    connection.acknowledge(event)
+                    connection.acknowledge([event])
             connection.close()
 
 

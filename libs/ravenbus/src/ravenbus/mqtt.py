@@ -1,4 +1,4 @@
-"""One connection to an MQTT 5 broker: the only module that knows paho.
+"""One connection to an MQTT 5 broker: with ``buffered`` the only module that knows paho.
 
 A ``Connection`` lives for one network connection (an epoch) and is then thrown away.
 paho would otherwise send unacknowledged messages again on its own after a reconnect, and an
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
@@ -31,6 +31,8 @@ from ravenbus.settings import MqttSettings, MqttUrl
 # It imports this where it is installed, 3 MB, for brokers that are looked for by SRV records.
 with hidden("dns"):
     from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
+
+    from ravenbus.buffered import BufferedClient
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +144,8 @@ class Connection(Protocol):
         Raise BrokerAwayError if it refuses, does not answer, or is gone.
         """
 
-    def acknowledge(self, message: Received) -> None:
-        """Say that a message is done with: make room for others, or send the PUBACK if it has one."""
+    def acknowledge(self, messages: Sequence[Received]) -> None:
+        """Say that messages are done with, in order: send the PUBACKs, and make room for others."""
 
     def alive(self) -> bool:
         """Say whether anything still reads from the network."""
@@ -265,7 +267,7 @@ class _PahoConnection:
         self._qos_0_lock = threading.Lock()
         self._qos_0_count = 0
         self._qos_0_bytes = 0
-        client = Client(
+        client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             client_id=broker.told,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -340,12 +342,13 @@ class _PahoConnection:
                 why = self._denied or "the broker does not confirm a subscription"
                 raise BrokerAwayError(why)
 
-    def acknowledge(self, message: Received) -> None:
+    def acknowledge(self, messages: Sequence[Received]) -> None:
         # To acknowledge what was sent with QoS 0 is a protocol error, and ends the connection.
-        if message.qos:
-            self._client.ack(message.mid, message.qos)
-        else:
-            self._keep(message, -1)
+        if mids := [message.mid for message in messages if message.qos]:
+            self._client.acknowledge(mids)
+        for message in messages:
+            if not message.qos:
+                self._keep(message, -1)
 
     def alive(self) -> bool:
         # paho's own is_connected() stays true when its thread has died.

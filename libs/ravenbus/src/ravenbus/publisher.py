@@ -304,7 +304,7 @@ class Publisher:
                     for topic_filter, (handle, retained) in self._subscriptions.items():
                         if matches(topic_filter, event.topic) and retained >= event.retained:
                             handle(event)
-                    epoch.connection.acknowledge(event)
+                    epoch.connection.acknowledge([event])
                 case Denied(detail):
                     log.warning(
                         "subscription refused: no commands or confirmations will come",

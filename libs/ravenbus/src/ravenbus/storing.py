@@ -1,8 +1,10 @@
 """From what a connection brings to a Sink, acknowledged only after the sink committed.
 
-Messages are stored in batches by size or age.  A batch that the sink refuses is split until the
-message at fault stands alone; that one becomes a dead letter and the others are stored.  What is
-retryable is retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
+Messages are stored in batches.  One that is full is stored at once; one that is not is stored when
+nothing more has come and the store has rested, so that a reading alone does not wait and small
+batches keep no store busy.  A batch that the sink refuses is split until the message at fault
+stands alone; that one becomes a dead letter and the others are stored.  What is retryable is
+retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +37,6 @@ from ravenbus.mqtt import (
     PACKET_RESERVE,
     Connection,
     Denied,
-    Event,
     Events,
     Lost,
     Received,
@@ -50,9 +51,8 @@ TAKEN_OVER = (
     "another client took over this one's session: "
     "two services with the same RAVEN_CLIENT_ID must not run at once"
 )
-BURST_TRUSTED = 8
-BURST_TRUSTED_MAX = 1024
-"""Batches that do not wait once it was shown that nothing more comes to one, at first and at most."""
+REST = 4
+"""After a batch a store rests for so many times the time that it took, if the next is not full."""
 BATCH_BYTES = 4 * 2**20
 """A batch of more is stored before it is full: each store needs its bytes several times."""
 
@@ -81,48 +81,6 @@ class Sink(Protocol):
         """Give back what the sink holds."""
 
 
-class _Burst:
-    """The most messages that a broker has under way at once, where that is less than a batch.
-
-    It shows when nothing came to a batch for a while, and the next message comes as soon as that
-    batch is acknowledged.  A stream that begins after a pause looks the same, so some batches wait
-    all the same to show it again: the more often it was shown, the fewer.
-    """
-
-    def __init__(self, while_s: float) -> None:
-        self._while_s = while_s
-        self._size: int | None = None
-        self._ended: int | None = None
-        self._trusted = BURST_TRUSTED
-        self._left = 0
-        self._last_at = self._stored_at = float("-inf")
-
-    def came(self, now: float, *, first: bool) -> None:
-        """Hear of a message, which may be the first of a batch."""
-        if first:
-            self._size = self._ended if now - self._stored_at <= self._while_s else None
-        self._last_at = now
-
-    def is_all(self, count: int) -> bool:
-        """Return whether nothing more comes to a batch of so many, as far as is known."""
-        return count == self._size and self._left > 0
-
-    def ends(self, now: float, count: int) -> None:
-        """Hear that a batch is stored that has room for more."""
-        if now - self._last_at >= self._while_s:
-            again = count == self._size
-            self._trusted = min(2 * self._trusted, BURST_TRUSTED_MAX) if again else BURST_TRUSTED
-            self._ended, self._left = count, self._trusted
-        elif self.is_all(count):
-            self._left -= 1
-        else:
-            self._ended = None
-
-    def stored(self, now: float) -> None:
-        """Hear that the batch is acknowledged."""
-        self._stored_at = now
-
-
 @dataclass
 class Intake:
     """One connection and what it has brought; a message never outlives its connection."""
@@ -130,10 +88,15 @@ class Intake:
     slot: Slot
     connection: Connection
     events: Events
-    burst: _Burst
     pending: list[Received] = field(default_factory=list)
     pending_bytes: int = 0
-    flush_at: float = float("inf")
+    rested_at: float = float("-inf")
+    """When a batch that is not full may be stored."""
+
+    @property
+    def flush_at(self) -> float:
+        """When what is pending is to be stored."""
+        return self.rested_at if self.pending else float("inf")
 
 
 class Storing:
@@ -178,7 +141,7 @@ class Storing:
         """Resume a slot's session; raise BrokerAwayError or SlotLostError."""
         slot.require()
         events: Events = SimpleQueue()
-        return Intake(slot, slot.connect(events), events, _Burst(self._flush_after_s / 2))
+        return Intake(slot, slot.connect(events), events)
 
     @contextmanager
     def closing(self, intake: Intake) -> Iterator[None]:
@@ -205,32 +168,41 @@ class Storing:
         self._retry.health.beat()
         intake.slot.require()
         alive = intake.connection.alive()
-        try:
-            event: Event | None = intake.events.get(timeout=wait_s)
-        except Empty:
-            event = None if alive else NETWORK_ENDED
-        match event:
-            case Received():
-                now = self._clock()
-                intake.burst.came(now, first=not intake.pending)
-                if not intake.pending:
-                    intake.flush_at = now + self._flush_after_s
-                intake.pending.append(event)
-                intake.pending_bytes += len(event.payload)
-                self._metrics.received.inc()
-                self._metrics.in_flight.set(len(intake.pending))
-            case Denied(detail) | Lost(detail):
-                raise BrokerAwayError(detail)
-        count = len(intake.pending)
-        full = count >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
-        is_all = intake.burst.is_all(count) and intake.events.empty()
-        if full or is_all or self._clock() >= intake.flush_at:
-            intake.burst.ends(self._clock(), count)
+        came = self._receive(intake, wait_s)
+        if not (came or alive):
+            raise BrokerAwayError(NETWORK_ENDED.detail)
+        began = self._clock()
+        if self._is_full(intake) or (began >= intake.flush_at and intake.events.empty()):
             self.flush(intake)
-            intake.burst.stored(self._clock())
+            ended = self._clock()
+            intake.rested_at = ended + min(self._flush_after_s, REST * (ended - began))
         if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
             self.confirm(intake)
-        return event is not None
+        return came
+
+    def _receive(self, intake: Intake, wait_s: float) -> bool:
+        """Take what there is, as much as a batch holds; return False if nothing came in time."""
+        count, event = len(intake.pending), None
+        try:
+            event = intake.events.get(timeout=wait_s)
+            while True:
+                match event:
+                    case Received():
+                        intake.pending.append(event)
+                        intake.pending_bytes += len(event.payload)
+                    case Denied(detail) | Lost(detail):
+                        raise BrokerAwayError(detail)
+                if self._is_full(intake):
+                    return True
+                event = intake.events.get_nowait()
+        except Empty:
+            return len(intake.pending) > count or event is not None
+        finally:
+            self._metrics.received.inc(len(intake.pending) - count)
+            self._metrics.in_flight.set(len(intake.pending))
+
+    def _is_full(self, intake: Intake) -> bool:
+        return len(intake.pending) >= self._batch_size or intake.pending_bytes >= BATCH_BYTES
 
     def flush(self, intake: Intake, *, acknowledge: bool = True) -> None:
         """Store what is pending and acknowledge it in order; raise RetryableError after a stop."""
@@ -257,12 +229,10 @@ class Storing:
         for _, item in items:
             self._confirmations.note(item)
         taken, intake.pending, intake.pending_bytes = intake.pending, [], 0
-        intake.flush_at = float("inf")
         self._metrics.in_flight.set(0)
         if acknowledge:
             intake.slot.require()
-            for message in taken:
-                intake.connection.acknowledge(message)
+            intake.connection.acknowledge(taken)
 
     def confirm(self, intake: Intake) -> None:
         """Say what is committed."""

@@ -101,7 +101,7 @@ class Bus:
                         f"the broker refuses what is sent to {message.topic}: {puback_name(reason)}"
                     )
             case Received(topic=topic, payload=payload):
-                self._connection.acknowledge(event)
+                self._connection.acknowledge([event])
                 try:
                     letter = decode(payload, DeadLetter)
                 except PoisonError:

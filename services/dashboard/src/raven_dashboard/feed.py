@@ -173,7 +173,7 @@ class Feed:
             with suppress(Empty):
                 match events.get(timeout=TURN_S):
                     case Received() as received:
-                        connection.acknowledge(received)
+                        connection.acknowledge([received])
                         self._take(received)
                     case Lost(detail) | Denied(detail):
                         return detail

@@ -1,0 +1,135 @@
+"""paho with a buffer under it: it asks the system four times for each packet, and once to send one.
+
+The only module that knows paho's private parts.  Where a later paho has others, its socket stays
+the plain one and everything works as before, only slower; a test says so.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from struct import pack
+from typing import Final
+
+from paho.mqtt.enums import MQTTErrorCode
+
+from ravenbus.optional import hidden
+
+# It imports this where it is installed, 3 MB, for brokers that are looked for by SRV records.
+with hidden("dns"):
+    from paho.mqtt.client import Client
+
+READ_BYTES: Final = 2**16
+WRITE_BYTES: Final = 2**16
+"""Bytes that are asked for at once, and so many that are not held back any longer."""
+READS_MAX: Final = 1000
+"""Packets that are read before what else there is to do: a ping among it."""
+CLOSE_S: Final = 1.0
+"""Longest time that the last bytes may take."""
+PUBACK: Final = 0x40
+
+
+class BufferedSocket:
+    """A non-blocking socket, plain or of TLS, that reads ahead and joins what is written.
+
+    It has the methods that paho calls and no others: one that went past the buffer would lose
+    what is in it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._read = b""
+        self._at = 0
+        self.unsent = bytearray()
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that are read and were not asked for yet."""
+        return len(self._read) - self._at
+
+    def recv(self, buffer_size: int) -> bytes:
+        """Return at most ``buffer_size`` bytes, none at the end; raise as a socket does."""
+        if self._at == len(self._read):
+            self._read, self._at = self._sock.recv(READ_BYTES), 0
+        found = self._read[self._at : self._at + buffer_size]
+        self._at += len(found)
+        return found
+
+    def pending(self) -> int:
+        """Return how many bytes there are for which nobody has to wait."""
+        decrypted = getattr(self._sock, "pending", None)
+        return self.ahead + (decrypted() if decrypted else 0)
+
+    def send(self, buffer: bytes | bytearray) -> int:
+        """Take bytes, which ``flush`` sends; raise as a socket does if there is no room for them."""
+        if len(self.unsent) >= WRITE_BYTES:
+            self.flush()
+        self.unsent += buffer
+        return len(buffer)
+
+    def flush(self) -> None:
+        """Send what was taken; raise as a socket does, and then some of it is left."""
+        while self.unsent:
+            del self.unsent[: self._sock.send(self.unsent)]
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._sock.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        """Say whether calls wait."""
+        self._sock.setblocking(flag)
+
+    def close(self) -> None:
+        """Send what is left, if that can be done soon, and close."""
+        with suppress(OSError):
+            self._sock.settimeout(CLOSE_S)
+            self.flush()
+        self._sock.close()
+
+
+class BufferedClient(Client):
+    """paho's client whose network thread reads and writes many packets at once."""
+
+    _buffer: BufferedSocket | None = None
+
+    def connect(self, *args: object, **kwargs: object) -> MQTTErrorCode:
+        """Connect as paho does, and put the buffer between; raise OSError."""
+        answer = super().connect(*args, **kwargs)  # type: ignore[arg-type]
+        if self._sock:
+            self._buffer = BufferedSocket(self._sock)  # type: ignore[arg-type] # it is a socket
+            self._sock = self._buffer
+        return answer
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read on for as long as whole packets are there and nothing is to be sent."""
+        answer = super().loop_read(max_packets)
+        reads = 0
+        while (
+            answer == MQTTErrorCode.MQTT_ERR_SUCCESS
+            and self._buffer
+            and self._buffer.ahead
+            and not self.want_write()
+            and (reads := reads + 1) < READS_MAX
+        ):
+            answer = super().loop_read(max_packets)
+        return answer
+
+    def loop_write(self) -> MQTTErrorCode:
+        """Send all that is queued."""
+        answer = super().loop_write()
+        if self._buffer:
+            # A connection that is broken is so for the next read, too.
+            with suppress(OSError):
+                self._buffer.flush()
+        return answer
+
+    def want_write(self) -> bool:
+        """Return whether there is something to send."""
+        return super().want_write() or bool(self._buffer and self._buffer.unsent)
+
+    def acknowledge(self, mids: Iterable[int]) -> None:
+        """Send the PUBACKs of messages with QoS 1, in order, in one piece."""
+        packets = b"".join(pack("!BBH", PUBACK, 2, mid) for mid in mids)
+        self._packet_queue(PUBACK, packets, 0, 1)
