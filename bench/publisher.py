@@ -14,7 +14,7 @@ from results import Row, compared
 ROUNDS: Final = 5
 MESSAGES: Final = 20_000
 WINDOW: Final = 100
-AIM: Final = 0.5
+AIM: Final = 0.9
 
 TEXT: Final = f"""\
 ## Publisher: from the spool to PUBACK

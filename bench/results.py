@@ -61,6 +61,20 @@ def compared(
     )
 
 
+def costing(what: str, cpu_us: Sequence[float], aim_us: float) -> Row:
+    """Return the row of the CPU time that each of something takes in rounds, in microseconds."""
+    ratios = [one / aim_us for one in cpu_us]
+    return Row(
+        what,
+        f"{median(cpu_us):.0f} us",
+        f"aim {aim_us:.0f} us",
+        median(ratios),
+        1.0,
+        at_most=True,
+        spread=(min(ratios), max(ratios)),
+    )
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table of Markdown, its columns aligned."""
     lines = [HEAD, *(row.cells for row in rows)]

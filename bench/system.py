@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import clients
 import stream
@@ -121,20 +121,32 @@ def in_turn(measures: Mapping[str, Callable[[], float]], number: int) -> dict[st
     return {name: measures[name]() for name in order}
 
 
-def rate(process: Process, port: int, name: str, count: int, poll_s: float) -> float:
+class Rate(NamedTuple):
+    """What a service does in a second, and microseconds of CPU that its process takes for each."""
+
+    per_s: float
+    cpu_us: float
+
+
+def rate(process: Process, port: int, name: str, count: int, poll_s: float) -> Rate:
     """Start a service; return its counter's rate from the first look with any to the last."""
-    looks: list[tuple[float, float]] = []
+    looks: list[tuple[float, float, float]] = []
     with started(process):
 
         def all_done() -> bool:
-            done = metric(port, name)
+            done, cpu_s = metric(port, name), metric(port, "process_cpu_seconds_total")
             if done:
-                looks.append((time.perf_counter(), done))
+                looks.append((time.perf_counter(), done, cpu_s or 0.0))
             return done is not None and done >= count
 
         wait_until(all_done, f"{name} is {count}", pause_s=poll_s)
-    (start, before), (end, after) = looks[0], looks[-1]
-    return (after - before) / (end - start)
+    (start, before, cpu_before), (end, after, cpu_after) = looks[0], looks[-1]
+    if before > count / 2:
+        raise RuntimeError(
+            f"{name} was {before:.0f} of {count} at the first look: too few are left"
+        )
+    done = after - before
+    return Rate(done / (end - start), (cpu_after - cpu_before) / done * 1e6)
 
 
 @contextmanager

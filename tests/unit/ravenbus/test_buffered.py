@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import select
 import socket
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ravenbus import buffered
-from ravenbus.buffered import WRITE_BYTES, BufferedSocket
+from ravenbus.buffered import WRITE_BYTES, BufferedClient, BufferedSocket, Message
 from ravenbus.mqtt import Broker, Received
 from ravenbus.settings import MqttUrl
 
@@ -81,6 +85,90 @@ def test_what_is_sent_arrives_though_the_network_takes_it_in_parts(pair):
     reading.join()
     assert refused
     assert bytes(found) == data
+
+
+class Pieces:
+    """A socket that has received something, of which it gives a piece at a time."""
+
+    def __init__(self, data: bytes, sizes: list[int]) -> None:
+        self.left, self._sizes = data, itertools.cycle(sizes)
+
+    def recv(self, size: int) -> bytes:
+        if not self.left:
+            raise BlockingIOError
+        size = min(size, next(self._sizes))
+        piece, self.left = self.left[:size], self.left[size:]
+        return piece
+
+    def settimeout(self, _seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def length_of(content: bytes) -> bytes:
+    """Return a packet's length as MQTT writes it."""
+    left, found = len(content), b""
+    while True:
+        left, last = divmod(left, 128)
+        found += bytes([last | (128 if left else 0)])
+        if not left:
+            return found
+
+
+@st.composite
+def packets(draw) -> bytes:
+    """A message with or without properties, or an acknowledgement."""
+    if draw(st.integers(0, 9)) == 0:
+        return b"\x40\x02" + draw(st.binary(min_size=2, max_size=2))
+    topic = draw(st.sampled_from(["t", "raven/v1/home/raw", "ünï/\U0001f50c"])).encode()
+    qos = draw(st.sampled_from([0, 1]))
+    mid = draw(st.integers(1, 65535)).to_bytes(2) if qos else b""
+    properties = draw(
+        st.sampled_from([b"\0", b"\0", b"\0", b"\x02\x01\x01", b"\x05\x02\0\0\0\x09"])
+    )
+    payload = draw(st.one_of(st.binary(max_size=20), st.sampled_from([b"x" * 200, b"y" * 20_000])))
+    content = len(topic).to_bytes(2) + topic + mid + properties + payload
+    first = 0x30 | qos << 1 | draw(st.sampled_from([0, 1])) | draw(st.sampled_from([0, 8])) * qos
+    return bytes([first]) + length_of(content) + content
+
+
+def received(data: bytes, sizes: list[int], *, by_us: bool) -> list[Message]:
+    """Return what a client makes of what a socket brings."""
+    found: list[Message] = []
+    client = BufferedClient(
+        CallbackAPIVersion.VERSION2,
+        protocol=MQTTProtocolVersion.MQTTv5,
+        manual_ack=True,
+        on_received=found.append,
+    )
+    pieces = Pieces(data, sizes)
+    client._sock = sock = BufferedSocket(pieces)
+    client._buffer = sock if by_us else None
+    while pieces.left or sock.ahead:
+        assert client.loop_read() == 0
+    return found
+
+
+@given(st.lists(packets(), max_size=12), st.lists(st.integers(1, 70_000), min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_a_message_is_what_paho_takes_it_for(packets, sizes):
+    """However what arrives is cut, and whatever stands between."""
+    data = b"".join(packets)
+    assert received(data, sizes, by_us=True) == received(data, sizes, by_us=False)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b"\x32", b"\x32\x80", b"\x32\xff\xff\xff\xff\x7f", b"\x32\x05\0\x09ab", b"\x30\x03\0\x01\xff"],
+)
+def test_what_is_cut_or_breaks_the_standard_is_left_to_paho(cut):
+    """It decides what becomes of the connection."""
+    sock = BufferedSocket(Pieces(b"\x30\x04\0\x01t\0" + cut, [70_000]))
+    assert sock.recv(0) == b""
+    assert list(sock.messages()) == [(0, "t", b"", 0, False)]
+    assert sock.recv(100) == cut
 
 
 class Counting:

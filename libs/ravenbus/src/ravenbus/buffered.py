@@ -1,16 +1,17 @@
-"""paho with a buffer under it: it asks the system four times for each packet, and once to send one.
+"""paho with a buffer under it, and plain messages taken out of that without paho.
 
-The only module that knows paho's private parts.  Where a later paho has others, its socket stays
-the plain one and everything works as before, only slower; a test says so.
+paho asks the system four times for each packet and once to send one, and makes an object of each
+part of a message.  This is the only module that knows paho's private parts.  Where a later paho has
+others everything goes through paho as before, only slower; a test says so.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from struct import pack
-from typing import Final
+from typing import Any, Final
 
 from paho.mqtt.enums import MQTTErrorCode
 
@@ -23,11 +24,29 @@ with hidden("dns"):
 READ_BYTES: Final = 2**16
 WRITE_BYTES: Final = 2**16
 """Bytes that are asked for at once, and so many that are not held back any longer."""
-READS_MAX: Final = 1000
-"""Packets that are read before what else there is to do: a ping among it."""
+READS_MAX: Final = 100
+"""Reads before what else there is to do: a ping among it."""
 CLOSE_S: Final = 1.0
 """Longest time that the last bytes may take."""
 PUBACK: Final = 0x40
+LENGTH_BYTES, CONTINUES = 4, 0x80
+"""Most bytes of a packet's length, of which each but the last has this bit (MQTT 5.0, 1.5.5)."""
+PUBLISH, PUBLISH_MASK = 0x30, 0xF4
+"""First byte of a message with QoS 0 or 1, and the bits of it that say so (MQTT 5.0, 3.3.1)."""
+
+Message = tuple[int, str, bytes, int, bool]
+"""What a PUBLISH packet says: its id (0 with QoS 0), topic, payload, QoS, and if it was retained."""
+
+
+def _content(data: bytes, at: int) -> tuple[int, int]:
+    """Return where a packet's content begins and ends, given its length's place; 0 if it is cut."""
+    length = 0
+    for number, byte in enumerate(data[at : at + LENGTH_BYTES]):
+        length |= (byte & ~CONTINUES) << 7 * number
+        if not byte & CONTINUES:
+            begin = at + number + 1
+            return (begin, begin + length) if begin + length <= len(data) else (0, 0)
+    return 0, 0
 
 
 class BufferedSocket:
@@ -55,6 +74,28 @@ class BufferedSocket:
         found = self._read[self._at : self._at + buffer_size]
         self._at += len(found)
         return found
+
+    def messages(self) -> Iterator[Message]:
+        """Take the messages that come next and are whole, up to the first packet of another kind.
+
+        A message with properties, and one that breaks the standard, is left to paho.
+        """
+        data = self._read
+        while self.ahead and data[self._at] & PUBLISH_MASK == PUBLISH:
+            at, after = _content(data, self._at + 1)
+            qos = data[self._at] >> 1 & 1
+            topic_end = at + 2 + int.from_bytes(data[at : at + 2])
+            payload_at = topic_end + 2 * qos + 1
+            if not after or payload_at > after or data[payload_at - 1]:
+                return
+            try:
+                topic = data[at + 2 : topic_end].decode()
+            except UnicodeDecodeError:
+                return
+            mid = int.from_bytes(data[topic_end : topic_end + 2]) if qos else 0
+            retained = bool(data[self._at] & 1)
+            self._at = after
+            yield mid, topic, data[payload_at:after], qos, retained
 
     def pending(self) -> int:
         """Return how many bytes there are for which nobody has to wait."""
@@ -90,9 +131,18 @@ class BufferedSocket:
 
 
 class BufferedClient(Client):
-    """paho's client whose network thread reads and writes many packets at once."""
+    """paho's client whose network thread reads and writes many packets at once.
 
-    _buffer: BufferedSocket | None = None
+    ``on_received`` is called with each message, on that thread.
+    """
+
+    def __init__(self, *args: Any, on_received: Callable[[Message], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._buffer: BufferedSocket | None = None
+        self._on_received = on_received
+        self.on_message = lambda _client, _data, message: on_received(
+            (message.mid, message.topic, bytes(message.payload), message.qos, message.retain)
+        )
 
     def connect(self, *args: object, **kwargs: object) -> MQTTErrorCode:
         """Connect as paho does, and put the buffer between; raise OSError."""
@@ -103,7 +153,8 @@ class BufferedClient(Client):
         return answer
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Read on for as long as whole packets are there and nothing is to be sent."""
+        """Read on for as long as packets are there and nothing is to be sent."""
+        # The first packet of what arrived is always paho's: it notes when it heard of the broker.
         answer = super().loop_read(max_packets)
         reads = 0
         while (
@@ -113,6 +164,10 @@ class BufferedClient(Client):
             and not self.want_write()
             and (reads := reads + 1) < READS_MAX
         ):
+            # Between two packets, as far as paho is concerned.
+            if not getattr(self, "_in_packet", {}).get("command", True):
+                for message in self._buffer.messages():
+                    self._on_received(message)
             answer = super().loop_read(max_packets)
         return answer
 

@@ -23,6 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ravenbus.buffered import BufferedClient, Message
 from ravenbus.errors import BrokerAwayError
 from ravenbus.logs import Sparse
 from ravenbus.optional import hidden
@@ -30,9 +31,7 @@ from ravenbus.settings import MqttSettings, MqttUrl
 
 # It imports this where it is installed, 3 MB, for brokers that are looked for by SRV records.
 with hidden("dns"):
-    from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
-
-    from ravenbus.buffered import BufferedClient
+    from paho.mqtt.client import Client, topic_matches_sub
 
 log = logging.getLogger(__name__)
 
@@ -273,6 +272,7 @@ class _PahoConnection:
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
             manual_ack=True,
+            on_received=self._on_received,
         )
         client.connect_timeout = OPEN_TIMEOUT_S
         if broker.url.username:
@@ -283,7 +283,6 @@ class _PahoConnection:
             client.will_set(broker.will.topic, broker.will.payload, qos=1, retain=can_retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
         client.on_publish = lambda _c, _d, mid, reason, _p: events.put(Published(mid, reason.value))
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = lambda _c, _d, _mid, reasons, _p: self._answered_by(reasons)
@@ -401,10 +400,8 @@ class _PahoConnection:
         if not self._refusal:
             self._events.put(Lost(str(reason), self.taken_over))
 
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        received = Received(
-            message.mid, message.topic, bytes(message.payload), message.qos, message.retain
-        )
+    def _on_received(self, message: Message) -> None:
+        received = Received(*message)
         if received.qos or self._keep(received, 1):
             self._events.put(received)
             return
