@@ -23,7 +23,7 @@ from ravenbus.cost import by_rate, cost
 from ravenbus.demand import Demand
 from ravenbus.energy import Register, growth, in_order
 from ravenbus.forgetting import LetterSink
-from ravenbus.history import History, Meter, MeterHistory, RunSpan, Step, run_spans
+from ravenbus.history import History, Meter, MeterHistory, RunSpan, Step, runs_of
 from ravenbus.messages import Envelope, Reading, Run
 from ravenbus.notifications import (
     CurrentSummationDelivered,
@@ -395,12 +395,17 @@ def test_both_stores_fill_a_gap_from_the_meters_intervals(db: Db, system: System
 
 
 def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
-    """In both stores, in whichever order they were announced."""
+    """In both stores, in whichever order they were announced, with its first and last reading."""
     start = datetime(2026, 3, 1, tzinfo=UTC)
     days = {("a", "first"): 0, ("b", "first"): 1, ("a", "second"): 2}
     runs = [
         Run(node=node, run=name, hash=new_hash(), started=start + timedelta(days=of), meter=METER)
         for (node, name), of in days.items()
+    ]
+    registers = {"summation_delivered": 900, "summation_received": None}
+    readings = [
+        reading("a", runs[0].hash, 1, METER, start + timedelta(minutes=7), demand=500),
+        reading("a", runs[0].hash, 2, METER, start + timedelta(days=1, minutes=3), **registers),
     ]
     with (
         closing(db.sink()) as mysql_sink,
@@ -411,12 +416,20 @@ def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
         for sink in (mysql_sink, mongo_sink):
             sink.prepare()
             sink.store(list(reversed(runs)))
+            sink.store(readings)
+        with closing(RollUps(MongoUrl(system.mongo_url), threading.Event())) as counting:
+            counting.count_due()
         system.db["runs"].insert_one({"_id": "somebody else's"})
-        found = [run_spans(store.announced()) for store in (mysql, mongo)]
+        found = [[runs_of(store, node) for node in "ab"] for store in (mysql, mongo)]
     expected = [
-        RunSpan("a", "first", start, start + timedelta(days=2)),
-        RunSpan("a", "second", start + timedelta(days=2), None),
-        RunSpan("b", "first", start + timedelta(days=1), None),
+        [
+            RunSpan(
+                *("first", start, start + timedelta(days=2)),
+                *(start + timedelta(minutes=5), start + timedelta(days=1, minutes=5)),
+            ),
+            RunSpan("second", start + timedelta(days=2), None, None, None),
+        ],
+        [RunSpan("first", start + timedelta(days=1), None, None, None)],
     ]
     assert found == [expected, expected]
 

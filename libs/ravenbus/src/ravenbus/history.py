@@ -33,7 +33,7 @@ from ravenbus.notifications import (
     CurrentSummationDelivered,
     InstantaneousDemand,
 )
-from ravenbus.periods import PERIODS_S, start_of
+from ravenbus.periods import LATEST, PERIODS_S, start_of
 from ravenbus.readback import Store
 
 T = TypeVar("T", Demand, Energy)
@@ -77,12 +77,17 @@ class Meter(NamedTuple):
 
 
 class RunSpan(NamedTuple):
-    """A node's run from its start to that of the next one, None for the last."""
+    """A node's run from its start to that of the next one, None for the last.
 
-    node: str
+    ``first`` and ``last`` are the start and end of the 5 minutes of its first and last reading of
+    what has roll-ups, None where there is no reading.
+    """
+
     run: str
     start: datetime
     end: datetime | None
+    first: datetime | None
+    last: datetime | None
 
 
 class History(Store, Protocol):
@@ -96,6 +101,9 @@ class History(Store, Protocol):
 
     def announced(self) -> Iterable[Run]:
         """Return the runs that readers announced, with their start."""
+
+    def heard(self, node: str, meter: str, span: Span) -> Span | None:
+        """Return the starts of the first and last 5 minutes with a reading that start in a span."""
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]
@@ -448,16 +456,26 @@ def _more(part: Part[Energy], name: str, kwh: Decimal, number: int) -> Part[Ener
     return part._replace(value=value._replace(**by), intervals=part.intervals + number)
 
 
-def run_spans(announced: Iterable[Run]) -> list[RunSpan]:
-    """Return the runs by node, in the order of their start."""
-    ordered = sorted(announced, key=lambda run: (run.node, run.started, run.hash))
-    return [
-        RunSpan(
-            *(one.node, one.run, one.started),
-            other.started if other and other.node == one.node else None,
+def runs_of(history: History, node: str) -> list[RunSpan]:
+    """Return the runs of a node, in the order of their start."""
+    announced = [run for run in history.announced() if run.node == node]
+    ordered = sorted(announced, key=lambda run: (run.started, run.hash))
+    meters = [one.meter for one in history.meters() if one.node == node]
+    found = []
+    for one, other in zip_longest(ordered, ordered[1:]):
+        end = other.started if other else None
+        span = start_of(_utc(one.started)), _utc(end) if end else LATEST
+        heard = [times for meter in meters if (times := history.heard(node, meter, span))]
+        first = min((times[0] for times in heard), default=None)
+        last = max((times[1] for times in heard), default=None)
+        found.append(
+            RunSpan(
+                *(one.run, one.started, end),
+                first and first.replace(tzinfo=UTC),
+                last and last.replace(tzinfo=UTC) + timedelta(seconds=PERIODS_S[0]),
+            )
         )
-        for one, other in zip_longest(ordered, ordered[1:])
-    ]
+    return found
 
 
 def step_for(start: datetime, end: datetime) -> Step:

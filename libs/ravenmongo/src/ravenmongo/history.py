@@ -100,6 +100,19 @@ class MongoHistory(MongoStore):
                 with suppress(ContractError):
                     yield documents.run(document)
 
+    def heard(self, node: str, meter: str, span: Span) -> Span | None:
+        """Return the ends of what the collections of roll-ups have."""
+        start, end = (rollup_id(Period(PERIODS_S[0], node, meter, time)) for time in span)
+        ids = {"$gte": start, "$lt": end}
+        with sorted_errors():
+            found = [
+                plain(one["start"])
+                for name in ROLLUPS.values()
+                for order in (1, -1)
+                if (one := self._rollup(name, ids, order))
+            ]
+        return (min(found), max(found)) if found else None
+
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]
     ) -> Iterator[tuple[int, Demand]]:

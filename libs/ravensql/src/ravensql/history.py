@@ -20,6 +20,10 @@ _METERS: Final = (
     "GROUP BY period_s, node, meter"
 )
 """Grouped by all that the key begins with, or MariaDB reads each period of each meter."""
+_HEARD: Final = (
+    "SELECT MIN(start), MAX(start) FROM {} "
+    "WHERE period_s = %s AND node = %s AND meter = %s AND start >= %s AND start < %s"
+)
 _SUMS: Final = (
     "SELECT INTERVAL(TO_SECONDS(start), {starts}) - 1 AS number, {columns} FROM {table} "
     "WHERE period_s = %s AND node = %s AND meter = %s AND ({spans}) GROUP BY number"
@@ -65,6 +69,13 @@ class MysqlHistory(MysqlStore):
     def announced(self) -> Iterator[Run]:
         """Yield what table ``run_info`` says, also of a run of which there are readings alone."""
         return self._announced("TRUE")
+
+    def heard(self, node: str, meter: str, span: Span) -> Span | None:
+        """Return the ends of what the tables of roll-ups have."""
+        of = (PERIODS_S[0], node, meter, *span)
+        rows = [row for table in _ROLLUPS for row in self._rows(_HEARD.format(table), of)]
+        found = [(first, last) for first, last in rows if first]
+        return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]

@@ -25,7 +25,7 @@ from ravenbus.history import (
     MeterHistory,
     Step,
     edges,
-    run_spans,
+    runs_of,
     spans,
     step_for,
 )
@@ -130,15 +130,16 @@ class Answers:
 
     def runs(self, node: str) -> api.Runs:
         """Return the runs of a home, the newest first."""
-        mine = [one for one in run_spans(self.history.announced()) if one.node == node]
         return {
             "runs": [
                 {
                     "run": one.run,
                     "start": text_of(one.start),
                     "end": text_of(one.end) if one.end else None,
+                    "first": text_of(one.first) if one.first else None,
+                    "last": text_of(one.last) if one.last else None,
                 }
-                for one in reversed(mine)
+                for one in reversed(runs_of(self.history, node))
             ]
         }
 

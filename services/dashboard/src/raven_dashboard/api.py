@@ -38,11 +38,17 @@ class Meters(TypedDict):
 
 
 class Run(TypedDict):
-    """A run of a home from its start to that of the next one, null for the last."""
+    """A run of a home from its start to that of the next one, null for the last.
+
+    ``first`` and ``last`` are the start and end of the 5 minutes of its first and last reading of
+    power or a register, null where there is none.
+    """
 
     run: str
     start: str
     end: str | None
+    first: str | None
+    last: str | None
 
 
 class Runs(TypedDict):
