@@ -262,6 +262,9 @@ def test_a_time_is_summed_up_by_hour_weekday_month_and_price(dashboard: Dashboar
     )
     assert widths[1:4] == ["50%", "100%", "50%"]
     at.picture()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Sums as CSV").click()
+    assert len(download.value.path().read_text().splitlines()) == 1 + len(hours)
     page.get_by_role("button", name="By weekday").click()
     expect(page.locator("#sums-by")).to_have_text("Weekday")
     assert sums(page)[1][:3] == ["Sunday", "25.00\u00a0kWh", "3.00\u00a0kWh"]
@@ -273,6 +276,7 @@ def test_a_time_is_summed_up_by_hour_weekday_month_and_price(dashboard: Dashboar
     expect(page.locator("#sums-by")).to_have_text("Weekday")
     page.get_by_role("button", name="By weekday").click()
     expect(page.locator("#sums")).to_be_hidden()
+    expect(page.get_by_role("link", name="Sums as CSV")).to_be_hidden()
     assert "by" not in parse_qs(urlsplit(page.url).query)
 
 

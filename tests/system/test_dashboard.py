@@ -241,6 +241,16 @@ def test_a_file_has_all_steps_however_long_the_span(at: Dashboard):
 
 
 @BOTH
+def test_sums_are_a_file_too(at: Dashboard):
+    """With what the answer has that the page shows."""
+    found = at.get("by", key="hour", **SPAN)
+    head, *rows = csv.reader(at.get("csv", what="hour", **SPAN).splitlines())
+    assert head == ["hour", "delivered_kwh", "received_kwh", "mean_kw", "cost", "currency"]
+    for name, column in zip(["key", *head[1:4]], zip(*rows, strict=True), strict=False):
+        assert [float(cell) if cell else None for cell in column] == found[name]
+
+
+@BOTH
 def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
     """A reading is on an open page at once; now, homes and chain have the same."""
     home, store = Client(at.broker.url(NODE)), Client(at.broker.url("mongo-recorder"))
@@ -351,7 +361,7 @@ def door(
             "too far apart for steps of 5min: allow",
         ),
         ("by", {"key": "color"}, "key: 'color' cannot be used: allowed is hour, weekday, month"),
-        ("csv", {"what": "=1+1"}, "what: '=1+1' cannot be used: allowed is demand or energy"),
+        ("csv", {"what": "=1+1"}, "what: '=1+1' cannot be used: allowed is demand, energy, hour"),
         ("now", {"node": ""}, "node is missing"),
     ],
 )

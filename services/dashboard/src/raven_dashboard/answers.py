@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
+from io import StringIO
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -56,6 +58,8 @@ COLUMNS: Final = {
     "energy": ("delivered_kwh", "received_kwh"),
 }
 """What a CSV file may be of, and its columns beside the time."""
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""What begins so a spreadsheet computes, unless a quotation mark stands before it."""
 YEARS: Final = range(1971, 9000)
 _SECONDS: Final = {
     Step.RAW: 1,
@@ -247,7 +251,7 @@ class Answers:
         if key == api.PRICE:
             return self._by_price(span)
         if key not in KEYS:
-            allowed = ", ".join([*KEYS, api.PRICE])
+            allowed = ", ".join(api.SUMS)
             raise RequestError(f"key: {key[:40]!r} cannot be used: allowed is {allowed}")
         _checked(span, KEYS[key][0], HOURS_MAX)
         found = self._meter(span).by(key, span.start, span.end)
@@ -319,11 +323,13 @@ class Answers:
     def pieces(self, what: str, span: Span, step: Step | None) -> list[Callable[[Answers], str]]:
         """Return what makes the text of a CSV file, at most a day or, by hours, a month at a time.
 
-        Times are local, with their offset from UTC.  All that a file has is names of ours, times
-        and numbers: nothing that a spreadsheet takes for a formula.
+        Times are local, with their offset from UTC.  A file has nothing that a spreadsheet takes for
+        a formula.
         """
+        if what in api.SUMS:
+            return [partial(Answers.sums, span=span, key=what)]
         if what not in COLUMNS:
-            allowed = " or ".join(COLUMNS)
+            allowed = ", ".join([*COLUMNS, *api.SUMS])
             raise RequestError(f"what: {what[:40]!r} cannot be used: allowed is {allowed}")
         step = step or step_for(span.start, span.end)
         names = COLUMNS[what]
@@ -334,6 +340,20 @@ class Answers:
                 for one in self._pieces(span, step)
             ),
         ]
+
+    def sums(self, span: Span, key: str) -> str:
+        """Return a CSV file of what a span comes to by a key; a rate is called as somebody wrote."""
+        found = self.by(span, key)
+        text = StringIO()
+        writer = csv.writer(text)
+        writer.writerow([key, "delivered_kwh", "received_kwh", "mean_kw", "cost", "currency"])
+        of_energy = found["delivered_kwh"], found["received_kwh"]
+        for of, *values in zip(
+            found["key"], *of_energy, found["mean_kw"], found["cost"], strict=True
+        ):
+            said = f"'{of}" if str(of).startswith(FORMULA) else of
+            writer.writerow([said, *values, found["currency"]])
+        return text.getvalue()
 
     def lines(self, what: str, span: Span, step: Step) -> str:
         """Return a span's lines of a CSV file."""

@@ -241,8 +241,15 @@ SPAN: Final = (
 STEPS: Final = ("auto", *(step.value for step in Step))
 STEP: Final = Parameter("step", "how the span is divided", {"enum": list(STEPS)})
 PRICE: Final = "price"
-KEY: Final = Parameter("key", "by what it is grouped", {"enum": [*KEYS, PRICE]}, True)
-WHAT: Final = Parameter("what", "what the file is of", {"enum": ["demand", "energy"]}, True)
+SUMS: Final = (*KEYS, PRICE)
+"""By what a span is summed up."""
+KEY: Final = Parameter("key", "by what it is grouped", {"enum": list(SUMS)}, True)
+WHAT: Final = Parameter(
+    "what",
+    "what the file is of, or by what it sums up",
+    {"enum": ["demand", "energy", *SUMS]},
+    True,
+)
 
 
 class Question(NamedTuple):
@@ -264,7 +271,7 @@ QUESTIONS: Final = (
     Question("by", (KEY, *SPAN), By, "What a span comes to by hour, weekday, month or price."),
     Question("homes", (), Homes, "All homes in a line each."),
     Question("chain", (NODE._replace(required=False),), Chain, "From a stick to the stores."),
-    Question("csv", (WHAT, *SPAN, STEP), "text/csv", "Demand or energy as a file."),
+    Question("csv", (WHAT, *SPAN, STEP), "text/csv", "Demand, energy or sums as a file."),
     Question(
         "live",
         (

@@ -210,6 +210,8 @@ function showControls({ span, compare, by, bars: asked }, step) {
   const [from, to] = span.map(iso);
   byId("csv-demand").href = address("csv", { what: "demand", ...current, from, to });
   byId("csv-energy").href = address("csv", { what: "energy", ...current, from, to, step });
+  byId("csv-sums").hidden = !by;
+  byId("csv-sums").href = address("csv", { what: by, ...current, from, to });
 }
 
 async function load() {
