@@ -127,7 +127,7 @@ def _largest(
 
 
 def _connected(port: int) -> None:
-    system.wait_until(lambda: metric(port, "raven_broker_connected") == 1, "the recorder connects")
+    system.connected(port)
     system.wait_until(lambda: _stored(port) > 0, "readings come")
 
 

@@ -25,6 +25,7 @@ import decode
 import export
 import growth
 import history
+import latency
 import memory
 import publisher
 import recorder
@@ -39,6 +40,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "publisher": publisher,
     "writer": writer,
     "relay": relay,
+    "latency": latency,
     "growth": growth,
     "history": history,
     "export": export,
@@ -70,7 +72,6 @@ TAIL: Final = """\
 - A broker that writes its file at each change: the benches leave that off, because Mosquitto
   writes its whole queue anew each time and a long queue would measure the disk alone.
 - Memory over days.
-- How long a single reading takes from the stick to the store.
 - More than one reader, writer or relay at a time; several recorders are in
   [performance-containers.md](performance-containers.md).
 """

@@ -101,11 +101,16 @@ def queued(
 ) -> None:
     """Have a spool's readings wait in the sessions of a store and of bare paho."""
     with started(service):
-        wait_until(lambda: metric(port, "raven_broker_connected") == 1, "the store connects")
+        connected(port)
     client("drain", url, "bench-drain", READINGS, 0, window)
     sent = client("send", broker.url(NODE), spool)
     if sent["taken"] != count:
         raise RuntimeError(f"{sent['taken']} of {count} readings reached the sessions")
+
+
+def connected(port: int) -> None:
+    """Wait until a store's session is there."""
+    wait_until(lambda: metric(port, "raven_broker_connected") == 1, "the store connects")
 
 
 def drained(url: str, count: int, window: int) -> float:
