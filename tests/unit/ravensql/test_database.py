@@ -1,13 +1,20 @@
-"""What each error of the driver means, and where a database is; no sockets."""
+"""What each error of the driver means, where a database is, and how it is logged in to."""
 
 from __future__ import annotations
 
+import itertools
+import socket
+import threading
+from typing import BinaryIO
+
 import pytest
-from pymysql import err
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from pymysql import _auth, err
 
 from raven_sql_writer.settings import WriterSettings
 from ravenbus.errors import PoisonError, RetryableError, SettingsError
-from ravensql.database import sorted_errors
+from ravensql.database import Database, sorted_errors
 from ravensql.settings import MysqlUrl
 from tests.mysql import from_server
 
@@ -110,3 +117,68 @@ def test_the_url_comes_from_a_file_too(tmp_path):
     settings = WriterSettings.load({"MYSQL_URL_FILE": str(file)})
     assert settings.mysql_url.password == "hunter2"  # noqa: S105 - an example
     assert "hunter2" not in repr(settings)
+
+
+SALT = b"12345678" + b"abcdefghijkl"
+CAPABILITIES = 0x8A208
+"""A database at once, protocol 4.1, transactions, authentication by plugins."""
+
+
+class EncryptingServer:
+    """Wants a password encrypted by its key, as MySQL does without TLS, and then hangs up."""
+
+    def __init__(self) -> None:
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.password = b""
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self.password:
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rwb") as stream:
+                self._log_in(stream)
+
+    def _log_in(self, stream: BinaryIO) -> None:
+        low, high = CAPABILITIES.to_bytes(4, "little")[:2], CAPABILITIES.to_bytes(4, "little")[2:]
+        head = b"\x0a9.7.0\0" + bytes(4) + SALT[:8] + b"\0" + low + b"\xff\x02\0" + high
+        send(stream, 0, head + bytes([21]) + bytes(10) + SALT[8:] + b"\0caching_sha2_password\0")
+        receive(stream)
+        send(stream, 2, b"\x01\x04")
+        if receive(stream) != b"\x02":
+            return  # the driver gave up
+        pem = self._key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        send(stream, 4, b"\x01" + pem)
+        if encrypted := receive(stream):
+            sha1 = hashes.SHA1()  # noqa: S303 - MySQL's choice
+            oaep = padding.OAEP(padding.MGF1(sha1), sha1, None)
+            found = self._key.decrypt(encrypted, oaep)
+            self.password = bytes(a ^ b for a, b in zip(found, itertools.cycle(SALT), strict=False))
+
+
+def send(stream: BinaryIO, number: int, packet: bytes) -> None:
+    stream.write(len(packet).to_bytes(3, "little") + bytes([number]) + packet)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes:
+    return stream.read(int.from_bytes(stream.read(4)[:3], "little"))
+
+
+def test_a_server_that_wants_the_password_encrypted_gets_it(monkeypatch):
+    """What encrypts it is not in memory before a server asks for it."""
+    monkeypatch.setattr(_auth, "_have_cryptography", False)
+    server = EncryptingServer()
+    url = MysqlUrl(f"mysql://raven:hunter2@127.0.0.1:{server.port}/energy")
+    with pytest.raises(RetryableError, match="MySQL is away"), Database(url).transaction():
+        pass
+    server.close()
+    assert server.password == b"hunter2\0"

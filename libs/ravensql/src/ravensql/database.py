@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-import pymysql  # type: ignore[import-untyped]
-from pymysql import err
-
 from ravenbus.errors import PoisonError, RetryableError
-from ravensql.bulk import BulkCursor
+from ravenbus.optional import hidden
 from ravensql.settings import MysqlUrl
+
+# It imports this, 8 MB, for a way to log in that few servers ask for.
+with hidden("cryptography"):
+    import pymysql  # type: ignore[import-untyped]
+    from pymysql import _auth, err
+
+    from ravensql.bulk import BulkCursor
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 30
@@ -141,23 +146,12 @@ class Database:
             self.close()
 
     def _connect(self) -> Any:
-        url = self._url
-        trust = {"ssl_ca": url.ssl_ca, "ssl_verify_cert": True, "ssl_verify_identity": True}
-        connection = pymysql.connect(
-            host=url.host,
-            port=url.port,
-            user=url.user,
-            password=url.password,
-            database=url.database,
-            charset="utf8mb4",
-            autocommit=False,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=self._answer_timeout_s,
-            write_timeout=self._answer_timeout_s,
-            program_name="python-raven",
-            cursorclass=BulkCursor,
-            **(trust if url.ssl_ca else {}),
-        )
+        try:
+            connection = self._opened()
+        except RuntimeError:
+            # Without TLS, MySQL wants a password that it has not in memory encrypted by its key.
+            importlib.reload(_auth)
+            connection = self._opened()
         try:
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -174,6 +168,25 @@ class Database:
             connection._force_close()  # noqa: SLF001 - as above
             raise
         return connection
+
+    def _opened(self) -> Any:
+        url = self._url
+        trust = {"ssl_ca": url.ssl_ca, "ssl_verify_cert": True, "ssl_verify_identity": True}
+        return pymysql.connect(
+            host=url.host,
+            port=url.port,
+            user=url.user,
+            password=url.password,
+            database=url.database,
+            charset="utf8mb4",
+            autocommit=False,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=self._answer_timeout_s,
+            write_timeout=self._answer_timeout_s,
+            program_name="python-raven",
+            cursorclass=BulkCursor,
+            **(trust if url.ssl_ca else {}),
+        )
 
 
 @contextmanager
