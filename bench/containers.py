@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -38,7 +39,13 @@ PUBLISHED: Final = """
 services:
   broker: {ports: ["127.0.0.1:0:1883"]}
   mongo: {ports: ["127.0.0.1:0:27017"], networks: [default]}
+  mongo-recorder: {environment: {RAVEN_METRICS_PORT: 9100}}
 """
+METRICS: Final = (
+    "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9100').read().decode())"
+)
+LEAST_SHARE: Final = 0.5
+"""A recorder that stored less than this part of its share of the messages was not at work."""
 
 
 def main() -> int:
@@ -181,7 +188,10 @@ def _stats(container: str) -> tuple[str, float, int]:
 
 
 def _rates(folder: Path) -> str:
-    """Say how fast recorders store what waits at the broker."""
+    """Say how fast recorders store what waits at the broker, each for its own session.
+
+    They are paused while it is published: who is stopped leaves, and one session has all.
+    """
     spool = folder / "full.sqlite"
     rows = []
     for number in RECORDERS:
@@ -192,18 +202,33 @@ def _rates(folder: Path) -> str:
             path.write_text(path.read_text().replace("mongo: {internal: true}", "mongo: {}"))
             home.up("--profile", "server", options=scale)
             _wait(lambda h=home, n=number: h.logs("mongo-recorder").count("connected to the") >= n)
-            home.all("stop", "mongo-recorder")
             system.filled_spool(spool, MESSAGES, seed=number)
             password = _secret(home, f"mqtt-{system.NODE}")
             port = home.all("port", "broker", "1883").strip().rpartition(":")[2]
+            home.all("pause", "mongo-recorder")
             system.client("load", f"mqtt://{system.NODE}:{password}@127.0.0.1:{port}", spool, 100)
             spool.unlink()
-            rows.append((str(number), f"{_stored_rate(home):,.0f}"))
+            rate, shares = _stored_rate(home), _shares(home)
+            if len(shares) != number or min(shares) < LEAST_SHARE / number:
+                raise RuntimeError(f"{number} recorders stored these shares: {shares}")
+            rows.append((str(number), f"{rate:,.0f}", ", ".join(f"{one:.0%}" for one in shares)))
     text = (
-        f"{MESSAGES:,} readings wait at the broker, then the recorders start; the broker and "
-        "MongoDB share the machine's cores with them, and every commit is synced.\n"
+        f"{MESSAGES:,} readings wait at the broker in the sessions of recorders that are paused, then "
+        "these go on; the broker and MongoDB share the machine's cores with them, and every commit "
+        "is synced.\n"
     )
-    return _table("Recorders", ("recorders", "messages stored a second"), rows, text)
+    return _table("Recorders", ("recorders", "messages stored a second", "of each"), rows, text)
+
+
+def _shares(home: Project) -> list[float]:
+    """Return the part of the messages that each recorder stored."""
+    found = []
+    for one in home.all("ps", "--quiet", "mongo-recorder").split():
+        (stored,) = re.findall(
+            r"^raven_stored_total (.+)$", docker("exec", one, "python", "-c", METRICS), re.M
+        )
+        found.append(float(stored) / MESSAGES)
+    return found
 
 
 def _stored_rate(home: Project) -> float:
@@ -223,7 +248,7 @@ def _stored_rate(home: Project) -> float:
                 looks.append((time.monotonic(), count))
             return count >= MESSAGES
 
-        home.all("start", "mongo-recorder")
+        home.all("unpause", "mongo-recorder")
         system.wait_until(done, "all are stored", pause_s=0.1)
     (start, before), (end, after) = looks[0], looks[-1]
     return (after - before) / (end - start)
