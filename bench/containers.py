@@ -225,7 +225,7 @@ def _shares(home: Project) -> list[float]:
     found = []
     for one in home.all("ps", "--quiet", "mongo-recorder").split():
         (stored,) = re.findall(
-            r"^raven_stored_total (.+)$", docker("exec", one, "python", "-c", METRICS), re.M
+            r"^raven_stored_total (.+)$", docker("exec", one, "python", "-c", METRICS), re.MULTILINE
         )
         found.append(float(stored) / MESSAGES)
     return found
