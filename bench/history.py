@@ -265,7 +265,7 @@ def _measured(folder: Path, of: str, opened: Callable[[], History], **store: str
     address = f"http://127.0.0.1:{dashboard.port}"
     with system.started(broker, dashboard):
         rows = [_row(one, of, opened, address, token) for one in questions(datetime.now(UTC))]
-        return [*rows, *page.measured(address, password, of)]
+        return [*rows, *page.measured(address, password, NODE, of)]
 
 
 def questions(now: datetime) -> list[Question]:

@@ -30,8 +30,8 @@ The pages are opened in headless Chromium, logged in and with an empty cache, {R
 """
 
 
-def measured(address: str, password: str, of: str) -> list[Row]:
-    """Return the rows of the pages at an address."""
+def measured(address: str, password: str, node: str, of: str) -> list[Row]:
+    """Return the rows of a home's pages at an address."""
     found = []
     with sync_playwright() as playwright:
         # Chromium has no sandbox for root.
@@ -39,7 +39,10 @@ def measured(address: str, password: str, of: str) -> list[Row]:
         browser = playwright.chromium.launch(executable_path=stack.tool("chromium"), args=options)
         session = _logged_in(browser, address, password)
         for path, curve in CURVES.items():
-            looks = [_look(browser, session, address + path, curve) for _ in range(REPEATS)]
+            looks = [
+                _look(browser, session, f"{address}{path}?node={node}", curve)
+                for _ in range(REPEATS)
+            ]
             weight, drawn_ms = (median(column) for column in zip(*looks, strict=True))
             name = "History" if path == "/history" else "Now"
             what = f"page {name}, weight, {of}"
