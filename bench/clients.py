@@ -160,7 +160,7 @@ def connected(url: str, client_id: str, *, window: int = 1000, session_s: int = 
     properties.SessionExpiryInterval = session_s
     answered = threading.Event()
     client.on_connect = lambda *_: answered.set()
-    client.connect(place.host, place.port, clean_start=session_s == 0, properties=properties)
+    client.connect(*place.addresses[0], clean_start=session_s == 0, properties=properties)
     while not answered.is_set():
         client.loop(0.1)
     return client

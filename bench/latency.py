@@ -83,7 +83,7 @@ def _times(stick: int, url: MysqlUrl) -> list[float]:
     chance = random.Random(1)
     found = []
     with (
-        closing(pymysql.connect(host=url.host, port=url.port, autocommit=True, **account)) as asked,
+        closing(pymysql.connect(**url.addresses[0]._asdict(), autocommit=True, **account)) as asked,
         asked.cursor() as cursor,
     ):
 

@@ -109,7 +109,7 @@ def _executemany(database: str, readings: list[Reading]) -> float:
             tables[row.table].append(row.values)
         batches.append(tables)
     account = {"user": url.user, "password": url.password, "database": url.database}
-    with closing(pymysql.connect(host=url.host, port=url.port, **account)) as connection:
+    with closing(pymysql.connect(**url.addresses[0]._asdict(), **account)) as connection:
         cursor = connection.cursor()
         start_s = time.perf_counter()
         for tables in batches:

@@ -33,7 +33,7 @@ def in_sql(mysql_url: str, run: str) -> tuple[Counter[str], list[int]]:
         for table, kind in kinds.items()
     )
     account = {"user": url.user, "password": url.password, "database": url.database}
-    with pymysql.connect(host=url.host, port=url.port, **account) as connection:
+    with pymysql.connect(**url.addresses[0]._asdict(), **account) as connection:
         cursor = connection.cursor()
         cursor.execute(query, {"run": run})
         found = cursor.fetchall()

@@ -24,7 +24,8 @@ import pymysql
 from raven_sql_writer.settings import WriterSettings
 import os
 url = WriterSettings.load(os.environ).mysql_url
-db = pymysql.connect(host=url.host, user=url.user, password=url.password, database=url.database)
+host = url.addresses[0].host if hasattr(url, "addresses") else url.host  # of 1.0.0
+db = pymysql.connect(host=host, user=url.user, password=url.password, database=url.database)
 seqs = {}
 with db.cursor() as cursor:
     for table in TABLES:

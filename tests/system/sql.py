@@ -82,7 +82,7 @@ class Db:
         return self._connect(self.user, self.password, database=self.name, **options)
 
     def _connect(self, user: str, password: str, **options: Any) -> Any:
-        where = {"host": self.server.host, "port": self.server.port}
+        where = self.server.addresses[0]._asdict()
         usual = {"autocommit": True, "read_timeout": 60}
         return pymysql.connect(user=user, password=password, **(where | usual | options))
 

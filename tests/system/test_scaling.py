@@ -243,7 +243,7 @@ def test_what_waits_in_the_sessions_of_an_older_version_is_stored(replicas: Repl
         old.subscribe([f"$share/{GROUP}/raven/v1/+/reading/+", "raven/v1/+/run"])
         patiently(old.settle)
         old.close()
-        with closing(MongoLedger(system.mongo_url, GROUP, f"{url.host}:{url.port}")) as ledger:
+        with closing(MongoLedger(system.mongo_url, GROUP, str(url.addresses[0]))) as ledger:
             ledger.change(lambda group, n=number: {**group, n: Slot(State.MEMBER)})
     system.plug_in("--rate", "50", "--count", "100")
     system.reader.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from queue import SimpleQueue
@@ -102,6 +103,19 @@ def test_what_a_broker_lacks_is_known_from_its_first_answer(caplog):
     broker.close()
     assert broker.retained == 0
     assert "retains nothing" in caplog.text
+
+
+def test_a_cluster_is_connected_to_where_somebody_answers():
+    """Nodes are tried in turn, and if none answers it is said of each."""
+    broker = StrictBroker(b"")
+    (place,) = broker.url.addresses
+    nodes = Broker(MqttUrl(f"mqtt://127.0.0.1:1,127.0.0.1:{place.port},127.0.0.1:2"), "c")
+    nodes(SimpleQueue()).close()
+    broker.close()
+    with pytest.raises(BrokerAwayError) as caught:
+        nodes(SimpleQueue())
+    said = re.findall(r"cannot reach mqtt://127.0.0.1:(\d+): .*?refused", str(caught.value))
+    assert said == ["2", "1", str(place.port)]
 
 
 def test_a_broker_that_acknowledges_nothing_is_refused():

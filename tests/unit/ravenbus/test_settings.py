@@ -72,7 +72,7 @@ def test_an_odd_prefix_is_refused_in_a_line(text):
 def test_a_url_is_read_whole_and_prints_without_its_password():
     """Percent-encoding, default ports, TLS and IPv6 work; str() has no password."""
     url = MqttUrl("mqtts://me:p%40ss%3A@broker")
-    assert (url.host, url.port, url.tls, url.username, url.password) == (
+    assert (*url.addresses[0], url.tls, url.username, url.password) == (
         "broker",
         8883,
         True,
@@ -80,14 +80,24 @@ def test_a_url_is_read_whole_and_prints_without_its_password():
         "p@ss:",
     )
     assert str(url) == repr(url) == "mqtts://me@broker:8883"
-    assert MqttUrl("mqtt://[::1]:1884").host == "::1"
+    assert MqttUrl("mqtt://[::1]:1884").addresses == (("::1", 1884),)
+
+
+def test_a_cluster_has_several_addresses():
+    """After commas, each with its port or the default; an empty one is refused."""
+    url = MqttUrl("mqtts://me:pw@a,b:1883,[::1]")
+    assert url.addresses == (("a", 8883), ("b", 1883), ("::1", 8883))
+    assert str(url) == "mqtts://me@a:8883,b:1883,[::1]:8883"
+    for text in ("mqtt://a,", "mqtt://,a", "mqtt://a,,b", "mqtt://a:0,b", "mqtt://a,b:x"):
+        with pytest.raises(ValueError, match="further hosts after commas"):
+            MqttUrl(text)
 
 
 def test_a_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path):
     """NAME_FILE works for secrets; an unreadable file is a problem with its name."""
     secret = tmp_path / "url"
     secret.write_text("mqtt://me:pw@filed\n")
-    assert MqttSettings.load({"MQTT_URL_FILE": str(secret)}).mqtt_url.host == "filed"
+    assert MqttSettings.load({"MQTT_URL_FILE": str(secret)}).mqtt_url.addresses[0].host == "filed"
     (problem,) = problems({"MQTT_URL_FILE": str(tmp_path / "missing")})
     assert problem.startswith("MQTT_URL_FILE")
 

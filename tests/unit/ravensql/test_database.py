@@ -75,9 +75,12 @@ def test_a_refused_account_is_said_without_its_password():
 def test_a_url_is_read():
     """User and password are percent-encoded; the port has its default."""
     url = MysqlUrl("mysql://us%40er:p%2Fw@[::1]/energy?ssl_ca=/ca.pem")
-    assert (url.user, url.password, url.host, url.port) == ("us@er", "p/w", "::1", 3306)
+    assert (url.user, url.password, *url.addresses[0]) == ("us@er", "p/w", "::1", 3306)
     assert (url.database, url.ssl_ca) == ("energy", "/ca.pem")
     assert MysqlUrl("mysql://u@h:3307/d").ssl_ca is None
+    cluster = MysqlUrl("mysql://u:p@a,b:3307/d")
+    assert cluster.addresses == (("a", 3306), ("b", 3307))
+    assert str(cluster) == "mysql://u@a:3306,b:3307/d"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,7 @@ def test_a_url_is_read():
         "mysql://u:hunter2@h/a/b",
         "mysql://u:hunter2@h:0/d",
         "mysql://u:hunter2@h:x/d",
+        "mysql://u:hunter2@h,/d",
         "mysql://u:hunter2@h/d?ssl=1",
         "mysql://u:hunter2@h/d?ssl_ca=",
         "mysql://u:hunter2@h/d#f",
@@ -174,10 +178,11 @@ def receive(stream: BinaryIO) -> bytes:
 
 
 def test_a_server_that_wants_the_password_encrypted_gets_it(monkeypatch):
-    """What encrypts it is not in memory before a server asks for it."""
+    """What encrypts it is not in memory before a server asks for it; any node of a cluster may."""
     monkeypatch.setattr(_auth, "_have_cryptography", False)
     server = EncryptingServer()
-    url = MysqlUrl(f"mysql://raven:hunter2@127.0.0.1:{server.port}/energy")
+    # Nobody listens at the first address of the two.
+    url = MysqlUrl(f"mysql://raven:hunter2@127.0.0.1:1,127.0.0.1:{server.port}/energy")
     with pytest.raises(RetryableError, match="MySQL is away"), Database(url).transaction():
         pass
     server.close()

@@ -105,7 +105,7 @@ def _wait_for_transaction(system: System) -> None:
     end = time.monotonic() + COMMIT_LIMIT_S
     try:
         with pymysql.connect(
-            host=url.host, port=url.port, user=url.user, password=url.password, connect_timeout=1
+            **url.addresses[0]._asdict(), user=url.user, password=url.password, connect_timeout=1
         ) as connection:
             cursor = connection.cursor()
             while time.monotonic() < end:

@@ -198,10 +198,11 @@ def _ours(folder: Path, stick: Stick, url: str) -> tuple[str, Any, stack.Process
 
 def _raven2mqtt(folder: Path, stick: Stick, url: str) -> tuple[str, Any, stack.Process]:
     where = MqttUrl(url)
+    host, port = where.addresses[0]
     config = folder / "raven2mqtt.toml"
     config.write_text(
         f'[serial]\ndevice = "{stick.device}"\nstartup_flush_seconds = 0.0\n'
-        f'[mqtt]\nhost = "{where.host}"\nport = {where.port}\n'
+        f'[mqtt]\nhost = "{host}"\nport = {port}\n'
         f'username = "{where.username}"\npassword = "{where.password}"\n'
         f'[service]\nstate_file = "{folder}/raven2mqtt.json"\n'
     )

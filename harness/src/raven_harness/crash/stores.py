@@ -100,7 +100,7 @@ class Sql:
         account = {"user": url.user, "password": url.password, "database": url.database}
         limits = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), TIMEOUT_S)
         zone = {"init_command": "SET time_zone = '+00:00'"}
-        return pymysql.connect(host=url.host, port=url.port, **account, **limits, **zone)
+        return pymysql.connect(**url.addresses[0]._asdict(), **account, **limits, **zone)
 
 
 class Mongo:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
+from itertools import cycle
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +28,7 @@ from ravenbus.buffered import BufferedClient, Message
 from ravenbus.errors import BrokerAwayError
 from ravenbus.logs import Sparse
 from ravenbus.optional import hidden
-from ravenbus.settings import MqttSettings, MqttUrl
+from ravenbus.settings import Address, MqttSettings, MqttUrl
 
 # It imports this where it is installed, 3 MB, for brokers that are looked for by SRV records.
 with hidden("dns"):
@@ -200,6 +201,10 @@ class Broker:
     will: Will | None = None
     secret: bool = True
     dropped: Callable[[], None] = lambda: None
+    _addresses: Iterator[Address] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_addresses", cycle(self.url.addresses))
 
     @property
     def told(self) -> str:
@@ -218,15 +223,29 @@ class Broker:
         return cls(settings.mqtt_url, client_id, settings.tls_context(), **options)
 
     def __call__(self, events: Events) -> Connection:
-        """Connect; raise BrokerAwayError that says why it failed."""
+        """Connect to the next address that answers; raise BrokerAwayError that says why none did."""
+        problems = []
+        for _ in self.url.addresses:
+            try:
+                return self._checked(self._opened(events, next(self._addresses)))
+            except BrokerAwayError as error:
+                problems.append(str(error))
+        raise BrokerAwayError("; ".join(problems))
+
+    def _opened(self, events: Events, address: Address) -> _PahoConnection:
+        """Connect to an address, without a retained will if it retains none."""
         connection = _PahoConnection(self, events)
         try:
-            connection.open()
+            connection.open(address)
         except BrokerAwayError:
             if connection.can_retain:
                 raise
             connection = _PahoConnection(self, events, can_retain=False)
-            connection.open()
+            connection.open(address)
+        return connection
+
+    def _checked(self, connection: _PahoConnection) -> Connection:
+        """Return the connection after saying what its broker lacks."""
         if not connection.can_retain:
             log.warning("the broker retains nothing: who comes later sees no last readings")
         if connection.session_expiry_s < self.session_expiry_s:
@@ -288,28 +307,29 @@ class _PahoConnection:
         client.on_unsubscribe = lambda _c, _d, _mid, reasons, _p: self._answered_by(reasons)
         self._client = client
 
-    def open(self) -> None:
-        url = self._broker.url
+    def open(self, address: Address) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._broker.session_expiry_s
         properties.ReceiveMaximum = self._broker.receive_maximum
         try:
             self._client.connect(
-                url.host,
-                url.port,
+                address.host,
+                address.port,
                 KEEPALIVE_S,
                 clean_start=self._broker.session_expiry_s == 0,
                 properties=properties,
             )
         except (OSError, ValueError) as error:
-            raise BrokerAwayError(f"cannot reach {url}: {error}") from error
+            raise BrokerAwayError(
+                f"cannot reach {self._broker.url.at(address)}: {error}"
+            ) from error
         self._client.loop_start()
         answered = self._answered.wait(OPEN_TIMEOUT_S)
         if not answered or self._refusal:
             self._client.disconnect()
             self._client.loop_stop()
             why = f"refuses: {self._refusal}" if answered else "does not answer"
-            raise BrokerAwayError(f"{url} {why}")
+            raise BrokerAwayError(f"{self._broker.url.at(address)} {why}")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         if len(payload) > self.packet_max - PACKET_RESERVE:

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_type_hints
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -27,29 +27,61 @@ SECRET = {"secret": True}
 """``Meta(extra=SECRET)``: never shown, and also read from the file that ``NAME_FILE`` names."""
 
 
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def addresses(netloc: str, port: int) -> tuple[Address, ...]:
+    """Return the addresses of a URL, divided by commas, with a port for those that name none.
+
+    Raise ValueError if one of them is none.
+    """
+    found = []
+    for text in netloc.rpartition("@")[2].split(","):
+        url = urlsplit(f"//{text}")
+        if not url.hostname or url.port == 0:
+            raise ValueError(text)
+        found.append(Address(url.hostname, url.port or port))
+    return tuple(found)
+
+
 class MqttUrl:
-    """Where a broker is, as in ``mqtts://user:password@host:8883``; prints without its password."""
+    """Where a broker is, as in ``mqtts://user:password@host:8883``; prints without its password.
+
+    A cluster's nodes are several addresses.
+    """
 
     ALLOWED = (
         "mqtt://[user:password@]host[:1883] or mqtts://[user:password@]host[:8883], "
-        "user and password percent-encoded"
+        "user and password percent-encoded, a cluster's further hosts after commas"
     )
 
     def __init__(self, text: str) -> None:
         """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
         url = urlsplit(text)
-        known = url.scheme in ("mqtt", "mqtts") and not url.path.strip("/")
-        if not known or not url.hostname or url.port == 0:
-            raise ValueError(self.ALLOWED)
         self.tls: Final = url.scheme == "mqtts"
-        self.host: Final = url.hostname
-        self.port: Final = url.port or (8883 if self.tls else 1883)
+        try:
+            self.addresses: Final = addresses(url.netloc, 8883 if self.tls else 1883)
+        except ValueError:
+            raise ValueError(self.ALLOWED) from None
+        if url.scheme not in ("mqtt", "mqtts") or url.path.strip("/"):
+            raise ValueError(self.ALLOWED)
         self.username: Final = unquote(url.username) if url.username else None
         self.password: Final = unquote(url.password) if url.password else None
 
-    def __str__(self) -> str:
+    def at(self, *addresses: Address) -> str:
+        """Return the URL of some addresses."""
         user = f"{self.username}@" if self.username else ""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{user}{self.host}:{self.port}"
+        return f"{'mqtts' if self.tls else 'mqtt'}://{user}{','.join(map(str, addresses))}"
+
+    def __str__(self) -> str:
+        return self.at(*self.addresses)
 
     __repr__ = __str__
 

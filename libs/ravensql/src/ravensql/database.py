@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.optional import hidden
+from ravenbus.settings import Address
 from ravensql.settings import MysqlUrl
 
 # It imports this, 8 MB, for a way to log in that few servers ask for.
@@ -86,7 +88,7 @@ class Cursor(Protocol):
 
 
 class Database:
-    """One connection, made when it is needed and made again after it failed.
+    """One connection, made when it is needed and made again after it failed, to the next address.
 
     The session is in UTC and strict, whatever the server's defaults are, and reads what others
     committed.  ``on_connect`` is called with a cursor of each new connection.
@@ -106,6 +108,7 @@ class Database:
         self._on_connect = on_connect
         self._connection: Any = None
         self._max_packet = 2**20
+        self._addresses = deque(url.addresses)
 
     @property
     def payload_max(self) -> int:
@@ -146,12 +149,24 @@ class Database:
             self.close()
 
     def _connect(self) -> Any:
+        *others, last = self._addresses
+        self._addresses.rotate(-1)
+        for address in others:
+            try:
+                return self._prepared(address)
+            except err.OperationalError as error:
+                if code_of(error) not in CLIENT_CODES:
+                    raise
+        return self._prepared(last)
+
+    def _prepared(self, address: Address) -> Any:
+        """Return a connection to an address with its session's settings."""
         try:
-            connection = self._opened()
+            connection = self._opened(address)
         except RuntimeError:
             # Without TLS, MySQL wants a password that it has not in memory encrypted by its key.
             importlib.reload(_auth)
-            connection = self._opened()
+            connection = self._opened(address)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -169,12 +184,12 @@ class Database:
             raise
         return connection
 
-    def _opened(self) -> Any:
+    def _opened(self, address: Address) -> Any:
         url = self._url
         trust = {"ssl_ca": url.ssl_ca, "ssl_verify_cert": True, "ssl_verify_identity": True}
         return pymysql.connect(
-            host=url.host,
-            port=url.port,
+            host=address.host,
+            port=address.port,
             user=url.user,
             password=url.password,
             database=url.database,

@@ -9,13 +9,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Meta
 
-from ravenbus.settings import SECRET
+from ravenbus.settings import SECRET, addresses
 
 
 class MysqlUrl:
-    """Where a database is; prints without its password."""
+    """Where a database is; prints without its password.  A cluster's nodes are several addresses."""
 
-    ALLOWED = "mysql://user[:password]@host[:3306]/database[?ssl_ca=file.pem]"
+    ALLOWED = (
+        "mysql://user[:password]@host[:3306]/database[?ssl_ca=file.pem], "
+        "a cluster's further hosts after commas"
+    )
 
     def __init__(self, text: str) -> None:
         """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
@@ -23,20 +26,22 @@ class MysqlUrl:
         database = unquote(url.path[1:])
         options = dict(parse_qsl(url.query, keep_blank_values=True))
         ssl_ca = options.pop("ssl_ca", None)
-        named = url.scheme == "mysql" and url.hostname and url.username
-        if not named or not database or "/" in database or url.port == 0 or url.fragment:
+        try:
+            self.addresses: Final = addresses(url.netloc, 3306)
+        except ValueError:
+            raise ValueError(self.ALLOWED) from None
+        named = url.scheme == "mysql" and url.username
+        if not named or not database or "/" in database or url.fragment:
             raise ValueError(self.ALLOWED)
         if options or ssl_ca == "":
             raise ValueError(self.ALLOWED)
-        self.host: Final = url.hostname or ""
-        self.port: Final = url.port or 3306
         self.user: Final = unquote(url.username or "")
         self.password: Final = unquote(url.password or "")
         self.database: Final = database
         self.ssl_ca: Final = ssl_ca
 
     def __str__(self) -> str:
-        return f"mysql://{self.user}@{self.host}:{self.port}/{self.database}"
+        return f"mysql://{self.user}@{','.join(map(str, self.addresses))}/{self.database}"
 
     __repr__ = __str__
 

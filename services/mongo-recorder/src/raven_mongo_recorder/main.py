@@ -36,7 +36,7 @@ def main() -> int:
 def run(settings: RecorderSettings, stop: threading.Event) -> None:
     """Record until ``stop`` is set."""
     url, client_id = settings.mongo_url.text, settings.raven_client_id
-    ledger = MongoLedger(url, client_id, f"{settings.mqtt_url.host}:{settings.mqtt_url.port}")
+    ledger = MongoLedger(url, client_id, ",".join(map(str, settings.mqtt_url.addresses)))
     folder, months = settings.raven_mongo_archive, settings.raven_mongo_keep_months
     archive = MongoArchive(settings.mongo_url, folder, months, stop) if folder else None
     with ThreadPoolExecutor(1, "housekeeping") as beside:
