@@ -1,32 +1,45 @@
-"""Resident memory of both services, idle and at work."""
+"""Resident memory of the services, idle and at work."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 import system
-from raven_harness.stack import Mongo, Process, free_port, metric, reader, recorder, simulator
+from raven_harness.stack import (
+    Mongo,
+    Process,
+    free_port,
+    metric,
+    reader,
+    recorder,
+    simulator,
+    sql_relay,
+    sql_writer,
+)
 from results import Row
 
 IDLE_S: Final = 10.0
 LOAD_S: Final = 20.0
 REPORTS_PER_S: Final = 50
 MESSAGES: Final = 20_000
-READER_AIM_MB: Final = 40.0
-RECORDER_AIM_MB: Final = 60.0
 LOOK_S: Final = 0.2
 MB: Final = 1e6
-_DRIVERS: Final = {
-    "reader": "paho.mqtt.client, msgspec, prometheus_client, serial, sqlite3, tenacity",
-    "recorder": "paho.mqtt.client, msgspec, prometheus_client, pymongo, tenacity",
+_COMMON: Final = "paho.mqtt.client, msgspec, prometheus_client, tenacity"
+_SERVICES: Final = {
+    "reader": (28.0, f"{_COMMON}, serial, sqlite3"),
+    "recorder": (45.0, f"{_COMMON}, pymongo"),
+    "writer": (36.0, f"{_COMMON}, pymysql"),
+    "relay": (34.0, f"{_COMMON}, pymysql"),
 }
+"""The aim of each in MB, and the drivers that it needs."""
 
 TEXT: Final = f"""\
 ## Memory
@@ -34,101 +47,95 @@ TEXT: Final = f"""\
 Resident set (RSS) of each process in MB of a million bytes, the largest of the looks taken each
 {LOOK_S} s; in brackets the proportional set (PSS), which counts a page shared with other
 processes by its share.
-The aim is held against RSS, which is the larger: {READER_AIM_MB:.0f} MB for the reader,
-{RECORDER_AIM_MB:.0f} MB for the recorder, and the ratio is to that aim.
+The ratio is of RSS, which is the larger, to the aim.
 
-- *reader, idle*: {IDLE_S:.0f} s with a simulated stick at its real pace;
-- *reader, at work*: {LOAD_S:.0f} s with {REPORTS_PER_S} reports a second, 400 times the real pace,
-  all of them recorded meanwhile;
-- *recorder, idle*: {IDLE_S:.0f} s connected, with that stick's few messages;
-- *recorder, at work*: while it empties a queue of {MESSAGES:,} readings.
+- *idle*: {IDLE_S:.0f} s with a simulated stick at its real pace;
+- *at work*: {LOAD_S:.0f} s with {REPORTS_PER_S} reports a second, 400 times the real pace, all of them stored and
+  relayed meanwhile; of recorder and writer also while they empty queues of {MESSAGES:,} readings.
 
 Metrics are served in all of them.
-Beside each stands a Python process that has only imported the same drivers: what is left when
-our code and its work are taken away.
-The recorder runs without the package `cryptography`, as where it is installed alone: pymongo
-imports that package if the writer beside it has brought it, and is then about 10 MB larger.
+Beside each stands a Python process that has only imported the same drivers, without what those
+would import beside it (`cryptography`): what is left when our code and its work are taken away.
 """
-
-_HIDE: Final = "import sys\nsys.modules['cryptography'] = None\n"
 
 
 def run() -> list[Row]:
     """Measure and return the rows."""
     found: dict[str, tuple[float, float]] = {}
     with system.folder() as folder:
-        broker = system.broker(folder)
-        mongo = Mongo(folder)
-        link = folder / "stick"
-        port = free_port()
-        url = broker.url("mongo-recorder")
-        consumer = recorder(folder, url, mongo.url, RAVEN_METRICS_PORT=str(port))
-        main = "from raven_mongo_recorder.main import main\nsys.exit(main())"
-        consumer.command = [sys.executable, "-c", _HIDE + main]
-        producer = reader(
-            folder,
-            str(link),
-            broker.url(system.NODE),
-            system.NODE,
-            RAVEN_METRICS_PORT=str(free_port()),
-        )
+        broker, server, mongo = system.broker(folder), system.mariadb(folder), Mongo(folder)
+        link, home = folder / "stick", broker.url(system.NODE)
         calm = simulator(folder, "--pty", str(link), name="calm")
         busy = simulator(folder, "--pty", str(link), "--rate", str(REPORTS_PER_S), name="busy")
-        with system.started(broker, mongo):
-            with system.started(consumer, calm, producer):
-                _connected(port)
-                found["reader, idle"] = _largest(producer, IDLE_S)
-                found["recorder, idle"] = _largest(consumer, IDLE_S)
-            with system.started(consumer, busy, producer):
-                _connected(port)
-                before = metric(port, "raven_stored_total") or 0
-                found["reader, at work"] = _largest(producer, LOAD_S)
-                stored = (metric(port, "raven_stored_total") or 0) - before
-                if stored < LOAD_S * REPORTS_PER_S / 2:
-                    raise RuntimeError(f"only {stored} readings came in {LOAD_S} s")
+        with system.started(broker, server, mongo):
+            database = server.database()
+            ports = {name: free_port() for name in _SERVICES}
+            serve = {name: {"RAVEN_METRICS_PORT": str(port)} for name, port in ports.items()}
+            writer_url, recorder_url = map(broker.url, ("sql-writer", "mongo-recorder"))
+            services = {
+                "reader": reader(folder, str(link), home, system.NODE, **serve["reader"]),
+                "recorder": recorder(folder, recorder_url, mongo.url, **serve["recorder"]),
+                "writer": sql_writer(folder, writer_url, database, **serve["writer"]),
+                "relay": sql_relay(folder, database, writer_url, **serve["relay"]),
+            }
+            stores = {name: services[name] for name in ("recorder", "writer")}
+            for state, stick, for_s in (("idle", calm, IDLE_S), ("at work", busy, LOAD_S)):
+                with system.started(*stores.values(), stick, services["reader"], services["relay"]):
+                    for name in stores:
+                        system.connected(ports[name])
+                        system.wait_until(partial(_has_stored, ports[name], 1), "readings come")
+                    before = {name: _stored(ports[name]) for name in stores}
+                    found |= _largest(state, services, for_s)
+                    least = min(_stored(ports[name]) - before[name] for name in stores)
+                    if stick is busy and least < LOAD_S * REPORTS_PER_S / 2:
+                        raise RuntimeError(f"only {least} readings came in {LOAD_S} s")
             spool = folder / "spool.sqlite"
             system.filled_spool(spool, MESSAGES, seed=1)
-            system.client("send", broker.url(system.NODE), spool)
-            with system.started(consumer):
-                found["recorder, at work"] = _largest(
-                    consumer, system.LIMIT_S, lambda: _stored(port) >= MESSAGES
-                )
-    floors = {name: _floor(modules) for name, modules in _DRIVERS.items()}
-    aims = {"reader": READER_AIM_MB, "recorder": RECORDER_AIM_MB}
+            system.client("send", home, spool)
+            for name, store in stores.items():
+                with system.started(store):
+                    emptied = partial(_has_stored, ports[name], MESSAGES)
+                    queue = _largest("at work", {name: store}, system.LIMIT_S, emptied)
+                found |= {state: max(found[state], largest) for state, largest in queue.items()}
     rows = []
-    for name in ("reader, idle", "reader, at work", "recorder, idle", "recorder, at work"):
-        service = name.split(",")[0]
-        rss, pss = found[name]
-        rows.append(
-            Row(
-                f"memory: {name}, MB",
-                f"{rss:.1f} ({pss:.1f})",
-                "aim {:.0f}; drivers alone {:.1f} ({:.1f})".format(aims[service], *floors[service]),
-                rss / aims[service],
-                1.0,
-                at_most=True,
+    for name, (aim, drivers) in _SERVICES.items():
+        floor = _floor(drivers)
+        for state in ("idle", "at work"):
+            rss, pss = found[f"{name}, {state}"]
+            rows.append(
+                Row(
+                    f"memory: {name}, {state}, MB",
+                    f"{rss:.1f} ({pss:.1f})",
+                    "aim {:.0f}; drivers alone {:.1f} ({:.1f})".format(aim, *floor),
+                    rss / aim,
+                    1.0,
+                    at_most=True,
+                )
             )
-        )
     return rows
 
 
 def _largest(
-    process: Process, for_s: float, ended: Callable[[], bool] = lambda: False
-) -> tuple[float, float]:
-    """Return the largest RSS and PSS in MB over a time, or until something has ended."""
-    watched = psutil.Process(process.pid)
-    rss = pss = 0.0
+    state: str,
+    services: Mapping[str, Process],
+    for_s: float,
+    ended: Callable[[], bool] = lambda: False,
+) -> dict[str, tuple[float, float]]:
+    """Return the largest RSS and PSS in MB of each over a time, or until something has ended."""
+    watched = {f"{name}, {state}": psutil.Process(one.pid) for name, one in services.items()}
+    found = dict.fromkeys(watched, (0.0, 0.0))
     end = time.monotonic() + for_s
     while time.monotonic() < end and not ended():
-        memory = watched.memory_full_info()
-        rss, pss = max(rss, memory.rss / MB), max(pss, memory.pss / MB)
+        for name, process in watched.items():
+            memory = process.memory_full_info()
+            rss, pss = found[name]
+            found[name] = max(rss, memory.rss / MB), max(pss, memory.pss / MB)
         time.sleep(LOOK_S)
-    return rss, pss
+    return found
 
 
-def _connected(port: int) -> None:
-    system.connected(port)
-    system.wait_until(lambda: _stored(port) > 0, "readings come")
+def _has_stored(port: int, count: int) -> bool:
+    return _stored(port) >= count
 
 
 def _stored(port: int) -> float:
@@ -137,7 +144,8 @@ def _stored(port: int) -> float:
 
 def _floor(modules: str) -> tuple[float, float]:
     """Return RSS and PSS in MB of a process that has imported modules and waits."""
-    command = [sys.executable, "-c", f"{_HIDE}import {modules}\nprint(flush=True)\ninput()"]
+    hidden = "import sys\nsys.modules['cryptography'] = None\n"
+    command = [sys.executable, "-c", f"{hidden}import {modules}\nprint(flush=True)\ninput()"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=Path("/")) as process:
         if process.stdout is None:

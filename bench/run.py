@@ -1,4 +1,4 @@
-"""Measures, prints one table, and after a whole run writes docs/performance.md.
+"""Measures, prints a table of each bench, and writes its part of docs/performance.md.
 
 ``.venv/bin/python bench/run.py [decode|recorder|publisher|writer|...] [--rows 1 10 40]``
 """
@@ -32,7 +32,7 @@ import recorder
 import relay
 import writer
 from raven_harness.stack import PEERS_LOCK, tool
-from results import Row, table
+from results import table
 
 BENCHES: Final[dict[str, ModuleType]] = {
     "decode": decode,
@@ -80,20 +80,28 @@ TAIL: Final = """\
 def main() -> int:
     # Ends as with Ctrl-C: what was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    busy = psutil.cpu_percent(interval=BUSY_LOOK_S)
     asked = _asked()
-    chosen = asked.benches or list(BENCHES)
-    rows: list[Row] = []
-    for name in chosen:
-        start = time.monotonic()
-        rows += BENCHES[name].run(*([asked.rows] if name in BY_ROWS else []))
+    for name in asked.benches or BENCHES:
+        busy, start = psutil.cpu_percent(interval=BUSY_LOOK_S), time.monotonic()
+        rows = BENCHES[name].run(*([asked.rows] if name in BY_ROWS else []))
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    text = table(rows)
-    print(text)
-    if set(chosen) == set(BENCHES):
-        parts = [HEAD, machine(busy), text + "\n", *(b.TEXT for b in BENCHES.values()), TAIL]
-        PAGE.write_text("\n".join(parts))
+        print(table(rows))
+        _write(name, f"{table(rows)}\n\n{machine(busy)}")
     return 0
+
+
+def _write(name: str, measured: str) -> None:
+    """Put what a bench measured into the page, and leave the other benches' parts as they are."""
+    there = [f"## {part}" for part in PAGE.read_text().split("\n## ")[1:]]
+    parts = {part.partition("\n")[0]: part for part in there}
+    parts[_title(name)] = f"{BENCHES[name].TEXT}\n{measured}"
+    found = [parts[title] for title in map(_title, BENCHES) if title in parts]
+    PAGE.write_text("\n".join(f"{part.strip()}\n" for part in (HEAD, *found, TAIL)))
+
+
+def _title(name: str) -> str:
+    title: str = BENCHES[name].TEXT.partition("\n")[0]
+    return title
 
 
 def _asked() -> argparse.Namespace:
@@ -114,18 +122,17 @@ def _asked() -> argparse.Namespace:
 
 
 def machine(busy: float) -> str:
-    """Return the machine, how busy it was in percent, and the versions as a list."""
+    """Return the machine, how busy it was in percent, and the versions."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     gib = psutil.virtual_memory().total / 2**30
-    lines = [
-        f"- {datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB",
-        f"- {_system()}, Linux {platform.release().split('-')[0]}",
-        f"- Python {platform.python_version()}, {packages}",
-        f"- {_mosquitto()}, {_mariadb()}, SQLite {sqlite3.sqlite_version}",
-        f"- beside them: {', '.join(_peers())}",
-        f"- other processes took {busy:.0f} % of the cores just before",
-    ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB; "
+        f"{_system()}, Linux {platform.release().split('-')[0]}; "
+        f"Python {platform.python_version()}, {packages}; "
+        f"{_mosquitto()}, {_mariadb()}, SQLite {sqlite3.sqlite_version}; "
+        f"beside them {', '.join(_peers())}; "
+        f"other processes took {busy:.0f} % of the cores just before.\n"
+    )
 
 
 def _cpu() -> str:

@@ -60,7 +60,7 @@ class Db:
 
     @property
     def url(self) -> str:
-        host = f"{self.server.host}:{self.server.port}"
+        host = str(self.server.addresses[0])
         return f"mysql://{self.user}:{self.password}@{host}/{self.name}"
 
     def admin(self, query: str) -> Sequence[tuple[Any, ...]]:

@@ -42,11 +42,16 @@ _ENERGY: Final = ", ".join(
 """Of each register its value at the first reading with the time before it, at the last, growth."""
 _LOWEST: Final = "MIN(sum_kw / readings)"
 """A quotient has four digits more than the sum, which is enough to round it as it is."""
+_DAYS: Final = tuple(
+    "SELECT start FROM energy_rollup WHERE period_s = %s AND node = %s AND meter = %s "  # noqa: S608 - our names
+    f"AND start < %s AND {name}_last IS NOT NULL ORDER BY start DESC LIMIT 2"
+    for name in NAMES
+)
 _OF: Final = "FROM current_summation_delivered WHERE node = %s AND meter <=> %s AND time "
 _LASTS: Final = tuple(
     "SELECT time, summation_delivered, summation_received, multiplier, divisor "
-    f"{_OF}= (SELECT MAX(time) {_OF}< %s AND summation_{name} IS NOT NULL "
-    "AND multiplier IS NOT NULL AND divisor IS NOT NULL)"
+    f"{_OF}= (SELECT time {_OF}>= %s AND time < %s AND summation_{name} IS NOT NULL "
+    "AND multiplier IS NOT NULL AND divisor IS NOT NULL ORDER BY time DESC LIMIT 1)"
     for name in NAMES
 )
 
@@ -103,11 +108,16 @@ class MysqlHistory(MysqlStore):
             yield number, kw
 
     def last_registers(self, node: str, meter: str, before: datetime) -> list[Register]:
-        """Return the last value of each register in the rows."""
+        """Return the last value of each register in the rows.
+
+        It is on the last day that has one or, where that is not over yet, on the one before it: a
+        register that a meter does not have is looked for in the roll-ups of the days alone.
+        """
         columns: list[Any] = []
         of = (node, meter or None)
         for side, query in enumerate(_LASTS):
-            found = self._rows(query, (*of, *of, before))
+            days = [day for (day,) in self._rows(_DAYS[side], (PERIODS_S[-1], node, meter, before))]
+            found = self._rows(query, (*of, *of, days[-1], before)) if days else ()
             last = last_of([register(*row) for row in found], side)
             columns += [last and last.time, last and last.kwh[side]]
         return [one for one in halves(*columns) if one]
