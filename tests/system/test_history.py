@@ -512,6 +512,27 @@ def test_the_meters_are_found_without_a_look_at_every_period(db: Db):
     assert found == [Meter(node, METER, first, last) for node in ("barn", "house")]
 
 
+def test_the_last_register_is_found_without_a_look_at_every_reading(db: Db):
+    """Also one that the meter does not have, as most have none of what is given to the grid."""
+    first, number, hash_ = datetime(2026, 1, 1, tzinfo=UTC), 2000, new_hash()
+    registers = {"summation_delivered": 900, "summation_received": None}
+    readings = [
+        reading("house", hash_, n + 1, METER, first + n * 2 * SHORTEST, **registers)
+        for n in range(number)
+    ]
+    with closing(db.sink()) as sink, closing(MysqlHistory(MysqlUrl(db.url))) as store:
+        sink.prepare()
+        for start in range(0, number, 500):
+            sink.store(readings[start : start + 500])
+        db("ANALYZE TABLE current_summation_delivered, energy_rollup")
+        at = first + 5 * timedelta(days=1) + timedelta(seconds=1)
+        before = reads(store)
+        (found,) = store.last_registers("house", METER, at.replace(tzinfo=None))
+        assert reads(store) - before < number / 2
+    assert found.time == at.replace(tzinfo=None) - timedelta(seconds=1)
+    assert found.kwh == (Decimal("0.9"), None)
+
+
 def reads(store: MysqlHistory) -> int:
     """Return how many rows the server has read for a store's connection."""
     return sum(
