@@ -43,6 +43,10 @@ crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by t
 	@$(BIN)/python -m raven_harness.crash$(if $(PEER),.peers $(PEER)) --minutes $(or $(MINUTES),60) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write $(WRITE))
 
+.PHONY: fleet
+fleet: $(VENV)/.dev system system-sql  ## Play HOMES (1000) for MINUTES (10) with outages, say what each part takes, count what is lost
+	@$(BIN)/python -m raven_harness.fleet --homes $(or $(HOMES),1000) --minutes $(or $(MINUTES),10)
+
 .PHONY: reliability
 reliability:  ## Do the same, beside raven2mqtt too, and write the tables of docs/reliability.md
 	@$(MAKE) --no-print-directory crash WRITE=docs/reliability.md

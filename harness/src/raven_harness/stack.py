@@ -188,7 +188,8 @@ class Server(Process):
 class Broker(Server):
     """A Mosquitto with an account for each name and the project's access list.
 
-    ``program`` is another Mosquitto than the installed one, ``persistence`` how it keeps ``data``.
+    ``program`` is another Mosquitto than the installed one, ``persistence`` how it keeps ``data``,
+    ``listener`` another one.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class Broker(Server):
         *,
         program: Sequence[str] = (),
         persistence: Sequence[str] = ("persistence true",),
+        listener: Sequence[str] = (),
     ) -> None:
         made = folder / name
         self.data = made / "data"
@@ -206,12 +208,9 @@ class Broker(Server):
         self.passwords = {account: secrets.token_hex(12) for account in accounts}
         passwords = made / "passwords"
         passwords.touch(0o600)
-        for account, password in self.passwords.items():
-            subprocess.run(
-                [tool("mosquitto_passwd"), "-b", passwords, account, password],
-                check=True,
-                capture_output=True,
-            )
+        passwords.write_text("".join(f"{name}:{one}\n" for name, one in self.passwords.items()))
+        encrypt = [tool("mosquitto_passwd"), "-U", str(passwords)]
+        subprocess.run(encrypt, check=True, capture_output=True)
         port = free_port()
         config = made / "mosquitto.conf"
         config.write_text(
@@ -220,6 +219,7 @@ class Broker(Server):
                     f"persistence_location {self.data}/",
                     *persistence,
                     f"listener {port} 127.0.0.1",
+                    *listener,
                     "allow_anonymous false",
                     f"password_file {passwords}",
                     f"acl_file {ACL}",

@@ -1,0 +1,1 @@
+"""A fleet: as many homes as one machine plays, the server's part of the system, and outages."""
