@@ -184,6 +184,14 @@ class BufferedClient(Client):
         """Return whether there is something to send."""
         return super().want_write() or bool(self._buffer and self._buffer.unsent)
 
+    def alive(self) -> bool:
+        """Say whether the network thread runs: is_connected() stays true when it has died."""
+        return self._thread is not None
+
+    def bound(self, count: int) -> None:
+        """Have so many messages under way at most; paho takes its bound before it connects alone."""
+        self._max_inflight_messages = count
+
     def acknowledge(self, mids: Iterable[int]) -> None:
         """Send the PUBACKs of messages with QoS 1, in order, in one piece."""
         packets = b"".join(pack("!BBH", PUBACK, 2, mid) for mid in mids)

@@ -370,8 +370,7 @@ class _PahoConnection:
                 self._keep(message, -1)
 
     def alive(self) -> bool:
-        # paho's own is_connected() stays true when its thread has died.
-        return self._client._thread is not None  # noqa: SLF001
+        return self._client.alive()
 
     def close(self, *, end_session: bool = False) -> None:
         properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
@@ -392,8 +391,7 @@ class _PahoConnection:
         else:
             self.session_present = flags.session_present
             self.receive_maximum = getattr(answer, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
-            # paho knows no Receive Maximum; its own bound it takes before it connects alone.
-            self._client._max_inflight_messages = self.receive_maximum  # noqa: SLF001
+            self._client.bound(self.receive_maximum)
             self.packet_max = getattr(answer, "MaximumPacketSize", DEFAULT_PACKET_MAX)
             self.can_share = bool(getattr(answer, "SharedSubscriptionAvailable", 1))
             self.can_retain &= bool(getattr(answer, "RetainAvailable", 1))
