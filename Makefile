@@ -37,6 +37,11 @@ brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on Mosquitto 
 	@harness/src/raven_harness/crash/fetch.sh
 	$(BIN)/pytest tests/brokers
 
+.PHONY: cluster-test
+cluster-test: $(VENV)/.dev system system-sql  ## Run writers and a relay on three Galera nodes that are killed, cut off and restarted, as root
+	@tests/cluster/fetch.sh
+	$(BIN)/pytest tests/cluster
+
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
 	@harness/src/raven_harness/crash/fetch.sh

@@ -111,9 +111,11 @@ def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migr
     is away or another writer is at it, FatalError if the database is newer than this program or
     is not what a step expects.
     """
+    is_galera = False
     try:
         with maintenance(url) as cursor:
             server.require_supported(cursor)
+            is_galera = server.is_galera(cursor)
             _require_no_other_key(cursor)
             if _version(cursor) == migrations()[-1].number:
                 return []
@@ -126,6 +128,10 @@ def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migr
                 _apply(cursor, step, beat)
             return done
     except (RetryableError, PoisonError) as error:
+        if is_galera:
+            # The lock is of one node alone; whoever comes second finds the step done, and goes on.
+            detail = f"a writer may be changing the tables at another node of the cluster: {error}"
+            raise RetryableError(detail) from error
         code = code_of(error.__cause__)
         if isinstance(error, PoisonError) or code in WRONG_STATEMENT_CODES:
             hint = HINTS.get(code, "")

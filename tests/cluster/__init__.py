@@ -1,0 +1,1 @@
+"""The system on clusters of what it uses; run by ``make cluster-test``."""
