@@ -131,7 +131,7 @@ class Fleet:
                 while (line := file.readline()).endswith("\n"):
                     self._read[number] = file.tell()
                     node, _, rest = line.partition(" ")
-                    if node in self.said:
+                    if node in self.said:  # or it is a warning
                         seq, at = rest.split()
                         seqs, times = self.said[node]
                         seqs.append(int(seq))

@@ -128,6 +128,8 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))
     logging.disable(logging.INFO)
+    # A line at a time: warnings go to the same file.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
     homes = [Home(node, number, plan) for node, number in plan.numbers.items()]
     began = time.monotonic()
@@ -139,7 +141,6 @@ def main() -> int:
         _, number = heapq.heappop(due)
         homes[number].step(time.monotonic() - began)
         heapq.heappush(due, (homes[number].due_s, number))
-        sys.stdout.flush()
     stop.wait()
     for home in homes:
         home.stop()
