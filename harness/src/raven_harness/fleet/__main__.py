@@ -36,8 +36,8 @@ from ravenbus.notifications import KINDS
 from ravensql.rows import COLUMNS
 from ravensql.settings import MysqlUrl
 
-PROCESSES: Final = 8
-"""Processes that play the homes: a part of the homes is killed with each."""
+PROCESSES: Final = 20
+"""Processes that play the homes: paho waits with select(), which knows 1024 files."""
 RECORDERS: Final = 2
 LOOK_S: Final = 1.0
 OUTAGES: Final = (("broker", 0.25), ("stores", 0.5), ("half of the homes", 0.75))

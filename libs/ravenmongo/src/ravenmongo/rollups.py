@@ -106,7 +106,10 @@ class RollUps(MongoHistory):
         self._stop = stop
 
     def count_due(self) -> None:
-        """Count the periods that are noted; raise RetryableError."""
+        """Count the periods that are noted; raise RetryableError.
+
+        It rests as long as it works, for the sake of who stores: a fleet's homes are counted one by one.
+        """
         seen: list[Any] = []
         more = True
         while more:
@@ -120,9 +123,10 @@ class RollUps(MongoHistory):
                 due[Meter(*meter)].add(datetime.fromisoformat(start))
             counted = True
             for of, starts in ((of, one) for of, all_ in due.items() for one in steps(all_)):
-                if self._stop.is_set():
-                    return
+                began = time.monotonic()
                 counted &= self._count(of, starts)
+                if self._stop.wait(time.monotonic() - began):
+                    return
             if counted:
                 with sorted_errors():
                     self._db[DUE].delete_many({"_id": {"$in": [one["_id"] for one in notes]}})
@@ -132,8 +136,8 @@ class RollUps(MongoHistory):
     def count_before(self, for_s: float) -> bool:
         """Count what was stored before readings were noted, for a time; return whether more can be counted.
 
-        A day of a meter is one step, after which what is interrupted goes on.  It rests as long as
-        it works, for the sake of who stores.  Raise RetryableError.
+        A day of a meter is one step, after which what is interrupted goes on.  It rests as above.
+        Raise RetryableError.
         """
         with sorted_errors():
             if self._db[PROGRESS].find_one({"_id": "complete"}):
