@@ -30,6 +30,7 @@ import memory
 import publisher
 import recorder
 import relay
+import start
 import writer
 from raven_harness.stack import PEERS_LOCK, tool
 from results import table
@@ -45,6 +46,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "history": history,
     "export": export,
     "memory": memory,
+    "start": start,
 }
 BY_ROWS: Final = ("growth", "history")
 MILLIONS: Final = (1.0, 10.0, 40.0)
@@ -82,9 +84,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     asked = _asked()
     for name in asked.benches or BENCHES:
-        busy, start = psutil.cpu_percent(interval=BUSY_LOOK_S), time.monotonic()
+        busy, began = psutil.cpu_percent(interval=BUSY_LOOK_S), time.monotonic()
         rows = BENCHES[name].run(*([asked.rows] if name in BY_ROWS else []))
-        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
         print(table(rows))
         _write(name, f"{table(rows)}\n\n{machine(busy)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from raven_harness.crash import faults
 from raven_harness.crash.script import KINDS
 from raven_harness.stack import ROOT
 from raven_simulator.faults import CHANCES
+from ravenbus import __version__
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 LOGS = (ROOT / "docs" / "operations.md").read_text().partition("## What the logs say")[2]
@@ -39,6 +41,13 @@ def test_the_architecture_names_every_module(package: Path):
     named = told(str(package.relative_to(ROOT)))
     assert named - found - IN_EVERY_PACKAGE == set()
     assert found - named - IN_EVERY_PACKAGE - {"__pycache__/"} == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_all_packages_are_of_one_version(package: Path):
+    """Which every command says."""
+    found = tomllib.loads((package / "pyproject.toml").read_text())
+    assert found["project"]["version"] == __version__
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import TypeVar
 
-from ravenbus import logs
+from ravenbus import __version__, logs
 from ravenbus.errors import RavenError, SettingsError
 from ravenbus.settings import Setting, Settings, settings_of
 
@@ -27,13 +26,8 @@ EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h."""
 
 
-def parser(
-    name: str, description: str, settings: type[Settings], package: str | None = None
-) -> argparse.ArgumentParser:
-    """Return the argument parser that every command starts from; settings are in its epilog.
-
-    ``package`` is the one that has the command, if it is called otherwise.
-    """
+def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
+    """Return the argument parser that every command starts from; settings are in its epilog."""
     lines = [
         f"  {setting.name}\n      {setting.description}\n      {setting.allowed}{_default(setting)}"
         for setting in settings_of(settings)
@@ -44,7 +38,7 @@ def parser(
         epilog="environment variables:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--version", action="version", version=f"{name} {version(package or name)}")
+    found.add_argument("--version", action="version", version=f"{name} {__version__}")
     found.add_argument(
         "--check-config",
         action="store_true",

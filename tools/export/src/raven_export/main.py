@@ -257,7 +257,7 @@ def _import_parser() -> argparse.ArgumentParser:
         "set has them.  What raven-export wrote keeps its runs and numbers; python-raven's\n"
         "CSV gets runs of its own.  A file that is imported again changes nothing."
     )
-    parser = service.parser(IMPORT, description, ExportSettings, package=NAME)
+    parser = service.parser(IMPORT, description, ExportSettings)
     _add_format(parser)
     parser.add_argument(
         "--node",

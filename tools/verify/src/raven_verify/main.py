@@ -259,7 +259,7 @@ def _batches(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
 
 def _letters_parser() -> argparse.ArgumentParser:
     description = "Look at what could not be accepted or stored, and replay it once that is mended."
-    parser = service.parser(DEAD_LETTERS, description, VerifySettings, package=NAME)
+    parser = service.parser(DEAD_LETTERS, description, VerifySettings)
     sub = parser.add_subparsers(dest="command", metavar="COMMAND")
     command = sub.add_parser("list", help="list them, oldest first")
     command.add_argument("--reason", help="with this reason alone")

@@ -1,0 +1,74 @@
+"""Processor time that each service takes from its start until it is ready."""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+from typing import Final
+
+import psutil
+
+import system
+from raven_harness.stack import (
+    Mongo,
+    Process,
+    free_port,
+    reader,
+    recorder,
+    simulator,
+    sql_relay,
+    sql_writer,
+)
+from results import Row
+
+ROUNDS: Final = 5
+AIM_S: Final = 0.15
+READY: Final = "connected to the broker"
+
+TEXT: Final = f"""\
+## Start: until a service is ready
+
+Processor time of each process from its start until its log says that it is {READY};
+stores and tables are there, bytecode is compiled; median of {ROUNDS}.
+"""
+
+
+def run() -> list[Row]:
+    """Measure and return the rows."""
+    with system.folder() as folder:
+        broker, server, mongo = system.broker(folder), system.mariadb(folder), Mongo(folder)
+        link = folder / "stick"
+        with system.started(broker, server, mongo, simulator(folder, "--pty", str(link))):
+            database, port = server.database(), {"RAVEN_METRICS_PORT": str(free_port())}
+            services = {
+                "reader": reader(folder, str(link), broker.url(system.NODE), system.NODE, **port),
+                "writer": sql_writer(folder, broker.url("sql-writer"), database, **port),
+                "recorder": recorder(folder, broker.url("mongo-recorder"), mongo.url, **port),
+                "relay": sql_relay(folder, database, broker.url("sql-writer"), **port),
+            }
+            return [_row(name, service) for name, service in services.items()]
+
+
+def _row(name: str, service: Process) -> Row:
+    _cpu_s(service)  # The first start makes tables and files.
+    taken = [_cpu_s(service) for _ in range(ROUNDS)]
+    ratios = [one / AIM_S for one in taken]
+    return Row(
+        f"start: {name}, CPU s",
+        f"{median(taken):.2f}",
+        f"aim {AIM_S:.2f}",
+        median(ratios),
+        1.0,
+        at_most=True,
+        spread=(min(ratios), max(ratios)),
+    )
+
+
+def _cpu_s(service: Process) -> float:
+    with system.started(service):
+        system.wait_until(partial(_is_ready, service), "the service is ready", 0.01)
+        return float(sum(psutil.Process(service.pid).cpu_times()[:2]))
+
+
+def _is_ready(service: Process) -> bool:
+    return READY in service.said()
