@@ -397,15 +397,21 @@ def test_both_stores_fill_a_gap_from_the_meters_intervals(db: Db, system: System
 def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
     """In both stores, in whichever order they were announced, with its first and last reading."""
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    days = {("a", "first"): 0, ("b", "first"): 1, ("a", "second"): 2}
+    meets = start + timedelta(days=2, minutes=2)
+    begin = {
+        ("a", "first"): start,
+        ("b", "first"): start + timedelta(days=1),
+        ("a", "second"): meets,
+    }
     runs = [
-        Run(node=node, run=name, hash=new_hash(), started=start + timedelta(days=of), meter=METER)
-        for (node, name), of in days.items()
+        Run(node=node, run=name, hash=new_hash(), started=at, meter=METER)
+        for (node, name), at in begin.items()
     ]
     registers = {"summation_delivered": 900, "summation_received": None}
     readings = [
         reading("a", runs[0].hash, 1, METER, start + timedelta(minutes=7), demand=500),
         reading("a", runs[0].hash, 2, METER, start + timedelta(days=1, minutes=3), **registers),
+        reading("a", runs[2].hash, 1, METER, meets + timedelta(minutes=1), demand=500),
     ]
     with (
         closing(db.sink()) as mysql_sink,
@@ -424,10 +430,13 @@ def test_a_run_lasts_until_the_next_one_of_its_node(db: Db, system: System):
     expected = [
         [
             RunSpan(
-                *("first", start, start + timedelta(days=2)),
+                *("first", start, meets),
                 *(start + timedelta(minutes=5), start + timedelta(days=1, minutes=5)),
             ),
-            RunSpan("second", start + timedelta(days=2), None, None, None),
+            RunSpan(
+                *("second", meets, None),
+                *(start + timedelta(days=2), start + timedelta(days=2, minutes=5)),
+            ),
         ],
         [RunSpan("first", start + timedelta(days=1), None, None, None)],
     ]

@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 
 import pytest
@@ -85,6 +86,20 @@ def test_what_is_sent_arrives_though_the_network_takes_it_in_parts(pair):
     reading.join()
     assert refused
     assert bytes(found) == data
+
+
+def test_a_connection_is_not_closed_before_all_is_sent(pair):
+    """A DISCONNECT that finds something unsent is not taken: paho would close at once."""
+    ours, peer = pair
+    ours.send(b"\x30" + b"x" * 60_000)
+    with pytest.raises(BlockingIOError):
+        ours.send(b"\xe0\0")
+    while ours.unsent:
+        peer.recv(2**16)
+        with suppress(BlockingIOError):
+            ours.flush()
+    assert ours.send(b"\xe0\0") == 2
+    ours.close()
 
 
 class Pieces:

@@ -30,11 +30,12 @@ CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
 class StrictBroker:
     """Answers PUBLISH packets when no other has come for a while, and counts what waits."""
 
-    def __init__(self, properties: bytes) -> None:
+    def __init__(self, properties: bytes, then: bytes = b"") -> None:
         self.most = 0
         self.retained = 0
         self.granted = 1
         self._properties = properties
+        self._then = then
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = MqttUrl(f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}")
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -62,7 +63,7 @@ class StrictBroker:
                     if kind == CONNECT:
                         told = self._properties
                         size = bytes([3 + len(told), 0, 0, len(told)])
-                        connection.sendall(b"\x20" + size + told)
+                        connection.sendall(b"\x20" + size + told + self._then)
                     elif kind == PUBLISH:
                         start = 2 + int.from_bytes(body[:2])
                         waiting.append(body[start : start + 2])
@@ -116,6 +117,20 @@ def test_a_cluster_is_connected_to_where_somebody_answers():
         nodes(SimpleQueue())
     said = re.findall(r"cannot reach mqtt://127.0.0.1:(\d+): .*?refused", str(caught.value))
     assert said == ["2", "1", str(place.port)]
+
+
+def test_nothing_of_a_node_that_is_refused_is_taken_for_the_next_ones():
+    """A message of another session has an id that is another message's here."""
+    message = b"\x32\x06\0\x01t\0\x01\0"
+    told = b"\x27" + (PACKET_MIN - 1).to_bytes(4)
+    refused, good = StrictBroker(told, message), StrictBroker(b"")
+    (first,), (second,) = refused.url.addresses, good.url.addresses
+    events: SimpleQueue = SimpleQueue()
+    connection = Broker(MqttUrl(f"mqtt://{first},{second}"), "c")(events)
+    assert events.empty()
+    connection.close()
+    refused.close()
+    good.close()
 
 
 def test_a_broker_that_acknowledges_nothing_is_refused():

@@ -88,7 +88,9 @@ def test_a_cluster_has_several_addresses():
     url = MqttUrl("mqtts://me:pw@a,b:1883,[::1]")
     assert url.addresses == (("a", 8883), ("b", 1883), ("::1", 8883))
     assert str(url) == "mqtts://me@a:8883,b:1883,[::1]:8883"
-    for text in ("mqtt://a,", "mqtt://,a", "mqtt://a,,b", "mqtt://a:0,b", "mqtt://a,b:x"):
+    assert MqttUrl("mqtt://[::1],[::2]:1").addresses == (("::1", 1883), ("::2", 1))
+    wrong = ("a,", ",a", "a,,b", "a:0,b", "a,b:x", "a, b", "u:hunter2@a,u:hunter2@b")
+    for text in (*(f"mqtt://{one}" for one in wrong), "mqtt://u:12?hunter2@a", "mqtt://u:1#2@a"):
         with pytest.raises(ValueError, match="further hosts after commas"):
             MqttUrl(text)
 

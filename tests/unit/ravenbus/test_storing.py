@@ -94,7 +94,41 @@ def test_a_broker_with_a_small_window_is_not_throttled_by_waiting_for_more(turni
     """It sends no more before ten messages are acknowledged: each ten are one batch."""
     times = stream(turning, 100, 0.0001, store_s=0.002, at_once=10)
     assert turning.sink.batches == [10] * 10
-    assert times[-1][1] < 0.12
+    assert times[-1][1] < 0.05
+
+
+def test_a_session_behind_a_small_window_is_drained_without_pauses(monkeypatch):
+    """Each ten messages are stored as soon as no more come, not after the time of silence."""
+    bench = started(monkeypatch)
+    seqs, waits, quiet_s = iter(range(1, 101)), [], 5.0
+
+    def sending(connection: FakeConnection) -> None:
+        def turn() -> None:
+            bench.clock.now += 0.001
+            if len(connection.acknowledged) == bench.counts()["received"]:
+                for seq in itertools.islice(seqs, 10):
+                    connection.events.put(message(seq))
+
+        connection.on_turn = turn
+
+    def store() -> None:
+        bench.clock.now += 0.005
+
+    take = bench.storing.take
+
+    def taken(intake, wait_s):
+        waits.append(wait_s)
+        return take(intake, min(wait_s, 0.001))
+
+    monkeypatch.setattr(bench.storing, "take", taken)
+    bench.broker._prepare = [sending]
+    bench.sink.on_store = store
+    slot = bench.consumer.slots.take(bench.stop)
+    bench.consumer._drain(bench.storing.open(slot), quiet_s, lambda: False)
+    assert sorted(bench.sink.numbers) == list(range(1, 101))
+    assert bench.broker.connections[0].session_ended
+    assert waits.count(quiet_s) <= 12
+    assert sum(one for one in waits if one < quiet_s) < 1
 
 
 def test_nothing_is_acknowledged_before_the_store_has_committed(monkeypatch):

@@ -28,7 +28,7 @@ READS_MAX: Final = 100
 """Reads before what else there is to do: a ping among it."""
 CLOSE_S: Final = 1.0
 """Longest time that the last bytes may take."""
-PUBACK: Final = 0x40
+PUBACK, DISCONNECT = 0x40, 0xE0
 LENGTH_BYTES, CONTINUES = 4, 0x80
 """Most bytes of a packet's length, of which each but the last has this bit (MQTT 5.0, 1.5.5)."""
 PUBLISH, PUBLISH_MASK = 0x30, 0xF4
@@ -103,8 +103,11 @@ class BufferedSocket:
         return self.ahead + (decrypted() if decrypted else 0)
 
     def send(self, buffer: bytes | bytearray) -> int:
-        """Take bytes, which ``flush`` sends; raise as a socket does if there is no room for them."""
-        if len(self.unsent) >= WRITE_BYTES:
+        """Take a packet, which ``flush`` sends; raise as a socket does if there is no room for it.
+
+        There is none for a DISCONNECT before all else is sent: paho closes as soon as it is taken.
+        """
+        if len(self.unsent) >= WRITE_BYTES or buffer[0] == DISCONNECT:
             self.flush()
         self.unsent += buffer
         return len(buffer)

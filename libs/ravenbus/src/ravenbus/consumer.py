@@ -166,7 +166,8 @@ class Consumer:
             intake.connection.unsubscribe(sorted({*alone, *shared}))
             intake.connection.settle()
         while not enough():
-            if self.storing.take(intake, quiet_s):
+            wait_s = min(quiet_s, max(0.0, intake.flush_at - self.clock()))
+            if self.storing.take(intake, wait_s) or wait_s < quiet_s:
                 continue
             self.storing.flush(intake)
             # What the acknowledgements made room for comes before the answer to what follows them.

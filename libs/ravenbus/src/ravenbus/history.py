@@ -80,7 +80,7 @@ class RunSpan(NamedTuple):
     """A node's run from its start to that of the next one, None for the last.
 
     ``first`` and ``last`` are the start and end of the 5 minutes of its first and last reading of
-    what has roll-ups, None where there is no reading.
+    what has roll-ups, None where there is no reading.  Those in which two runs meet are the later's.
     """
 
     run: str
@@ -464,7 +464,7 @@ def runs_of(history: History, node: str) -> list[RunSpan]:
     found = []
     for one, other in zip_longest(ordered, ordered[1:]):
         end = other.started if other else None
-        span = start_of(_utc(one.started)), _utc(end) if end else LATEST
+        span = start_of(_utc(one.started)), start_of(_utc(end)) if end else LATEST
         heard = [times for meter in meters if (times := history.heard(node, meter, span))]
         first = min((times[0] for times in heard), default=None)
         last = max((times[1] for times in heard), default=None)

@@ -230,6 +230,9 @@ class Broker:
                 return self._checked(self._opened(events, next(self._addresses)))
             except BrokerAwayError as error:
                 problems.append(str(error))
+                # What that one said would be taken for the next one's.
+                while not events.empty():
+                    events.get_nowait()
         raise BrokerAwayError("; ".join(problems))
 
     def _opened(self, events: Events, address: Address) -> _PahoConnection:

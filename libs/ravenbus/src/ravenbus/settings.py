@@ -8,6 +8,7 @@ Its ``Meta`` carries the description and the limits, from which both the error m
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,18 +38,41 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def addresses(netloc: str, port: int) -> tuple[Address, ...]:
-    """Return the addresses of a URL, divided by commas, with a port for those that name none.
+class Url(NamedTuple):
+    """Parts of a URL, user and password decoded; None or empty where it has none."""
 
-    Raise ValueError if one of them is none.
-    """
-    found = []
-    for text in netloc.rpartition("@")[2].split(","):
-        url = urlsplit(f"//{text}")
-        if not url.hostname or url.port == 0:
-            raise ValueError(text)
-        found.append(Address(url.hostname, url.port or port))
-    return tuple(found)
+    scheme: str
+    user: str | None
+    password: str | None
+    addresses: tuple[Address, ...]
+    path: str
+    query: str
+
+    @classmethod
+    def of(cls, text: str, ports: Mapping[str, int]) -> Self:
+        """Read a URL of one of the schemes, which have these ports; hosts are divided by commas.
+
+        What user and password may not hold as it is has to be percent-encoded.  Raise ValueError
+        that shows nothing of it.
+        """
+        matched = _URL.fullmatch(text)
+        if not matched or matched["scheme"] not in ports:
+            raise ValueError("no URL")
+        found = []
+        for one in matched["hosts"].split(","):
+            place = urlsplit(f"//{one}")
+            if not place.hostname or place.port == 0:
+                raise ValueError("no address")
+            found.append(Address(place.hostname, place.port or ports[matched["scheme"]]))
+        user, password = (unquote(matched[of] or "") or None for of in ("user", "password"))
+        path, query = matched["path"] or "", matched["query"] or ""
+        return cls(matched["scheme"], user, password, tuple(found), path, query)
+
+
+_URL: Final = re.compile(
+    r"(?P<scheme>\w+)://(?:(?P<user>[^@/?#:\s]*)(?::(?P<password>[^@/?#\s]*))?@)?"
+    r"(?P<hosts>[^@/?#\s]+)(?P<path>/[^?#\s]*)?(?:\?(?P<query>[^#\s]*))?"
+)
 
 
 class MqttUrl:
@@ -63,17 +87,17 @@ class MqttUrl:
     )
 
     def __init__(self, text: str) -> None:
-        """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
-        url = urlsplit(text)
-        self.tls: Final = url.scheme == "mqtts"
+        """Read a URL; raise ValueError if it is none."""
         try:
-            self.addresses: Final = addresses(url.netloc, 8883 if self.tls else 1883)
+            url = Url.of(text, {"mqtt": 1883, "mqtts": 8883})
         except ValueError:
             raise ValueError(self.ALLOWED) from None
-        if url.scheme not in ("mqtt", "mqtts") or url.path.strip("/"):
+        if url.path.strip("/") or url.query:
             raise ValueError(self.ALLOWED)
-        self.username: Final = unquote(url.username) if url.username else None
-        self.password: Final = unquote(url.password) if url.password else None
+        self.tls: Final = url.scheme == "mqtts"
+        self.addresses: Final = url.addresses
+        self.username: Final = url.user
+        self.password: Final = url.password
 
     def at(self, *addresses: Address) -> str:
         """Return the URL of some addresses."""

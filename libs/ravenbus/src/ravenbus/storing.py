@@ -1,8 +1,9 @@
 """From what a connection brings to a Sink, acknowledged only after the sink committed.
 
 Messages are stored in batches.  One that is full is stored at once; one that is not is stored when
-nothing more has come and the store has rested, so that a reading alone does not wait and small
-batches keep no store busy.  A batch that the sink refuses is split until the message at fault
+the store has rested, or nothing came for as long as it last worked: so a reading alone does not
+wait, small batches keep no store busy, and a broker that sends no more before these are
+acknowledged is not waited for.  A batch that the sink refuses is split until the message at fault
 stands alone; that one becomes a dead letter and the others are stored.  What is retryable is
 retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
 """
@@ -90,13 +91,15 @@ class Intake:
     events: Events
     pending: list[Received] = field(default_factory=list)
     pending_bytes: int = 0
+    came_at: float = float("-inf")
+    took_s: float = 0.0
     rested_at: float = float("-inf")
-    """When a batch that is not full may be stored."""
+    """When the last message came, how long the last batch took, and when the store has rested."""
 
     @property
     def flush_at(self) -> float:
         """When what is pending is to be stored."""
-        return self.rested_at if self.pending else float("inf")
+        return min(self.rested_at, self.came_at + self.took_s) if self.pending else float("inf")
 
 
 class Storing:
@@ -172,10 +175,13 @@ class Storing:
         if not (came or alive):
             raise BrokerAwayError(NETWORK_ENDED.detail)
         began = self._clock()
+        if came:
+            intake.came_at = began
         if self._is_full(intake) or (began >= intake.flush_at and intake.events.empty()):
             self.flush(intake)
             ended = self._clock()
-            intake.rested_at = ended + min(self._flush_after_s, REST * (ended - began))
+            intake.took_s = ended - began
+            intake.rested_at = ended + min(self._flush_after_s, REST * intake.took_s)
         if len(self._confirmations) >= CONFIRM_AT or self._clock() >= self._confirm_at:
             self.confirm(intake)
         return came

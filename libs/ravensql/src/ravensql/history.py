@@ -21,9 +21,10 @@ _METERS: Final = (
 )
 """Grouped by all that the key begins with, or MariaDB reads each period of each meter."""
 _HEARD: Final = (
-    "SELECT MIN(start), MAX(start) FROM {} "
-    "WHERE period_s = %s AND node = %s AND meter = %s AND start >= %s AND start < %s"
+    "SELECT start FROM {} WHERE period_s = %s AND node = %s AND meter = %s "
+    "AND start >= %s AND start < %s ORDER BY start {} LIMIT 1"
 )
+"""MIN and MAX find nothing in MariaDB (10.11) below a time that a TIMESTAMP cannot hold."""
 _SUMS: Final = (
     "SELECT INTERVAL(TO_SECONDS(start), {starts}) - 1 AS number, {columns} FROM {table} "
     "WHERE period_s = %s AND node = %s AND meter = %s AND ({spans}) GROUP BY number"
@@ -78,9 +79,9 @@ class MysqlHistory(MysqlStore):
     def heard(self, node: str, meter: str, span: Span) -> Span | None:
         """Return the ends of what the tables of roll-ups have."""
         of = (PERIODS_S[0], node, meter, *span)
-        rows = [row for table in _ROLLUPS for row in self._rows(_HEARD.format(table), of)]
-        found = [(first, last) for first, last in rows if first]
-        return (min(first for first, _ in found), max(last for _, last in found)) if found else None
+        queries = [_HEARD.format(table, order) for table in _ROLLUPS for order in ("ASC", "DESC")]
+        found = [start for query in queries for (start,) in self._rows(query, of)]
+        return (min(found), max(found)) if found else None
 
     def demand(
         self, node: str, meter: str, period_s: int, spans: Sequence[Span]

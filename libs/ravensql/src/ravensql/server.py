@@ -7,7 +7,6 @@ from typing import Final
 
 from ravenbus.errors import FatalError
 from ravensql.database import Cursor
-from ravensql.settings import MysqlUrl
 
 OLDEST: Final = {"MariaDB": (10, 11), "MySQL": (8, 4)}
 """The oldest versions that the tests run on, or that are kept by their makers."""
@@ -36,15 +35,6 @@ def is_galera(cursor: Cursor) -> bool:
     """Return whether the server is a node of a Galera cluster, whose named locks are its own."""
     cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
     return any(value.upper() in ("ON", "1") for _, value in cursor.fetchall())
-
-
-def require_one(cursor: Cursor, url: MysqlUrl) -> None:
-    """Raise FatalError for several nodes of a Galera cluster where the locks of one are needed."""
-    if len(url.addresses) > 1 and is_galera(cursor):
-        raise FatalError(
-            "a relay's claims are locks of one server: name one node of the cluster in MYSQL_URL, "
-            "the same for all relays of the database"
-        )
 
 
 def too_old(version: str, comment: str) -> str | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from typing import Annotated, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from msgspec import Meta
 
-from ravenbus.settings import SECRET, addresses
+from ravenbus.settings import SECRET, Url
 
 
 class MysqlUrl:
@@ -22,21 +22,18 @@ class MysqlUrl:
 
     def __init__(self, text: str) -> None:
         """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
-        url = urlsplit(text)
+        try:
+            url = Url.of(text, {"mysql": 3306})
+        except ValueError:
+            raise ValueError(self.ALLOWED) from None
         database = unquote(url.path[1:])
         options = dict(parse_qsl(url.query, keep_blank_values=True))
         ssl_ca = options.pop("ssl_ca", None)
-        try:
-            self.addresses: Final = addresses(url.netloc, 3306)
-        except ValueError:
-            raise ValueError(self.ALLOWED) from None
-        named = url.scheme == "mysql" and url.username
-        if not named or not database or "/" in database or url.fragment:
+        if not url.user or not database or "/" in database or options or ssl_ca == "":
             raise ValueError(self.ALLOWED)
-        if options or ssl_ca == "":
-            raise ValueError(self.ALLOWED)
-        self.user: Final = unquote(url.username or "")
-        self.password: Final = unquote(url.password or "")
+        self.addresses: Final = url.addresses
+        self.user: Final = url.user
+        self.password: Final = url.password or ""
         self.database: Final = database
         self.ssl_ca: Final = ssl_ca
 

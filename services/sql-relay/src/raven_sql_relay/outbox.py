@@ -34,7 +34,7 @@ from ravenbus.messages import Confirmation
 from ravenbus.publisher import Entry
 from ravenbus.resending import FORGOTTEN, TURN_S, Resending
 from ravenbus.topics import Topics
-from ravensql import rows, schema, server
+from ravensql import rows, schema
 from ravensql.database import Cursor, Database
 from ravensql.settings import MysqlUrl
 
@@ -104,7 +104,6 @@ class SqlOutbox:
         health: Health | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = url
         self._database = Database(url, on_connect=self._connected)
         self._source = Source(topics, metrics, upstream, node)
         self._metrics = metrics
@@ -210,7 +209,6 @@ class SqlOutbox:
     def _connected(self, cursor: Cursor) -> None:
         """Begin on a new connection: what was not handed out yet may be another relay's by now."""
         schema.require_current(cursor)
-        server.require_one(cursor, self._url)
         self._claims.connected(cursor)
         first = self._claims.leads(cursor)
         self._source.connected(cursor, self._database.payload_max, first=first)

@@ -56,9 +56,14 @@ class RelaySettings(Settings, frozen=True, kw_only=True):
         return tls_context(self.upstream_mqtt_url, *self._files) if self.upstream_mqtt_url else None
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the certificates."""
+        """Yield what is wrong with the addresses and the certificates."""
         yield from super().problems()
         yield from database.problems(self.mysql_url)
+        if len(self.mysql_url.addresses) > 1:
+            yield (
+                "MYSQL_URL: a relay's claims are locks of one server: allowed is one address, "
+                "the same for all relays of the database"
+            )
         if self.upstream_mqtt_url:
             yield from tls_problems("UPSTREAM_MQTT", self.upstream_mqtt_url, *self._files)
 
