@@ -1,9 +1,9 @@
 """From what a connection brings to a Sink, acknowledged only after the sink committed.
 
 Messages are stored in batches.  One that is full is stored at once; one that is not is stored when
-the store has rested, or nothing came for as long as it last worked: so a reading alone does not
-wait, small batches keep no store busy, and a broker that sends no more before these are
-acknowledged is not waited for.  A batch that the sink refuses is split until the message at fault
+the store has rested, so that a reading alone does not wait and small batches keep no store busy.
+Where a broker may send no more before these are acknowledged, it is stored as soon as nothing came
+for as long as the store last worked.  A batch that the sink refuses is split until the message at fault
 stands alone; that one becomes a dead letter and the others are stored.  What is retryable is
 retried for ever, while Receive Maximum bounds what the broker sends meanwhile.
 """
@@ -54,6 +54,8 @@ TAKEN_OVER = (
 )
 REST = 4
 """After a batch a store rests for so many times the time that it took, if the next is not full."""
+WINDOW_MIN = 10
+"""A broker has so many messages under way, or more: RabbitMQ (4.3) has ten."""
 BATCH_BYTES = 4 * 2**20
 """A batch of more is stored before it is full: each store needs its bytes several times."""
 
@@ -99,7 +101,10 @@ class Intake:
     @property
     def flush_at(self) -> float:
         """When what is pending is to be stored."""
-        return min(self.rested_at, self.came_at + self.took_s) if self.pending else float("inf")
+        if not self.pending:
+            return float("inf")
+        may_be_all = len(self.pending) >= WINDOW_MIN
+        return min(self.rested_at, self.came_at + self.took_s) if may_be_all else self.rested_at
 
 
 class Storing:
