@@ -60,6 +60,8 @@ COLUMNS: Final = {
 """What a CSV file may be of, and its columns beside the time."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """What begins so a spreadsheet computes, unless a quotation mark stands before it."""
+UNPRICED_MOST: Final = 0.05
+"""Part of an energy that may have no price where its cost is shown."""
 YEARS: Final = range(1971, 9000)
 _SECONDS: Final = {
     Step.RAW: 1,
@@ -126,7 +128,7 @@ class Answers:
                     "node": one.node,
                     "meter": one.meter,
                     "first": text_of(one.first),
-                    "last": text_of(one.last),
+                    "last": text_of(min(one.last, now())),
                 }
                 for one in self.history.meters()
             ],
@@ -140,8 +142,8 @@ class Answers:
                     "run": one.run,
                     "start": text_of(one.start),
                     "end": text_of(one.end) if one.end else None,
-                    "first": text_of(one.first) if one.first else None,
-                    "last": text_of(one.last) if one.last else None,
+                    "first": text_of(max(one.first, one.start)) if one.first else None,
+                    "last": text_of(min(one.last, now())) if one.last else None,
                 }
                 for one in reversed(runs_of(self.history, node))
             ]
@@ -227,7 +229,10 @@ class Answers:
         if prices:
             charged = costs(meter, prices, span.start, span.end, step)
             fixed = step in (Step.DAY, Step.MONTH)
-            found["cost"] = [_money(one.cost, fixed=fixed) for one in charged]
+            found["cost"] = [
+                _money(one.cost, kwh, fixed=fixed)
+                for one, kwh in zip(charged, found["delivered_kwh"], strict=True)
+            ]
         return found
 
     def summary(self, span: Span) -> api.Summary:
@@ -394,7 +399,7 @@ class Answers:
             if one.last > midnight:
                 used = self._used(one.node, one.meter, at, Step.DAY)["delivered_kwh"]
                 kwh = kwh if used is None else round((kwh or 0) + used, 9)
-            found[one.node] = Today(kwh, max(last, text_of(one.last)))
+            found[one.node] = Today(kwh, max(last, text_of(min(one.last, at))))
         return found
 
     def _letters(self) -> list[api.Letters]:
@@ -552,16 +557,20 @@ def _checked(span: Span, step: Step, most: int = POINTS_MAX) -> Step:
 
 
 def _used(found: Energy | None, charged: Cost | None = None) -> api.Used:
+    kwh = _number(found and found.delivered_kwh)
     return {
-        "delivered_kwh": _number(found and found.delivered_kwh),
+        "delivered_kwh": kwh,
         "received_kwh": _number(found and found.received_kwh),
-        "cost": charged and _money(charged, fixed=True),
+        "cost": charged and _money(charged, kwh, fixed=True),
     }
 
 
-def _money(charged: Cost, *, fixed: bool) -> float | None:
-    """Return what is to be paid; for parts of a day, without fixed charges."""
-    if charged.total is None:
+def _money(charged: Cost, kwh: float | None, *, fixed: bool) -> float | None:
+    """Return what is to be paid for energy; for parts of a day, without fixed charges.
+
+    None where more than a little of it was taken while no price was known.
+    """
+    if charged.total is None or float(charged.unpriced_kwh) > UNPRICED_MOST * (kwh or 0):
         return None
     return float(charged.total if fixed else charged.total - charged.fixed)
 

@@ -40,8 +40,8 @@ class Meters(TypedDict):
 class Run(TypedDict):
     """A run of a home from its start to that of the next one, null for the last.
 
-    ``first`` and ``last`` are the start and end of the 5 minutes of its first and last reading of
-    power or a register, null where there is none.
+    ``first`` and ``last`` are of its first and last reading of power or a register to 5 minutes, the
+    start and the end of these, null where there is none.
     """
 
     run: str
