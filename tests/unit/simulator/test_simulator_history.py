@@ -17,8 +17,9 @@ END = "2026-07-01T00:07:00Z"
 
 
 def past(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
+    """Return what is written, turned round: the newest comes first."""
     assert history.main([*options, "--end", END]) == 0
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [json.loads(line) for line in reversed(capsys.readouterr().out.splitlines())]
 
 
 def test_every_line_is_a_reading_and_a_run_has_no_gap(capsys):

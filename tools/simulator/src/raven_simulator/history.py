@@ -22,7 +22,8 @@ _DESCRIPTION: Final = """\
 Write a past that homes could have had to standard output: readings of demand and of
 the registers, which grow by what the demand comes to.  Winter is darker and needs more,
 weekends begin later, each third home, from the second on, has solar cells, and a home
-is away for some days.  raven-import brings it into the stores, as any reading, over the bus:
+is away for some days.  raven-import brings it into the stores, as any reading, over the bus,
+the newest first: what is there meanwhile reaches without a gap to the end.
 
   raven-simulator history --days 400 --homes 3 | raven-import --format jsonl -
 """
@@ -47,27 +48,29 @@ class Home:
     register_wh: int
 
     def readings(self) -> Iterator[dict[str, Any]]:
-        """Yield the readings in order of time."""
+        """Yield the readings, the newest first.
+
+        A register's growth over a gap belongs to where the gap ends, and so would all that is
+        still to come.
+        """
         counts = [*self._counts()]
         *_, delivered, received = counts[-1]
         end_wh = max(self.register_wh, delivered, received)
         run = uuid.uuid5(uuid.NAMESPACE_URL, f"raven-simulator history {self}")
-        seq = 0
-        for at, watts, taken, given in counts:
+        for number in range(len(counts), 0, -1):
+            at, watts, taken, given = counts[number - 1]
             scale = {"multiplier": 1, "divisor": 1000, "claimed_time_utc": None} | _HINTS
             registers = end_wh - delivered + taken, end_wh - received + given
             wh = [math.floor(one) for one in registers]
-            for said in (
-                {"kind": "instantaneous_demand", "demand": watts, "demand_kw": watts / 1000},
-                {
-                    "kind": "current_summation_delivered",
-                    "summation_delivered": wh[0],
-                    "delivered_kwh": wh[0] / 1000,
-                    "summation_received": wh[1] if self._has_solar else 0,
-                    "received_kwh": wh[1] / 1000 if self._has_solar else 0,
-                },
-            ):
-                seq += 1
+            demand = {"kind": "instantaneous_demand", "demand": watts, "demand_kw": watts / 1000}
+            summation = {
+                "kind": "current_summation_delivered",
+                "summation_delivered": wh[0],
+                "delivered_kwh": wh[0] / 1000,
+                "summation_received": wh[1] if self._has_solar else 0,
+                "received_kwh": wh[1] / 1000 if self._has_solar else 0,
+            }
+            for seq, said in ((2 * number, summation), (2 * number - 1, demand)):
                 yield {
                     "node": self.node,
                     "run": "simulated past",
