@@ -9,7 +9,6 @@ import tty
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from statistics import median, quantiles
 from typing import Final
 
 import pymysql  # type: ignore[import-untyped]
@@ -17,13 +16,13 @@ import pymysql  # type: ignore[import-untyped]
 import system
 from raven_harness.stack import free_port, reader, sql_writer
 from ravensql.settings import MysqlUrl
-from results import Row
+from results import Row, percentiles
 
 READINGS: Final = 300
 PAUSE_S: Final = 0.3
 """Longest pause between a row and the next reading."""
 LOOK_S: Final = 0.0005
-P50_AIM_S, P99_AIM_S = 0.015, 0.040
+P50_AIM_MS, P99_AIM_MS = 15.0, 40.0
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 FRAGMENT: Final = (
     "<InstantaneousDemand>\r\n  <DeviceMacId>0xd8d5b9000000abcd</DeviceMacId>\r\n"
@@ -57,24 +56,10 @@ def run() -> list[Row]:
             producer = reader(folder, os.ttyname(line), broker.url(system.NODE), system.NODE)
             with system.started(writer, producer):
                 system.connected(port)
-                found = sorted(_times(stick, MysqlUrl(database)))
+                found = _times(stick, MysqlUrl(database))
         os.close(line)
         os.close(stick)
-    p50, p99 = median(found), quantiles(found, n=100)[98]
-    return [
-        Row(
-            f"line to row, {name}",
-            f"{seconds * 1000:.1f} ms",
-            f"aim {aim_s * 1000:.0f} ms",
-            seconds / aim_s,
-            1.0,
-            at_most=True,
-        )
-        for name, seconds, aim_s in (
-            ("50th percentile", p50, P50_AIM_S),
-            ("99th percentile", p99, P99_AIM_S),
-        )
-    ]
+    return percentiles("line to row", found, P50_AIM_MS, P99_AIM_MS)
 
 
 def _times(stick: int, url: MysqlUrl) -> list[float]:

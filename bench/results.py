@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 HEAD = ("what", "ours", "beside it", "ratio", "aim", "met")
 
@@ -61,18 +61,27 @@ def compared(
     )
 
 
-def costing(what: str, cpu_us: Sequence[float], aim_us: float) -> Row:
-    """Return the row of the CPU time that each of something takes in rounds, in microseconds."""
-    ratios = [one / aim_us for one in cpu_us]
+def at_most(what: str, taken: Sequence[float], aim: float, unit: str, digits: int = 0) -> Row:
+    """Return the row of what something takes, in each round or once, beside its aim."""
+    ratios = [one / aim for one in taken]
     return Row(
         what,
-        f"{median(cpu_us):.0f} us",
-        f"aim {aim_us:.0f} us",
+        f"{median(taken):.{digits}f} {unit}",
+        f"aim {aim:g} {unit}",
         median(ratios),
         1.0,
         at_most=True,
-        spread=(min(ratios), max(ratios)),
+        spread=(min(ratios), max(ratios)) if len(ratios) > 1 else None,
     )
+
+
+def percentiles(what: str, seconds: Sequence[float], p50_ms: float, p99_ms: float) -> list[Row]:
+    """Return the rows of the 50th and the 99th percentile of times, each beside its aim."""
+    found = quantiles(seconds, n=100)
+    return [
+        at_most(f"{what}, {number}th percentile", [1000 * found[number - 1]], aim_ms, "ms", 1)
+        for number, aim_ms in ((50, p50_ms), (99, p99_ms))
+    ]
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
 from typing import Final
 
 import psutil
@@ -19,7 +18,7 @@ from raven_harness.stack import (
     sql_relay,
     sql_writer,
 )
-from results import Row
+from results import Row, at_most
 
 ROUNDS: Final = 5
 AIM_S: Final = 0.15
@@ -52,16 +51,7 @@ def run() -> list[Row]:
 def _row(name: str, service: Process) -> Row:
     _cpu_s(service)  # The first start makes tables and files.
     taken = [_cpu_s(service) for _ in range(ROUNDS)]
-    ratios = [one / AIM_S for one in taken]
-    return Row(
-        f"start: {name}, CPU s",
-        f"{median(taken):.2f}",
-        f"aim {AIM_S:.2f}",
-        median(ratios),
-        1.0,
-        at_most=True,
-        spread=(min(ratios), max(ratios)),
-    )
+    return at_most(f"start: {name}, CPU", taken, AIM_S, "s", 2)
 
 
 def _cpu_s(service: Process) -> float:

@@ -3,294 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import ipaddress
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from math import inf
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Final, NamedTuple
-
-import msgspec
-import psutil
-import pymysql  # type: ignore[import-untyped]
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from pymongo import MongoClient
-from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from typing import Final
 
 from raven_harness import stack
-from raven_harness.fleet.homes import Plan
-from ravenbus.notifications import KINDS
-from ravensql.rows import COLUMNS
-from ravensql.settings import MysqlUrl
+from raven_harness.fleet.system import Fleet
+from raven_harness.fleet.watch import BEHIND_S, Watch, judge
 
-PROCESSES: Final = 20
-"""Processes that play the homes: paho waits with select(), which knows 1024 files."""
-RECORDERS: Final = 2
 LOOK_S: Final = 1.0
 OUTAGES: Final = (("broker", 0.25), ("stores", 0.5), ("half of the homes", 0.75))
 """What is away, and from which part of the time on."""
 OUTAGE: Final = 0.1
 """The part of the time for which it is away."""
-BEHIND_S: Final = 5.0
-"""Nothing is behind once the stores have what was accepted so long ago."""
 SETTLE_S: Final = 900.0
 SAY_S: Final = 10.0
 PARTS_HEAD: Final = ("part", "% of a core", "us a reading", "MB at most")
 OUTAGES_HEAD: Final = ("away", "behind when it is back", "s until nothing is")
-MB: Final = 1e6
-
-
-_SAID: Final = [f"SELECT hash, seq FROM {table}" for table in COLUMNS]  # noqa: S608 - our names
-NUMBERS: Final = (
-    "SELECT hash, COUNT(*), COUNT(DISTINCT seq), MIN(seq), MAX(seq) "  # noqa: S608 - as above
-    f"FROM ({' UNION ALL '.join(_SAID)}) AS readings GROUP BY hash"
-)
-COUNT: Final = f"SELECT COUNT(*) FROM ({' UNION ALL '.join(_SAID)}) AS readings"  # noqa: S608
-
-
-class Fleet:
-    """The processes of a fleet and its server, and what they were seen to do."""
-
-    def __init__(self, folder: Path, homes: int) -> None:
-        self.folder = folder
-        nodes = [f"home-{number:05}" for number in range(homes)]
-        port, ca, server = stack.free_port(), *_certificates(folder)
-        listener = [f"listener {port} 127.0.0.1", f"certfile {server}", f"keyfile {server}"]
-        accounts = [*nodes, "sql-writer", "mongo-recorder"]
-        self.broker = stack.Broker(folder, accounts, listener=listener)
-        self.mariadb, self.mongo = stack.MariaDb(folder), stack.Mongo(folder)
-        passwords = self.broker.passwords
-        self.homes = []
-        for number in range(PROCESSES):
-            mine = {node: n for n, node in enumerate(nodes) if n % PROCESSES == number}
-            urls = {one: f"mqtts://{one}:{passwords[one]}@127.0.0.1:{port}" for one in mine}
-            file = folder / f"plan-{number}.json"
-            file.write_bytes(msgspec.json.encode(Plan(urls, mine, str(ca), str(folder))))
-            command = [sys.executable, "-m", "raven_harness.fleet.homes", str(file)]
-            self.homes.append(stack.Process(f"homes-{number}", command, folder))
-        self.nodes = nodes
-        self.said: dict[str, tuple[list[int], list[float]]] = {one: ([], []) for one in nodes}
-        self._read = [0] * PROCESSES
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Start everything, and end it whatever happens."""
-        with ExitStack() as ending:
-            for server in (self.broker, self.mariadb, self.mongo):
-                ending.callback(server.stop)
-                server.start()
-            self.database = self.mariadb.database()
-            url = self.broker.url("mongo-recorder")
-            self.stores = {
-                "sql-writer": stack.sql_writer(
-                    self.folder, self.broker.url("sql-writer"), self.database
-                ),
-                **{
-                    f"recorder-{number}": stack.recorder(
-                        self.folder, url, self.mongo.url, f"recorder-{number}", RAVEN_LEASE_S="30"
-                    )
-                    for number in range(1, RECORDERS + 1)
-                },
-            }
-            for one in (*self.stores.values(), *self.homes):
-                ending.callback(one.stop)
-                one.start()
-            yield
-
-    @property
-    def parts(self) -> dict[str, list[stack.Process]]:
-        """The processes by what they are."""
-        recorders = [one for name, one in self.stores.items() if name.startswith("recorder")]
-        return {
-            "homes": self.homes,
-            "Mosquitto": [self.broker],
-            "sql-writer": [self.stores["sql-writer"]],
-            "MariaDB": [self.mariadb],
-            "mongo-recorder": recorders,
-            "SecantusDB": [self.mongo],
-        }
-
-    def hear(self) -> int:
-        """Read how far the homes are; return how many readings they have accepted."""
-        for number, process in enumerate(self.homes):
-            with process.log.open() as file:
-                file.seek(self._read[number])
-                while (line := file.readline()).endswith("\n"):
-                    self._read[number] = file.tell()
-                    node, _, rest = line.partition(" ")
-                    if node in self.said:  # or it is a warning
-                        seq, at = rest.split()
-                        seqs, times = self.said[node]
-                        seqs.append(int(seq))
-                        times.append(float(at))
-        return sum(seqs[-1] for seqs, _ in self.said.values() if seqs)
-
-    @contextmanager
-    def away(self, what: str) -> Iterator[None]:
-        """Have something away for a while."""
-        if what == "half of the homes":
-            half = self.homes[::2]
-            for one in half:
-                one.kill()
-            yield
-            for one in half:
-                one.start()
-            return
-        gone: Sequence[stack.Process] = (
-            [self.broker] if what == "broker" else [self.mariadb, self.mongo]
-        )
-        for one in gone:
-            one.kill()
-        yield
-        for one in gone:
-            one.start()
-
-
-class Look(NamedTuple):
-    """What the store that is further behind has not yet; infinity while one cannot be asked.
-
-    ``lag_s`` is for how long the first reading after the last of a home waits, ``late`` how many
-    readings are missing that were accepted ``BEHIND_S`` ago or before.
-    """
-
-    lag_s: float
-    missing: float
-    late: float
-
-
-class Watch:
-    """Looks at the stores and the processes each second."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._accepted: list[tuple[float, int]] = []
-        self.lags: list[float] = []
-        self.peak_mb: dict[str, float] = defaultdict(float)
-
-    def look(self) -> Look:
-        """Compare what homes accepted with what the stores have."""
-        accepted, now = self._fleet.hear(), time.time()
-        self._accepted.append((now, accepted))
-        try:
-            last, in_mysql = self._in_mysql()
-            stored = min(in_mysql, self._in_mongo())
-        except (pymysql.Error, PyMongoError):
-            return Look(inf, inf, inf)
-        lags = []
-        for node, (seqs, times) in self._fleet.said.items():
-            first = bisect_right(seqs, last.get(node, 0))
-            lags.append(now - times[first] if first < len(seqs) else 0.0)
-        self.lags += lags
-        before = bisect_right(self._accepted, (now - BEHIND_S, inf))
-        due = self._accepted[before - 1][1] if before else 0
-        return Look(max(lags), accepted - stored, max(0, due - stored))
-
-    def weigh(self) -> dict[str, float]:
-        """Note the resident memory of the parts and return the processor's seconds of each."""
-        used = {}
-        for name, processes in self._fleet.parts.items():
-            alive = [psutil.Process(one.pid) for one in processes if one.running]
-            resident = sum(one.memory_info().rss for one in alive) / MB
-            self.peak_mb[name] = max(self.peak_mb[name], resident)
-            used[name] = sum(sum(one.cpu_times()[:2]) for one in alive)
-        return used
-
-    def _in_mysql(self) -> tuple[dict[str, int], int]:
-        with _connected(self._fleet.database) as cursor:
-            cursor.execute(COUNT)
-            ((count,),) = cursor.fetchall()
-            cursor.execute("SELECT node, MAX(last_seq) FROM run_info GROUP BY node")
-            return dict(cursor.fetchall()), int(count)
-
-    def _in_mongo(self) -> int:
-        with _mongo(self._fleet) as database:
-            return sum(database[kind].estimated_document_count() for kind in KINDS)
-
-
-@contextmanager
-def _mongo(fleet: Fleet) -> Iterator[Database[dict[str, Any]]]:
-    with MongoClient[dict[str, Any]](fleet.mongo.url, serverSelectionTimeoutMS=500) as client:
-        yield client.get_default_database()
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[Any]:
-    where = MysqlUrl(url)
-    account = {"user": where.user, "password": where.password, "database": where.database}
-    with (
-        closing(
-            pymysql.connect(**where.addresses[0]._asdict(), **account, connect_timeout=2)
-        ) as connection,
-        connection.cursor() as cursor,
-    ):
-        yield cursor
-
-
-def _certificates(folder: Path) -> tuple[Path, Path]:
-    """Return files with a certificate to trust, and with a server's of the same key and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    ca, server = folder / "ca.pem", folder / "server.pem"
-    ca.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    server.write_bytes(key.private_bytes(*form, serialization.NoEncryption()) + ca.read_bytes())
-    return ca, server
-
-
-def judge(fleet: Fleet) -> list[str]:
-    """Return what is wrong: the homes' readings that a store has not exactly once."""
-    truth = {}
-    for node in fleet.nodes:
-        hash_, number = stack.accepted(fleet.folder, node)
-        truth[hash_] = node, number
-    with _connected(fleet.database) as cursor:
-        cursor.execute(NUMBERS)
-        held = {"MySQL": {hash_: tuple(of) for hash_, *of in cursor.fetchall()}}
-    found: dict[str, list[int]] = defaultdict(list)
-    with _mongo(fleet) as database:
-        for kind in KINDS:
-            for one in database[kind].find({}, {"hash": 1, "seq": 1}):
-                found[one["hash"]].append(one["seq"])
-    held["MongoDB"] = {
-        hash_: (len(seqs), len(set(seqs)), min(seqs), max(seqs)) for hash_, seqs in found.items()
-    }
-    problems = []
-    for store, of in held.items():
-        problems += [
-            f"{store}: {node} accepted {number}, stored are (rows, numbers, first, last) {of.get(hash_)}"
-            for hash_, (node, number) in truth.items()
-            if of.get(hash_) != (number, number, 1, number)
-        ]
-        problems += [
-            f"{store}: a run that nobody has: {hash_}" for hash_ in of.keys() - truth.keys()
-        ]
-    return problems
 
 
 class Game:
@@ -355,6 +90,7 @@ class Game:
                 print(f"{now - self._began:7.1f} s  {what}: {seen.missing:.0f} behind", flush=True)
             if until_caught_up and not seen.late:
                 break
+            # The time between two looks; what is looked at cannot say when it changes.
             time.sleep(max(0.0, now + LOOK_S - time.monotonic()))
         return time.monotonic() - start
 
@@ -370,6 +106,8 @@ def main() -> int:
     parser.add_argument("--homes", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=10)
     asked = parser.parse_args()
+    if asked.homes < 1 or asked.minutes <= 0:
+        parser.error("allowed are one home or more, and more than 0 minutes")
     folder = Path(tempfile.mkdtemp(prefix="raven-fleet-"))
     print(f"make fleet HOMES={asked.homes} MINUTES={asked.minutes:g}; logs in {folder}", flush=True)
     fleet = Fleet(folder, asked.homes)
