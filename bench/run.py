@@ -30,6 +30,7 @@ import memory
 import publisher
 import recorder
 import relay
+import size
 import start
 import writer
 from raven_harness.stack import PEERS_LOCK, tool
@@ -47,6 +48,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "export": export,
     "memory": memory,
     "start": start,
+    "size": size,
 }
 BY_ROWS: Final = ("growth", "history")
 MILLIONS: Final = (1.0, 10.0, 40.0)

@@ -36,7 +36,7 @@ from ravenbus.settings import MqttUrl
 from ravenbus.slots import Alone
 from ravenbus.storing import Storing
 from ravenbus.topics import Topics
-from ravensql import schema
+from ravensql import rows, schema
 from ravensql.housekeeping import look_after
 from ravensql.settings import MysqlUrl
 from ravensql.sink import MysqlSink
@@ -578,6 +578,29 @@ def test_a_migration_that_was_interrupted_is_taken_up_again(
     assert schema.migrate(MysqlUrl(cut.url)) == [schema.migrations()[-1]]
     assert shape(cut) == shape(whole)
     assert schema.migrate(MysqlUrl(cut.url)) == []
+
+
+def test_tables_of_readings_are_compressed_on_the_disk(db: Db):
+    """By the words that each server has for it; an old database's too, which takes the same steps."""
+    schema.migrate(MysqlUrl(db.url))
+    options = (
+        "SELECT create_options FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name = %s"
+    )
+    for table in rows.COLUMNS:
+        ((said,),) = db(options, table)
+        assert "compress" in said.lower()
+
+
+def test_a_server_that_cannot_compress_keeps_its_tables(tmp_path: Path):
+    """One whose tables share a file refuses the option, and everything else is done."""
+    server = stack.MariaDb(tmp_path, "--innodb-file-per-table=OFF")
+    server.start()
+    try:
+        url = server.database()
+        assert schema.migrate(MysqlUrl(url)) == list(schema.migrations())
+    finally:
+        server.stop()
 
 
 def test_the_command_migrates_alone_and_says_what_is_wrong(db: Db, tmp_path: Path):

@@ -29,12 +29,14 @@ def test_statements_and_their_conditions_are_read():
     """A statement ends with a semicolon at a line's end; comments are left out."""
     text = (
         "-- first\nCREATE TABLE a (b INT);\n\n-- unless column a.c\nALTER TABLE a\n  ADD c INT;\n"
+        "-- unless option a.d\nALTER TABLE a d = 1;\n"
     )
     step = schema.read("0007_some_name.sql", text)
     assert (step.number, step.name) == (7, "some_name")
     assert step.statements == (
         ("CREATE TABLE a (b INT)", None),
-        ("ALTER TABLE a\n  ADD c INT", ("a", "c")),
+        ("ALTER TABLE a\n  ADD c INT", ("column", "a", "c")),
+        ("ALTER TABLE a d = 1", ("option", "a", "d")),
     )
 
 

@@ -27,6 +27,9 @@ PACKET_RESERVE: Final = 64 * 1024
 LOCK_WAIT_S: Final = 10
 """Below ANSWER_TIMEOUT_S, so that it is the server who says what is locked."""
 
+ServerError: Final = err.MySQLError
+"""What the driver raises where the server refuses a statement."""
+
 STRICT: Final = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 STRICT_TIMES: Final = f"{STRICT},NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 

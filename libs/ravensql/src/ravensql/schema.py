@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravensql import rows, server
-from ravensql.database import STRICT, Cursor, Database, code_of
+from ravensql.database import STRICT, Cursor, Database, ServerError, code_of
 from ravensql.settings import MysqlUrl
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ LOCK_TRY_S: Final = 5
 ALTER_TIMEOUT_S: Final = 24 * 3600
 """Rebuilding a table of ten years takes as long as it takes."""
 BEAT_EVERY_S: Final = 1.0
+TELL_EVERY_S: Final = 60.0
 WRONG_STATEMENT_CODES: Final = frozenset(
     {
         *(1050, 1054, 1060, 1061, 1064, 1068, 1072, 1146, 1347),
@@ -32,6 +34,8 @@ WRONG_STATEMENT_CODES: Final = frozenset(
     }
 )
 """Error codes of a migration where others changed the database or server: retrying is useless."""
+REFUSED_OPTION_CODES: Final = frozenset({1031, 1478})
+"""Error codes of a server that cannot give a table an option, as one with shared files."""
 HINTS: Final = {1061: ": drop or rename the index of that name, then start again"}
 OUR_KEYS: Final = {
     **dict.fromkeys(rows.COLUMNS, ({"hash", "seq", "time"}, {"id", "time"})),
@@ -40,14 +44,25 @@ OUR_KEYS: Final = {
 """Column sets that are unique in our tables; a key with all columns of one keeps no reading out."""
 
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
-_UNLESS: Final = re.compile(r"^-- unless column (\w+)\.(\w+)$", re.MULTILINE)
+_UNLESS: Final = re.compile(r"^-- unless (column|option) (\w+)\.(\w+)$", re.MULTILINE)
+_IS_THERE: Final = {
+    "column": "SELECT COUNT(*) FROM information_schema.columns "
+    "WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
+    "option": "SELECT COUNT(*) FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_name = %s AND create_options LIKE CONCAT('%%', %s, '%%')",
+}
 
 
 class Statement(NamedTuple):
-    """One statement; ``unless`` names the table and column whose presence means it is done."""
+    """One statement; ``unless`` is what a table has once it is done: column or option, table, name."""
 
     sql: str
-    unless: tuple[str, str] | None
+    unless: tuple[str, str, str] | None
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it only asks for an option, which a server may refuse."""
+        return self.unless is not None and self.unless[0] == "option"
 
 
 class Migration(NamedTuple):
@@ -76,7 +91,7 @@ def read(name: str, text: str) -> Migration:
         unless = _UNLESS.search(part)
         sql = re.sub(r"^--.*$", "", part, flags=re.MULTILINE).strip()
         if sql:
-            statements.append(Statement(sql, (unless[1], unless[2]) if unless else None))
+            statements.append(Statement(sql, (unless[1], unless[2], unless[3]) if unless else None))
     return Migration(int(matched[1]), matched[2], tuple(statements))
 
 
@@ -173,14 +188,40 @@ def lock(cursor: Cursor, database: str, try_s: int = LOCK_TRY_S) -> None:
 
 
 def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
-    log.info("migrating", extra={"step": f"{step.number:04}_{step.name}"})
-    for statement in step.statements:
-        if not (statement.unless and _has_column(cursor, *statement.unless)):
-            run_long(cursor, statement.sql, beat)
+    log.info("migrating", extra={"step": _named(step)})
+    for number, statement in enumerate(step.statements, 1):
+        if not (statement.unless and _is_there(cursor, *statement.unless)):
+            try:
+                run_long(cursor, statement.sql, _telling(step, number, beat))
+            except ServerError as error:
+                if not (statement.is_optional and code_of(error) in REFUSED_OPTION_CODES):
+                    raise
+                log.warning("the server keeps a table as it was", extra={"detail": str(error)})
     cursor.execute(
         "INSERT INTO schema_version (version, name) VALUES (%s, %s)", (step.number, step.name)
     )
     cursor.execute("COMMIT")
+
+
+def _telling(step: Migration, number: int, beat: Callable[[], None]) -> Callable[[], None]:
+    """Return a beat that says once a minute that a statement still runs."""
+    started = told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        beat()
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            statement = f"{number} of {len(step.statements)}"
+            minutes = round((told - started) / 60)
+            extra = {"step": _named(step), "statement": statement, "minutes": minutes}
+            log.info("still migrating", extra=extra)
+
+    return tell
+
+
+def _named(step: Migration) -> str:
+    return f"{step.number:04}_{step.name}"
 
 
 def _require_no_other_key(cursor: Cursor) -> None:
@@ -215,10 +256,6 @@ def _version(cursor: Cursor) -> int:
     return int(cursor.fetchall()[0][0])
 
 
-def _has_column(cursor: Cursor, table: str, column: str) -> bool:
-    cursor.execute(
-        "SELECT COUNT(*) FROM information_schema.columns "
-        "WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
-        (table, column),
-    )
+def _is_there(cursor: Cursor, what: str, table: str, name: str) -> bool:
+    cursor.execute(_IS_THERE[what], (table, name))
     return cursor.fetchall() != ((0,),)
