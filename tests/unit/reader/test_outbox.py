@@ -448,13 +448,13 @@ def test_a_store_that_is_named_is_never_forgotten(tmp_path, monkeypatch):
     assert MONGO in home.health.problems()["stores"]
 
 
-def test_what_waits_under_another_prefix_is_known(home):
-    """Whoever changes the prefix is told what still goes to the old one."""
+def test_what_waits_is_known_by_its_prefix(home):
+    """Whoever changes the prefix is told what still goes to the old one, and stores there are heard."""
+    assert home.outbox.prefixes() == {}
     home.accept(1, 2)
-    assert home.outbox.elsewhere("raven") == {}
-    assert home.outbox.elsewhere("house/raven") == {"raven": 2}
+    assert home.outbox.prefixes() == {"raven": 2}
     home.send()
-    assert home.outbox.elsewhere("house/raven") == {}
+    assert home.outbox.prefixes() == {"raven": 0}
 
 
 def test_names_without_end_are_no_stores(home, monkeypatch):

@@ -96,11 +96,13 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         },
     )
 
-    for prefix, count in outbox.elsewhere(topics.prefix).items():
-        log.warning(
-            "entries wait under another prefix, and are sent there",
-            extra={"prefix": prefix, "entries": count},
-        )
+    prefixes = outbox.prefixes()
+    for prefix, count in prefixes.items():
+        if count and prefix != topics.prefix:
+            log.warning(
+                "entries wait under another prefix, and are sent there",
+                extra={"prefix": prefix, "entries": count},
+            )
     client_id = f"raven-reader-{name}"
     broker = Broker.of(settings, client_id=client_id, will=will(topics, name, now()))
     publisher = Publisher(broker, outbox, health, metrics, window=settings.raven_window)
@@ -108,8 +110,9 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     node = Node(name, settings, publisher, commands.put_nowait)
     reader = Reader(settings.limits, spool, node, health, metrics, publisher.wake)
     publisher.subscribe(topics.of(COMMAND, node=name), node.command)
-    # What was accepted under an earlier name is confirmed under that.
-    publisher.hear_stores(topics, spool.nodes)
+    # What was accepted under an earlier prefix or name is confirmed under that.
+    for prefix in sorted({topics.prefix, *prefixes}):
+        publisher.hear_stores(Topics(prefix), spool.nodes)
     if settings.raven_homeassistant:
         publisher.subscribe(topics.of(HOMEASSISTANT_STATUS), node.homeassistant_status)
     line = Line(

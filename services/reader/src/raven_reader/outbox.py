@@ -150,14 +150,12 @@ class SpoolOutbox:
         oldest = self._db.execute(f"SELECT at {unsent} ORDER BY key LIMIT 1").fetchone()
         return count, oldest[0] if oldest else None
 
-    def elsewhere(self, prefix: str) -> dict[str, int]:
-        """Return how many entries were not taken yet by each other prefix of their topics."""
+    def prefixes(self) -> dict[str, int]:
+        """Return the prefixes of all entries' topics, and how many of each were not taken yet."""
         return dict(
             self._db.execute(
-                "SELECT substr(topic, 1, instr(topic, '/v1/') - 1) AS prefix, count(*) "
-                "FROM outbox INDEXED BY unsent WHERE sent IS NULL "
-                "GROUP BY prefix HAVING prefix != ?",
-                (prefix,),
+                "SELECT substr(topic, 1, instr(topic, '/v1/') - 1) AS prefix, "
+                "count(*) FILTER (WHERE sent IS NULL) FROM outbox GROUP BY prefix"
             )
         )
 
