@@ -14,6 +14,7 @@ from queue import SimpleQueue
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ravenbus import buffered
@@ -22,6 +23,9 @@ from ravenbus.mqtt import Broker, Received
 from ravenbus.settings import MqttUrl
 
 MESSAGES = 500
+WAITING = 9
+"""Messages that a client has sent and waits for."""
+Came = Message | tuple[int, int, str]
 
 
 @pytest.fixture
@@ -135,8 +139,10 @@ def length_of(content: bytes) -> bytes:
 @st.composite
 def packets(draw) -> bytes:
     """A message with or without properties, or an acknowledgement."""
-    if draw(st.integers(0, 9)) == 0:
-        return b"\x40\x02" + draw(st.binary(min_size=2, max_size=2))
+    if draw(st.booleans()):
+        said = st.sampled_from([b"", b"\0", b"\x10", b"\x97\0", b"\0\x04\x1f\0\x01x"])
+        content = draw(st.integers(1, 2 * WAITING)).to_bytes(2) + draw(said)
+        return b"\x40" + length_of(content) + content
     topic = draw(st.sampled_from(["t", "raven/v1/home/raw", "ünï/\U0001f50c"])).encode()
     qos = draw(st.sampled_from([0, 1]))
     mid = draw(st.integers(1, 65535)).to_bytes(2) if qos else b""
@@ -149,26 +155,34 @@ def packets(draw) -> bytes:
     return bytes([first]) + length_of(content) + content
 
 
-def received(data: bytes, sizes: list[int], *, by_us: bool) -> list[Message]:
+def received(data: bytes, sizes: list[int], *, by_us: bool) -> list[Came]:
     """Return what a client makes of what a socket brings."""
-    found: list[Message] = []
+    found: list[Came] = []
     client = BufferedClient(
         CallbackAPIVersion.VERSION2,
         protocol=MQTTProtocolVersion.MQTTv5,
         manual_ack=True,
         on_received=found.append,
     )
+    client.on_publish = lambda _client, _data, mid, reason, properties: found.append(
+        (mid, reason.value, str(properties))
+    )
+    for mid in range(1, WAITING + 1):
+        client._out_messages[mid] = message = MQTTMessage(mid)
+        message.qos = 1
+    client._inflight_messages = WAITING
     pieces = Pieces(data, sizes)
     client._sock = sock = BufferedSocket(pieces)
     client._buffer = sock if by_us else None
     while pieces.left or sock.ahead:
         assert client.loop_read() == 0
+    assert len(client._out_messages) == client._inflight_messages
     return found
 
 
 @given(st.lists(packets(), max_size=12), st.lists(st.integers(1, 70_000), min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
-def test_a_message_is_what_paho_takes_it_for(packets, sizes):
+def test_messages_and_pubacks_are_what_paho_takes_them_for(packets, sizes):
     """However what arrives is cut, and whatever stands between."""
     data = b"".join(packets)
     assert received(data, sizes, by_us=True) == received(data, sizes, by_us=False)
@@ -178,11 +192,20 @@ def test_a_message_is_what_paho_takes_it_for(packets, sizes):
     "cut",
     [b"\x32", b"\x32\x80", b"\x32\xff\xff\xff\xff\x7f", b"\x32\x05\0\x09ab", b"\x30\x03\0\x01\xff"],
 )
-def test_what_is_cut_or_breaks_the_standard_is_left_to_paho(cut):
+def test_a_message_that_is_cut_or_breaks_the_standard_is_left_to_paho(cut):
     """It decides what becomes of the connection."""
     sock = BufferedSocket(Pieces(b"\x30\x04\0\x01t\0" + cut, [70_000]))
     assert sock.recv(0) == b""
     assert list(sock.messages()) == [(0, "t", b"", 0, False)]
+    assert sock.recv(100) == cut
+
+
+@pytest.mark.parametrize("cut", [b"\x40", b"\x40\x02\0", b"\x40\x01\0", b"\x40\x03\0\x01\x01"])
+def test_a_puback_that_is_cut_or_breaks_the_standard_is_left_to_paho(cut):
+    """Also one whose reason the standard does not have."""
+    sock = BufferedSocket(Pieces(b"\x40\x03\0\x07\x10" + cut, [70_000]))
+    assert sock.recv(0) == b""
+    assert list(sock.pubacks()) == [(7, 16)]
     assert sock.recv(100) == cut
 
 

@@ -1,4 +1,4 @@
-"""paho with a buffer under it, and plain messages taken out of that without paho.
+"""paho with a buffer under it, and plain messages and PUBACKs taken out of that without paho.
 
 paho asks the system four times for each packet and once to send one, and makes an object of each
 part of a message.  This is the only module that knows paho's private parts.  Where a later paho has
@@ -14,6 +14,9 @@ from struct import pack
 from typing import Any, Final
 
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from ravenbus.optional import hidden
 
@@ -29,6 +32,13 @@ READS_MAX: Final = 100
 CLOSE_S: Final = 1.0
 """Longest time that the last bytes may take."""
 PUBACK, DISCONNECT = 0x40, 0xE0
+REASONS: Final = {
+    number: ReasonCode(PacketTypes.PUBACK, identifier=number)
+    for number in (0, 16, 128, 131, 135, 144, 145, 151, 153)
+}
+"""What a PUBACK may say (MQTT 5.0, 3.4.2.1)."""
+NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+MID_BYTES: Final = 2
 LENGTH_BYTES, CONTINUES = 4, 0x80
 """Most bytes of a packet's length, of which each but the last has this bit (MQTT 5.0, 1.5.5)."""
 PUBLISH, PUBLISH_MASK = 0x30, 0xF4
@@ -97,6 +107,22 @@ class BufferedSocket:
             self._at = after
             yield mid, topic, data[payload_at:after], qos, retained
 
+    def pubacks(self) -> Iterator[tuple[int, int]]:
+        """Take the PUBACKs that come next and are whole: the id and the reason of each.
+
+        One with properties, and one that breaks the standard, is left to paho.
+        """
+        data = self._read
+        while self.ahead and data[self._at] == PUBACK:
+            at, after = _content(data, self._at + 1)
+            said_at = at + MID_BYTES
+            reason = data[said_at] if said_at < after else 0
+            properties = data[said_at + 1 : after]
+            if after < said_at or properties not in (b"", b"\0") or reason not in REASONS:
+                return
+            self._at = after
+            yield int.from_bytes(data[at:said_at]), reason
+
     def pending(self) -> int:
         """Return how many bytes there are for which nobody has to wait."""
         decrypted = getattr(self._sock, "pending", None)
@@ -157,7 +183,6 @@ class BufferedClient(Client):
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Read on for as long as packets are there and nothing is to be sent."""
-        # The first packet of what arrived is always paho's: it notes when it heard of the broker.
         answer = super().loop_read(max_packets)
         reads = 0
         while (
@@ -167,12 +192,21 @@ class BufferedClient(Client):
             and not self.want_write()
             and (reads := reads + 1) < READS_MAX
         ):
-            # Between two packets, as far as paho is concerned.
-            if not getattr(self, "_in_packet", {}).get("command", True):
-                for message in self._buffer.messages():
-                    self._on_received(message)
             answer = super().loop_read(max_packets)
         return answer
+
+    def _packet_read(self) -> MQTTErrorCode:
+        """Take what is plain, then have paho read a packet."""
+        # The first packet of what arrived is always paho's: it notes when it heard of the broker.
+        # And so is one of which it has read a part.
+        if self._buffer and self._buffer.ahead and not self._in_packet["command"]:
+            for message in self._buffer.messages():
+                self._on_received(message)
+            for mid, reason in self._buffer.pubacks():
+                with self._out_message_mutex:
+                    if mid in self._out_messages:
+                        self._do_on_publish(mid, REASONS[reason], NO_PROPERTIES)
+        return super()._packet_read()
 
     def loop_write(self) -> MQTTErrorCode:
         """Send all that is queued."""
