@@ -123,6 +123,7 @@ def bulk(*codes: int, concern: bool = False) -> errors.BulkWriteError:
         (errors.NotPrimaryError("stepped down"), RetryableError),
         (errors.OperationFailure("Authentication failed.", 18), RetryableError),
         (errors.OperationFailure("not authorized", 13), RetryableError),
+        (errors.OperationFailure("cannot use 'j' without a journal", 2), RetryableError),
         (errors.ExecutionTimeout("operation exceeded time limit", 50), RetryableError),
         (errors.WTimeoutError("waiting for replication timed out", 64), RetryableError),
         (errors.OperationFailure("interrupted at shutdown", 11600), RetryableError),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 from bson.errors import BSONError, InvalidDocument
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import (
     BulkWriteError,
@@ -15,6 +15,7 @@ from pymongo.errors import (
     DocumentTooLarge,
     OperationFailure,
     PyMongoError,
+    WriteError,
 )
 
 from ravenbus.errors import PoisonError, RetryableError
@@ -25,6 +26,8 @@ DATABASE: Final = "raven"
 """Used where the URL names no database."""
 SELECTION_TIMEOUT_MS: Final = 2_000
 """Short, so that a stop is not held up; who waits longer is our own retrying."""
+ANSWER_RESERVE: Final = 0.1
+"""The part of a timeout in which a server can still say that a majority is missing."""
 
 DUPLICATE_KEY: Final = 11000
 POISON_CODES: Final = frozenset(
@@ -38,7 +41,11 @@ POISON_CODES: Final = frozenset(
         17280,  # KeyTooLong
     }
 )
-"""Codes that blame the document; every other failure is the server's state and is retried."""
+"""Codes that blame the document whose error they are.
+
+Every other failure is the server's state and is retried, and so is one of a whole command: there
+BadValue is what a server without a journal answers to ``j``.
+"""
 
 
 def client(url: str, timeout_ms: int) -> MongoClient[Document]:
@@ -55,9 +62,16 @@ def client(url: str, timeout_ms: int) -> MongoClient[Document]:
 
 
 def database(client: MongoClient[Document], timeout_ms: int) -> Database[Document]:
-    """Return the database that the URL names; what it commits is in a majority's journals."""
-    concern = WriteConcern("majority", j=True, wtimeout=timeout_ms)
-    return client.get_default_database(DATABASE, write_concern=concern)
+    """Return the database that the URL names; what it commits is in a majority's journals.
+
+    It reads from the primary whatever the URL says: what another member does not know yet would be
+    stored again or counted without.
+    """
+    wtimeout = int(timeout_ms * (1 - ANSWER_RESERVE))
+    concern = WriteConcern("majority", j=True, wtimeout=wtimeout)
+    return client.get_default_database(
+        DATABASE, read_preference=ReadPreference.PRIMARY, write_concern=concern
+    )
 
 
 @contextmanager
@@ -74,7 +88,7 @@ def sorted_errors() -> Iterator[None]:
             raise PoisonError("not-storable", blamed[0]["errmsg"]) from error
         raise RetryableError(explain(error)) from error
     except PyMongoError as error:
-        if isinstance(error, OperationFailure) and error.code in POISON_CODES:
+        if isinstance(error, WriteError) and error.code in POISON_CODES:
             raise PoisonError("not-storable", str(error)) from error
         raise RetryableError(explain(error)) from error
 
@@ -89,5 +103,13 @@ def explain(error: PyMongoError) -> str:
         return f"MongoDB refuses the account: {text} (see MONGO_URL)"
     if isinstance(error, ConnectionFailure):
         return f"MongoDB is away: {text}"
-    failures = error.details.get("writeErrors") if isinstance(error, BulkWriteError) else None
-    return f"MongoDB cannot do it now: {failures[0]['errmsg'] if failures else text}"
+    if isinstance(error, BulkWriteError):
+        failures = error.details["writeErrors"] + error.details["writeConcernErrors"]
+        # That a document is there already is no reason as long as there is another one.
+        text = min(failures, key=lambda one: one["code"] == DUPLICATE_KEY)["errmsg"]
+    return f"MongoDB cannot do it now: {text}"
+
+
+def is_identity(failure: Mapping[str, Any]) -> bool:
+    """Say whether the key that keeps a document out is its ``_id``."""
+    return bool(failure.get("keyPattern") == {"_id": 1})

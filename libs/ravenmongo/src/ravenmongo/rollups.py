@@ -361,7 +361,8 @@ class RollUps(MongoHistory):
         try:
             result = self._db[ROLLUPS[kind]].bulk_write(puts, ordered=ordered)
         except BulkWriteError as error:
-            if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+            others = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
+            if others or error.details["writeConcernErrors"]:
                 raise
             return False
         return bool(result.matched_count + result.upserted_count == len(puts))

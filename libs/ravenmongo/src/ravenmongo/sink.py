@@ -14,13 +14,20 @@ from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from ravenbus.errors import PoisonError
+from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.storing import Stored
 from ravenmongo import archived, rollups
 from ravenmongo import documents as mapping
-from ravenmongo.database import DUPLICATE_KEY, Document, client, database, sorted_errors
+from ravenmongo.database import (
+    DUPLICATE_KEY,
+    Document,
+    client,
+    database,
+    is_identity,
+    sorted_errors,
+)
 from ravenmongo.documents import DEAD_LETTER, RESTORED, ROLLUPS, RUNS
 
 log = logging.getLogger(__name__)
@@ -156,13 +163,16 @@ class MongoSink:
         """Raise PoisonError for a document that a duplicate key keeps out and that is not there.
 
         Another reading has its identity where a reader's state was put back from an older copy;
-        or the key is one of an index that somebody made.
+        or the key is one of an index that somebody made.  Raise RetryableError for one that was
+        there: it left with its month meanwhile.
         """
         ids = [document["_id"] for document, _ in refused]
         found = self._db[name].find({"_id": {"$in": ids}}, {"received": 1})
         stored = {document["_id"]: document.get("received") for document in found}
         for document, failure in refused:
             if document["_id"] not in stored:
+                if is_identity(failure):
+                    raise RetryableError(f"{document['_id']} was in {name} and is gone")
                 detail = f"a unique index of {name} refuses it: {failure['errmsg']}"
                 raise PoisonError("duplicate-key", detail)
             if stored[document["_id"]] != mapping.cut(document.get("received")):
@@ -201,7 +211,7 @@ class MongoSink:
         for failure in failures:
             of_run, is_new = failure["op"]["q"], failure["op"].get("upsert")
             known = is_new and self._db[RUNS].find_one({"_id": of_run["_id"]}, {"_id": 1})
-            if failure["code"] == DUPLICATE_KEY and not known:
+            if failure["code"] == DUPLICATE_KEY and not (known or is_identity(failure)):
                 detail = f"a unique index of {RUNS} refuses it: {failure['errmsg']}"
                 raise PoisonError("duplicate-key", detail)
 
