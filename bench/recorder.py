@@ -11,7 +11,7 @@ from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.database import Database
 
 import system
-from raven_harness.stack import Broker, Mongo, free_port, recorder
+from raven_harness.stack import Broker, Mongo, NoStore, free_port, in_database, recorder
 from ravenbus.notifications import KINDS
 from ravenmongo import documents
 from results import Row, at_most, compared
@@ -41,35 +41,53 @@ Two ceilings, each in its own turn of the same round, of which the slower one co
   indexes, in batches of the same {BATCH} messages, unordered, `w=majority`, `j=true`; no MQTT.
 
 The database is SecantusDB, which speaks MongoDB's protocol and syncs each commit here.
+The *store that costs nothing* is a process that speaks it too, counts what is inserted by the
+lengths of the documents, acknowledges it and keeps nothing; each round compares its count with the
+messages.
+What the recorder does with it is what the recorder itself can do, beside the same two ceilings.
 Broker, recorder and database share the machine's cores, and so does each ceiling with its server.
 """
 
 
 def run() -> list[Row]:
     """Measure and return the rows."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    cpu_us: list[float] = []
     with system.folder() as folder:
         broker = system.broker(folder)
-        mongo = Mongo(folder)
-        with system.started(broker, mongo), MongoClient[dict[str, Any]](mongo.url) as server:
-            for number in range(ROUNDS):
-                for name, rate in _round(folder, broker, mongo, server, number, cpu_us).items():
-                    rates[name].append(rate)
-    rates["slower"] = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
-    what = "recorder, messages/s"
+        mongo, nothing = Mongo(folder), NoStore(folder)
+        with system.started(broker, mongo, nothing):
+            rates, cpu_us = _measured(folder, broker, mongo)
+            alone, cpu_alone_us = _measured(folder, broker, nothing)
+    what, without = "recorder, messages/s", "recorder, store that costs nothing"
     return [
         compared(what, rates["ours"], "the slower of the two", rates["slower"], AIM),
         compared(what, rates["ours"], "bare paho", rates["paho"]),
         compared(what, rates["ours"], "bare pymongo", rates["pymongo"]),
         at_most("recorder, CPU a message", cpu_us, CPU_AIM_US, "us"),
+        compared(f"{without}, messages/s", alone["ours"], "the slower of the two", alone["slower"]),
+        compared(f"{without}, messages/s", alone["ours"], "bare paho", alone["paho"]),
+        compared(f"{without}, messages/s", alone["ours"], "bare pymongo", alone["pymongo"]),
+        at_most(f"{without}, CPU a message", cpu_alone_us, CPU_AIM_US, "us"),
     ]
+
+
+def _measured(
+    folder: Path, broker: Broker, store: Mongo | NoStore
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Return the rates with a store, and microseconds of CPU for a message, of each round."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    cpu_us: list[float] = []
+    with MongoClient[dict[str, Any]](store.url) as server:
+        for number in range(ROUNDS):
+            for name, rate in _round(folder, broker, store, server, number, cpu_us).items():
+                rates[name].append(rate)
+    rates["slower"] = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
+    return rates, cpu_us
 
 
 def _round(
     folder: Path,
     broker: Broker,
-    mongo: Mongo,
+    store: Mongo | NoStore,
     server: MongoClient[dict[str, Any]],
     number: int,
     cpu_us: list[float],
@@ -80,11 +98,11 @@ def _round(
     ours = recorder(
         folder,
         url,
-        mongo.url.removesuffix("raven") + stored.name,
+        in_database(store.url, stored.name),
         RAVEN_METRICS_PORT=str(port),
         RAVEN_BATCH_SIZE=str(BATCH),
     )
-    spool = folder / f"spool-{number}.sqlite"
+    spool = folder / f"{store.name}-{number}.sqlite"
     system.filled_spool(spool, MESSAGES, seed=number)
     system.queued(ours, port, url, broker, spool, MESSAGES, WINDOW)
 
@@ -99,9 +117,10 @@ def _round(
         "ours": run_ours,
     }
     found = system.in_turn(ceilings, number)
-    documents = sum(stored[kind].count_documents({}) for kind in KINDS)
-    if documents != MESSAGES:
-        raise RuntimeError(f"{documents} of {MESSAGES} readings are stored")
+    for database in (stored, ceiling):
+        documents = sum(database[kind].estimated_document_count() for kind in KINDS)
+        if documents != MESSAGES:
+            raise RuntimeError(f"{documents} of {MESSAGES} readings are in {database.name}")
     return found
 
 

@@ -259,6 +259,20 @@ class Mongo(Server):
         return f"mongodb://127.0.0.1:{self.port}/raven"
 
 
+class NoStore(Server):
+    """A double of MongoDB that acknowledges what is inserted and keeps none of it."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "raven_harness.mongodb.nothing", str(port)]
+        super().__init__("no-store", command, folder, port)
+
+    @property
+    def url(self) -> str:
+        """The connection string."""
+        return f"mongodb://127.0.0.1:{self.port}/raven?replicaSet=rs0"
+
+
 class MariaDb(Server):
     """A MariaDB with a data folder of its own and an administrator who is not `root`."""
 

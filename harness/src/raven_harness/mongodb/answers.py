@@ -59,8 +59,8 @@ RETRYABLE: Final = STATE | {262}
 class Fault:
     """What happens to a command; it comes about by one of the functions below.
 
-    ``applied`` documents are stored before, all where it is None; ``then`` happens before the
-    answer.
+    ``applied`` documents are stored before, all where it is None; ``then`` happens before a
+    majority has them, and before the answer.
     """
 
     code: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bson import Int64, ObjectId
@@ -35,9 +35,9 @@ LIMITS: Final = {
 class Member:
     """A member: its address, and the state that its hello tells."""
 
-    def __init__(self, of: ReplicaSet) -> None:
+    def __init__(self, of: ReplicaSet, port: int) -> None:
         self._set = of
-        self.port = free_port()
+        self.port = port
         self.address = f"127.0.0.1:{self.port}"
         self._process = ObjectId()
         self.counter = 0
@@ -66,7 +66,7 @@ class Member:
 
 
 class ReplicaSet:
-    """Members, of which ``primary`` takes writes, or none does.
+    """Members, three or as many as ``ports``, of which ``primary`` takes writes, or none does.
 
     ``local`` is what the primary has and ``majority`` what cannot be rolled back; between them is
     what has not been replicated.  A member that is no primary is so far behind that it has nothing.
@@ -75,10 +75,11 @@ class ReplicaSet:
     a connection has to give it (mechanism PLAIN).
     """
 
-    def __init__(self, members: int = 3) -> None:
+    def __init__(self, ports: Sequence[int] = ()) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._term = 0
-        self.members = [Member(self) for _ in range(members)]
+        ports = ports or [free_port() for _ in range(3)]
+        self.members = [Member(self, port) for port in ports]
         self.primary: Member | None = None
         self.local: Data = defaultdict(dict)
         self.majority: Data = defaultdict(dict)
@@ -247,10 +248,10 @@ class ReplicaSet:
                 found["writeErrors"] += [answers.write_error(at, fault.code) for at in rest]
             if not found["writeErrors"]:
                 del found["writeErrors"]
-        self._commit()
         found["ok"] = 1.0
         if fault:
             fault.then()
+        self._commit()
         match fault and fault.where:
             case "command":
                 return answers.failure(fault.code, command, member.version)  # type: ignore[union-attr]
