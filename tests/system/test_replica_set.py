@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from tenacity import wait_fixed
 
 from raven_harness.mongodb.answers import (
@@ -36,9 +37,10 @@ from ravenbus.retrying import Retry
 from ravenbus.slots import Alone
 from ravenbus.storing import Intake, Storing
 from ravenbus.topics import READING, Topics
-from ravenmongo import database
+from ravenmongo import database, documents
 from ravenmongo import sink as module
-from ravenmongo.rollups import Meter, RollUps
+from ravenmongo.archiving import MongoArchive
+from ravenmongo.rollups import Meter
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
 from tests.kinds import METER, T0, new_hash, reading
@@ -140,6 +142,13 @@ def recording(
     yield new
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def archive(servers: ReplicaSet, tmp_path: Path) -> Iterator[MongoArchive]:
+    found = MongoArchive(MongoUrl(servers.url), tmp_path, 1, threading.Event())
+    yield found
+    found.close()
 
 
 Begin = Callable[[Callable[[], None]], Fault]
@@ -330,19 +339,34 @@ def test_runs_are_put_once_whoever_is_the_primary(
 
 
 def test_what_archived_readings_came_to_is_with_a_majority_before_they_go(
-    servers: ReplicaSet, recording: Callable[..., Recording]
+    servers: ReplicaSet, archive: MongoArchive
 ):
     """A roll-up that is written, but not by a majority, keeps the month from leaving."""
-    batch = [reading(new_hash(), 1)]
-    rollups = RollUps(MongoUrl(recording().servers.url), threading.Event())
-    of = Meter(KIND, NODE, METER)
-    try:
-        servers.faults["update"].append(unconfirmed(100))
-        with pytest.raises(RetryableError, match="Not enough data-bearing"):
-            rollups.leave(of, "2026-03", batch)
-        rollups.leave(of, "2026-03", batch)
-    finally:
-        rollups.close()
+    servers.faults["update"].append(unconfirmed(100))
+    leaving = Meter(KIND, NODE, METER), "2026-03", [reading(new_hash(), 1)]
+    with pytest.raises(RetryableError, match="Not enough data-bearing"):
+        archive._counts.leave(*leaving)
+    archive._counts.leave(*leaving)
+
+
+def test_what_is_restored_is_with_a_majority(servers: ReplicaSet, archive: MongoArchive):
+    """Documents that are back, but not with a majority, are no conflict: it may be tried again."""
+    servers.faults["update"].append(unconfirmed(64))
+    document = documents.of_reading(reading(new_hash(), 1))
+    with pytest.raises(RetryableError, match="waiting for replication"), database.sorted_errors():
+        archive._put_back(KIND, [document])
+    archive._put_back(KIND, [document])
+    assert servers.majority[f"raven.{KIND}"] == {document["_id"]: document}
+
+
+def test_the_driver_repeats_what_the_double_says_it_may(servers: ReplicaSet):
+    """A client of whoever else repeats a write once, by the label that comes with a transaction number."""
+    servers.faults["insert"].append(refused(189, then=partial(servers.elect, 1)))
+    with MongoClient[dict[str, Any]](servers.url) as client:
+        client["raven"]["other"].insert_many([{"_id": 1}, {"_id": 2}])
+    first, second = servers.commands("insert")
+    assert first["txnNumber"] == second["txnNumber"]
+    assert set(servers.majority["raven.other"]) == {1, 2}
 
 
 def test_indexes_are_made_by_the_next_primary(

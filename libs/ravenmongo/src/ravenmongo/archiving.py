@@ -30,7 +30,7 @@ from ravenbus.periods import EARLIEST, PERIODS_S, start_of
 from ravenbus.ranges import of_numbers
 from ravenbus.readback import Known, time_of
 from ravenmongo import archived, documents, rollups
-from ravenmongo.database import DUPLICATE_KEY, Document, sorted_errors
+from ravenmongo.database import Document, duplicates, sorted_errors
 from ravenmongo.documents import ARCHIVE, RESTORED, ROLLUPS
 from ravenmongo.history import MongoHistory
 from ravenmongo.lease import Lease
@@ -303,10 +303,8 @@ class MongoArchive(MongoHistory):
         try:
             self._db[kind].bulk_write(puts, ordered=False)
         except BulkWriteError as error:
-            failures = error.details["writeErrors"]
-            if any(one["code"] != DUPLICATE_KEY for one in failures):
-                raise
-            raise FatalError(f"another document has the place: {failures[0]['errmsg']}") from error
+            failure, *_ = duplicates(error)
+            raise FatalError(f"another document has the place: {failure['errmsg']}") from error
 
     def _pages(self, file: Document) -> Iterator[list[Document]]:
         """Yield the documents of a file."""

@@ -110,6 +110,18 @@ def explain(error: PyMongoError) -> str:
     return f"MongoDB cannot do it now: {text}"
 
 
+def duplicates(error: BulkWriteError) -> list[Mapping[str, Any]]:
+    """Return what duplicate keys kept out; raise the error if there is anything else wrong.
+
+    What a majority does not have yet can be all that is.
+    """
+    failures: list[Mapping[str, Any]] = error.details["writeErrors"]
+    others = [one for one in failures if one["code"] != DUPLICATE_KEY]
+    if others or error.details["writeConcernErrors"]:
+        raise error
+    return failures
+
+
 def is_identity(failure: Mapping[str, Any]) -> bool:
     """Say whether the key that keeps a document out is its ``_id``."""
     return bool(failure.get("keyPattern") == {"_id": 1})

@@ -32,7 +32,7 @@ from ravenbus.messages import Reading
 from ravenbus.months import Month
 from ravenbus.periods import EARLIEST, LATEST, PERIODS_S, Period, start_of
 from ravenbus.readback import time_of
-from ravenmongo.database import DUPLICATE_KEY, Document, sorted_errors
+from ravenmongo.database import Document, duplicates, sorted_errors
 from ravenmongo.documents import ARCHIVE, DUE, PROGRESS, RESTORED, ROLLUPS
 from ravenmongo.history import MongoHistory, demand_of, energy_of, lasts, plain, rollup_id
 from ravenmongo.settings import MongoUrl
@@ -361,9 +361,7 @@ class RollUps(MongoHistory):
         try:
             result = self._db[ROLLUPS[kind]].bulk_write(puts, ordered=ordered)
         except BulkWriteError as error:
-            others = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
-            if others or error.details["writeConcernErrors"]:
-                raise
+            duplicates(error)
             return False
         return bool(result.matched_count + result.upserted_count == len(puts))
 

@@ -25,6 +25,7 @@ from ravenmongo.database import (
     Document,
     client,
     database,
+    duplicates,
     is_identity,
     sorted_errors,
 )
@@ -151,10 +152,7 @@ class MongoSink:
             try:
                 self._db[name].insert_many(documents, ordered=False)
             except BulkWriteError as error:
-                failures = error.details["writeErrors"]
-                others = [one for one in failures if one["code"] != DUPLICATE_KEY]
-                if others or error.details["writeConcernErrors"]:
-                    raise
+                failures = duplicates(error)
                 self._require_same(name, [(documents[one["index"]], one) for one in failures])
                 return len(documents) - len(failures)
             return len(documents)
