@@ -23,6 +23,7 @@ WINDOW: Final = 2 * BATCH
 AIM: Final = 0.9
 CPU_AIM_US: Final = 60
 POLL_S: Final = 0.05
+WITHOUT: Final = "recorder, store that costs nothing"
 
 TEXT: Final = f"""\
 ## Recorder: from a full queue to stored documents
@@ -55,18 +56,22 @@ def run() -> list[Row]:
         broker = system.broker(folder)
         mongo, nothing = Mongo(folder), NoStore(folder)
         with system.started(broker, mongo, nothing):
-            rates, cpu_us = _measured(folder, broker, mongo)
-            alone, cpu_alone_us = _measured(folder, broker, nothing)
-    what, without = "recorder, messages/s", "recorder, store that costs nothing"
+            return [
+                *_rows("recorder", AIM, *_measured(folder, broker, mongo)),
+                *_rows(WITHOUT, None, *_measured(folder, broker, nothing)),
+            ]
+
+
+def _rows(
+    what: str, aim: float | None, rates: dict[str, list[float]], cpu_us: list[float]
+) -> list[Row]:
+    slower = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
+    per_s, ours = f"{what}, messages/s", rates["ours"]
     return [
-        compared(what, rates["ours"], "the slower of the two", rates["slower"], AIM),
-        compared(what, rates["ours"], "bare paho", rates["paho"]),
-        compared(what, rates["ours"], "bare pymongo", rates["pymongo"]),
-        at_most("recorder, CPU a message", cpu_us, CPU_AIM_US, "us"),
-        compared(f"{without}, messages/s", alone["ours"], "the slower of the two", alone["slower"]),
-        compared(f"{without}, messages/s", alone["ours"], "bare paho", alone["paho"]),
-        compared(f"{without}, messages/s", alone["ours"], "bare pymongo", alone["pymongo"]),
-        at_most(f"{without}, CPU a message", cpu_alone_us, CPU_AIM_US, "us"),
+        compared(per_s, ours, "the slower of the two", slower, aim),
+        compared(per_s, ours, "bare paho", rates["paho"]),
+        compared(per_s, ours, "bare pymongo", rates["pymongo"]),
+        at_most(f"{what}, CPU a message", cpu_us, CPU_AIM_US, "us"),
     ]
 
 
@@ -80,7 +85,6 @@ def _measured(
         for number in range(ROUNDS):
             for name, rate in _round(folder, broker, store, server, number, cpu_us).items():
                 rates[name].append(rate)
-    rates["slower"] = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
     return rates, cpu_us
 
 
