@@ -77,7 +77,7 @@ compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/perform
 	@tests/compose/run bench
 
 .PHONY: docs
-docs: $(VENV)/.dev  ## Write docs/contract and docs/configuration.md from the code
+docs: $(VENV)/.dev  ## Write docs/contract, docs/configuration.md and the names of settings from the code
 	$(BIN)/python -m raven_harness.generate
 
 .PHONY: lock

@@ -1,4 +1,4 @@
-"""Writes the documentation that is made from the code: docs/contract and docs/configuration.md.
+"""Writes what is made from the code: docs/contract, docs/configuration.md, names of settings.
 
 ``--check`` writes nothing and ends with status 1, naming the files that are out of date.
 """
@@ -38,7 +38,7 @@ from ravenbus.messages import (
     encode,
 )
 from ravenbus.notifications import CurrentSummationDelivered, InstantaneousDemand
-from ravenbus.settings import Setting, Settings, settings_of
+from ravenbus.settings import NAMES, Setting, Settings, settings_of
 from ravenbus.topics import (
     CHANNELS,
     COMMAND,
@@ -58,6 +58,7 @@ from ravenbus.topics import (
 DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 CONTRACT: Final = DOCS / "contract"
 CONFIGURATION: Final = DOCS / "configuration.md"
+NAMES_FILE: Final = DOCS.parent / "libs" / "ravenbus" / "src" / "ravenbus" / NAMES
 
 SERVICES: Final[dict[str, type[Settings]]] = {
     "reader": ReaderSettings,
@@ -108,7 +109,15 @@ def files() -> dict[Path, str]:
     found[CONTRACT / "asyncapi.json"] = _json(contract.asyncapi())
     found[CONTRACT / "README.md"] = contract_page()
     found[CONFIGURATION] = configuration_page()
+    found[NAMES_FILE] = names()
     return found
+
+
+def names() -> str:
+    """Return the names of all services' settings, one a line."""
+    found = [setting for service in SERVICES.values() for setting in settings_of(service)]
+    made = {one.name for one in found} | {f"{one.name}_FILE" for one in found if one.secret}
+    return "".join(f"{name}\n" for name in sorted(made))
 
 
 def contract_page() -> str:
@@ -364,6 +373,7 @@ User and password in a URL are percent-encoded: `p@ss` is written `p%40ss`.
 
 A service that is told something wrong does not start: it names every problem at once, with what was held and what is allowed, and ends with status 78.
 `--check-config` does that and no more; status 0 means that the settings can be used.
+A name that no service has, as `RAVEN_DEVCE`, is an error for `--check-config` and a warning at the start, with the name that it is nearest to.
 This page is made from the code by `make docs`.
 """
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ravenbus import logs, service
 from ravenbus.errors import SettingsError
-from ravenbus.settings import MqttSettings, MqttUrl
+from ravenbus.settings import MqttSettings, MqttUrl, unknown
 
 
 def problems(environ: dict[str, str]) -> list[str]:
@@ -136,3 +138,35 @@ def test_a_certificate_that_does_not_match_its_key_stops_the_start(tmp_path: Pat
     (problem,) = problems(environ | {"MQTT_TLS_KEY": f"{tmp_path}/two.key"})
     assert "MQTT_TLS_KEY" in problem
     assert MqttSettings.load(environ | {"MQTT_TLS_KEY": f"{tmp_path}/one.key"}).tls_context()
+
+
+def test_a_name_that_no_service_has_is_told_with_the_nearest():
+    """What begins like another program's counts only where it is nearly ours."""
+    theirs = {"MYSQL_ROOT_PASSWORD": "x", "MONGO_INITDB_ROOT_USERNAME": "x", "MYSQL_PORT": "x"}
+    ours = {"RAVEN_NODE": "x", "MYSQL_URL_FILE": "x", "RAVEN_SQL_KEEP_MONTHS": "3", "PATH": "x"}
+    wrong = {"RAVEN_DEVCE": "x", "UPSTREAM_MQTT_ULR": "x", "RAVEN_ZZZZZZZZZZ": "x"}
+    assert list(unknown(theirs | ours)) == []
+    assert list(unknown(theirs | ours | wrong)) == [
+        "RAVEN_DEVCE is no setting: did you mean RAVEN_DEVICE?",
+        "RAVEN_ZZZZZZZZZZ is no setting of any service",
+        "UPSTREAM_MQTT_ULR is no setting: did you mean UPSTREAM_MQTT_URL?",
+    ]
+
+
+def test_a_misspelt_name_is_an_error_of_a_check_and_a_warning_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+):
+    """Nobody finds out years later that a setting was never heard of; nobody's service ends of it."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setenv("MQTT_ULR", "mqtt://broker")
+    said = "MQTT_ULR is no setting: did you mean MQTT_URL?"
+    assert service.main("x", MqttSettings, lambda *_: None, check=True) == service.EXIT_SETTINGS
+    assert said in capsys.readouterr().err
+    assert service.main("x", MqttSettings, lambda *_: None, check=False) == 0
+    assert said in caplog.messages
+    monkeypatch.setenv("MQTT_URL", "wrong")
+    assert service.main("x", MqttSettings, lambda *_: None, check=False) == service.EXIT_SETTINGS
+    assert said in capsys.readouterr().err

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ravenbus import __version__, logs
 from ravenbus.errors import RavenError, SettingsError
-from ravenbus.settings import Setting, Settings, settings_of
+from ravenbus.settings import Setting, Settings, settings_of, unknown
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,17 @@ def main(
     settings = load(name, settings_class)
     if settings is None:
         return EXIT_SETTINGS
+    unknown_names = list(unknown(os.environ))
     if check:
+        for problem in unknown_names:
+            print(f"{name}: {problem}", file=sys.stderr)
+        if unknown_names:
+            return EXIT_SETTINGS
         print("the settings can be used")
         return 0
     logs.configure(name, settings.raven_log_level, settings.raven_log_format)
+    for problem in unknown_names:
+        log.warning(problem)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -80,6 +87,6 @@ def load(name: str, settings_class: type[S]) -> S | None:
     try:
         return settings_class.load(os.environ)
     except SettingsError as error:
-        for problem in error.problems:
+        for problem in (*error.problems, *unknown(os.environ)):
             print(f"{name}: {problem}", file=sys.stderr)
         return None

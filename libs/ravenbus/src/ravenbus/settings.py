@@ -12,6 +12,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_type_hints
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,11 @@ from ravenbus.errors import SettingsError
 
 SHOWN_MAX: Final = 200
 """Characters that an error message repeats of a variable."""
+NAMES: Final = "names.txt"
+"""File with the names of all services' settings, made from the code."""
+SHARED: Final = ("MQTT_", "MYSQL_", "MONGO_", "UPSTREAM_MQTT_")
+NEAR, NEARLY = 0.6, 0.8
+"""How alike two names are, as ``difflib`` counts it."""
 SECRET = {"secret": True}
 """``Meta(extra=SECRET)``: never shown, and also read from the file that ``NAME_FILE`` names."""
 
@@ -349,6 +355,23 @@ def usable_folder(path: Path) -> bool:
     """Say whether a folder can be written to, or made."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with each name that should be a setting's and is none of any service.
+
+    Names that begin like those of databases and brokers may be other programs', so they count
+    only where they are nearly a setting's.
+    """
+    known = Path(__file__).with_name(NAMES).read_text("utf-8").split()
+    for name in sorted(environ.keys() - set(known)):
+        is_ours = name.startswith("RAVEN_")
+        if is_ours or name.startswith(SHARED):
+            near = get_close_matches(name, known, 1, NEAR if is_ours else NEARLY)
+            if near:
+                yield f"{name} is no setting: did you mean {near[0]}?"
+            elif is_ours:
+                yield f"{name} is no setting of any service"
 
 
 def settings_of(cls: type[Settings]) -> list[Setting]:
