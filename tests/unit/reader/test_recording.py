@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from raven_reader.main import main
 from raven_reader.recording import line, pieces
+from ravenbus.service import EXIT_SETTINGS
 
 from .examples import demand
 from .strategies import steady
@@ -71,3 +72,19 @@ def test_decode_says_why_a_file_is_not_read_to_its_end(tmp_path, monkeypatch, ca
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == (name == "cut")
     assert says in err
+
+
+def test_decode_says_that_a_file_has_nothing_of_a_stick(tmp_path, monkeypatch, capsys):
+    """A script that looks at the status alone is told, too."""
+    (tmp_path / "letter").write_text("Dear neighbour")
+    monkeypatch.setattr(sys, "argv", ["raven-reader", "decode", str(tmp_path / "letter")])
+    assert main() == 1
+    assert "nothing in it is what a RAVEn or an EMU-2 says" in capsys.readouterr().err
+
+
+def test_a_check_of_the_settings_may_stand_after_the_command(monkeypatch, capsys):
+    """Whoever writes a unit puts it at the end of the line that is there."""
+    monkeypatch.setattr(sys, "argv", ["raven-reader", "run", "--check-config"])
+    monkeypatch.setenv("RAVEN_SILENCE_ASK_S", "x")
+    assert main() == EXIT_SETTINGS
+    assert "RAVEN_SILENCE_ASK_S" in capsys.readouterr().err

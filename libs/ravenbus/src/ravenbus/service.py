@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from textwrap import wrap
+from typing import Any, Final, TypeVar
 
 from ravenbus import __version__, logs
 from ravenbus.errors import RavenError, SettingsError
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Settings)
 
+HELP_WIDTH: Final = 80
+INDENT: Final = " " * 6
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h: of a command, when something that it needs cannot be reached."""
@@ -28,10 +31,7 @@ EXIT_SETTINGS = 78
 
 def parser(name: str, description: str, settings: type[Settings]) -> argparse.ArgumentParser:
     """Return the argument parser that every command starts from; settings are in its epilog."""
-    lines = [
-        f"  {setting.name}\n      {setting.description}\n      {setting.allowed}{_default(setting)}"
-        for setting in settings_of(settings)
-    ]
+    lines = [line for setting in settings_of(settings) for line in _explained(setting)]
     found = argparse.ArgumentParser(
         prog=name,
         description=description,
@@ -39,17 +39,26 @@ def parser(name: str, description: str, settings: type[Settings]) -> argparse.Ar
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--version", action="version", version=f"{name} {__version__}")
-    found.add_argument(
-        "--check-config",
-        action="store_true",
-        help="check the settings and exit (status 78 if wrong)",
-    )
+    add_check(found)
     return found
 
 
-def _default(setting: Setting) -> str:
+def add_check(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Let a command only check its settings."""
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="check the settings and exit (status 78 if wrong)",
+        **options,
+    )
+
+
+def _explained(setting: Setting) -> list[str]:
     shown = setting.default is not None and setting.default != ""
-    return f"; default {setting.default}" if shown else ""
+    default = f"; default {setting.default}" if shown else ""
+    text = [setting.description, f"{setting.allowed}{default}"]
+    lines = [line for part in text for line in wrap(part, HELP_WIDTH - len(INDENT))]
+    return [f"  {setting.name}", *(f"{INDENT}{line}" for line in lines)]
 
 
 def main(

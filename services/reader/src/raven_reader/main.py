@@ -54,8 +54,7 @@ def main() -> int:
             case "capture" | "replay":
                 return service.EXIT_SETTINGS
             case None if not arguments.check_config:
-                parser.print_help(sys.stderr)
-                return EXIT_USAGE
+                parser.error("`raven-reader run` runs the service; --help has the other commands")
     except RavenError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, FileError) else service.EXIT_FAILED
@@ -152,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub = parser.add_subparsers(dest="command", metavar="COMMAND")
     command = sub.add_parser("run", help="run the service")
+    service.add_check(command, default=argparse.SUPPRESS)
     command.add_argument("--new-run", action="store_true", help="begin a new run of the same name")
     sub.add_parser("devices", help="list the sticks that are plugged in")
     command = sub.add_parser(

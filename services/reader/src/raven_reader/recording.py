@@ -121,7 +121,8 @@ def capture(settings: DeviceSettings, name: str, seconds: float | None) -> int:
 def decode(name: str) -> int:
     """Print one JSON reading a line of a file, raw or captured; return the exit status.
 
-    A summary follows on standard error.  Raise FileError where the file cannot be read to its end.
+    A summary follows on standard error, and the status is 1 if there is no fragment in it.
+    Raise FileError where the file cannot be read to its end.
     """
     intake = Intake(Limits())
     size = status = 0
@@ -160,6 +161,9 @@ def decode(name: str) -> int:
                 sep="\n",
                 file=sys.stderr,
             )
+    if not status and not counts.whole:
+        print("nothing in it is what a RAVEn or an EMU-2 says", file=sys.stderr)
+        status = 1
     return status
 
 

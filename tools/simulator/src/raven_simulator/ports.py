@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import select
 import socket
@@ -60,6 +61,19 @@ class Port(Protocol):
         """File descriptor to poll for what comes next; None: poll() cannot tell, look again soon."""
 
 
+def _claimed(link: Path) -> socket.socket:
+    """Keep other simulators from a link for as long as the socket is open; raise PortError."""
+    claim = socket.socket(socket.AF_UNIX)
+    # A name of the kernel's alone, which goes with the process that has it.
+    name = hashlib.sha256(str(link.absolute()).encode()).hexdigest()
+    try:
+        claim.bind(f"\0raven-simulator-{name}")
+    except OSError:
+        claim.close()
+        raise PortError(f"{link} is another simulator's, which runs") from None
+    return claim
+
+
 class PtyPort:
     """A pseudo-terminal behind a symbolic link.
 
@@ -73,6 +87,7 @@ class PtyPort:
         self._last_slave = ""
         self._held = False
         self._poll = select.poll()
+        self._claim: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -90,6 +105,7 @@ class PtyPort:
             self._link = type(self._link)(address)
         if self._link.exists() and not self._link.is_symlink():
             raise PortError(f"{self._link} exists and is no symbolic link")
+        self._claim = _claimed(self._link)
         try:
             self._master, self._slave = self._another_pty()
             temporary = self._link.with_name(f".{self._link.name}.{os.getpid()}")
@@ -194,7 +210,9 @@ class PtyPort:
     def _close(self) -> None:
         if self._master is not None:
             os.close(self._master)
-        self._master = None
+        if self._claim:
+            self._claim.close()
+        self._master = self._claim = None
         self._held = False
 
 
