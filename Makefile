@@ -8,6 +8,12 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml harness/pyproject.toml)
 PACKAGES := $(PROJECTS:/pyproject.toml=)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Install Debian's packages: $(call install,packages), or $(call needs,programs,packages).
+install = echo "installing from Debian: $(1)"; \
+  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+needs = PATH="$$PATH:/usr/sbin"; for one in $(1); do \
+  command -v $$one >/dev/null || { $(call install,$(2)); break; }; done
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
 IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
@@ -41,6 +47,10 @@ brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on Mosquitto 
 cluster-test: $(VENV)/.dev system system-sql  ## Run writers and a relay on three Galera nodes that are killed, cut off and restarted, as root
 	@tests/cluster/fetch.sh
 	$(BIN)/pytest tests/cluster
+
+.PHONY: bare-test
+bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
+	@tests/bare/run
 
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
@@ -95,38 +105,29 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 clean:  ## Remove what the other targets made here
 	rm -rf $(VENV) .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# What Debian has to bring: Mosquitto, and venv for its Python.
+# What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system
 system:
-	@PATH="$$PATH:/usr/sbin" command -v mosquitto_passwd >/dev/null || { \
-	  echo "installing Debian's package mosquitto"; \
-	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq mosquitto >/dev/null; }
+	@$(call needs,mosquitto_passwd mosquitto_sub,mosquitto mosquitto-clients)
 
-# MariaDB's programs alone: no server of the system's own is started.
 .PHONY: system-sql
 system-sql:
-	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null || { \
-	  echo "installing Debian's packages mariadb-server-core and mariadb-client-core"; \
-	  $(SUDO) apt-get update -qq && \
-	  $(SUDO) apt-get install -y -qq --no-install-recommends mariadb-server-core mariadb-client-core >/dev/null; }
+	@$(call needs,mariadbd mariadb-install-db,mariadb-server-core mariadb-client-core)
 
 # The browser in which tests look at the dashboard's pages, and letters for it.
 .PHONY: system-browser
 system-browser:
-	@command -v chromium >/dev/null || { \
-	  echo "installing Debian's packages chromium and fonts-dejavu-core"; \
-	  $(SUDO) apt-get update -qq && \
-	  $(SUDO) apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@$(call needs,chromium,chromium fonts-dejavu-core)
 
 $(VENV)/bin/pip:
+	@$(call needs,$(PYTHON),python3)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
-	  echo "installing Debian's package python3-venv"; \
-	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv >/dev/null; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
 	$(PYTHON) -m venv $(VENV)
 
 # The packages of the lock first, then our own from this folder.
 $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(VENV)/bin/pip
+	@echo "installing Python packages into $(VENV), some minutes on a small computer"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@

@@ -224,8 +224,9 @@ def test_the_demo_agrees_although_everything_is_killed(system: System):
     demo = system.run_process(stack.Process("demo", command, system.folder))
 
     def pid(name: str) -> int:
-        line = next(one for one in demo.text().splitlines() if one.strip().startswith(name))
-        return int(line.split("pid ")[1])
+        found = re.search(rf"\b(?<!-){name} (\d+)", demo.text().partition("processes")[2])
+        assert found
+        return int(found[1])
 
     def printed(number: int) -> None:
         """Wait until the demo has come so far; it prints the last reading, not each."""
@@ -242,4 +243,4 @@ def test_the_demo_agrees_although_everything_is_killed(system: System):
     printed(14)
     demo.send(signal.SIGINT)
     assert demo.wait(120) == 0, demo.text()
-    assert "AGREE" in demo.text()
+    assert "\nAGREE: " in demo.text()

@@ -2,6 +2,7 @@
 
 It ends on Ctrl-C, or by itself after DURATION seconds, and then compares what the device sent
 with what each store has.  Whatever is killed meanwhile is started again, as a container would be.
+What it stored is removed at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from textwrap import fill
 from typing import Any
+from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -51,6 +54,18 @@ REGISTER_WH = "20000000"
 PAST = ("history", "--days", "400", "--homes", "2", "--node", NODE, "--every", "3600")
 """The MongoDB-speaking server takes some 150 readings a second: each home is there in two minutes."""
 SETTLE_S = 30.0
+SILENT_S = 60.0
+"""A stick says something within this time, if it is one."""
+SILENT = """
+The stick has said nothing for a minute.
+- Is it the right device?  `.venv/bin/raven-reader devices` lists the sticks that
+  are plugged in; RAVEN_DEVICE=auto takes the only one.
+- Does another program read it?  A device has one reader.
+- Has the utility paired it with the meter?  `.venv/bin/raven-reader capture -`
+  shows what it says, once the demo has ended.
+"""
+WIDTH = 80
+INDENT = 12
 KILLED_MARGIN = timedelta(seconds=1.5)
 """Time around the reader's end in which what a stick says may be in no one's hands."""
 
@@ -223,23 +238,29 @@ def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -
 
 
 def _introduce(demo: Demo) -> None:
-    password = demo.dashboard.env["RAVEN_DASHBOARD_PASSWORD"]
-    print("python-raven demo")
-    print(f"  look      http://127.0.0.1:{demo.dashboard.port}  password {password}")
-    print(f"  stick     {demo.reader.env['RAVEN_DEVICE']}", "" if demo.simulator else "(yours)")
-    print(f"  broker    mqtt://127.0.0.1:{demo.broker.port}  pid {demo.broker.pid}")
-    print(f"  listen    mosquitto_sub -v -L {demo.broker.url('watcher')}/raven/v1/+/latest/+")
-    mongo = f"{demo.mongo_url}  pid {demo.mongo.pid}" if demo.mongo else "yours (MONGO_URL)"
-    print(f"  MongoDB   {mongo}")
-    print(f"  MySQL     {demo.writer.env['MYSQL_URL']}  pid {demo.mariadb.pid}")
-    print(f"  upstream  mqtt://127.0.0.1:{demo.upstream.port}  pid {demo.upstream.pid}")
-    services = (demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder)
-    for process in (*services, demo.dashboard):
-        print(f"  {process.name:18} pid {process.pid}")
-    print(f"  logs      {demo.folder}")
+    """Say what runs, how to look at it and what becomes of it, in lines of a terminal."""
+    mysql = urlsplit(demo.writer.env["MYSQL_URL"])
+    listener = demo.broker.passwords["watcher"]
+    processes = ", ".join(f"{process.name}~{process.pid}" for process in demo.supervised)
+    shown = {
+        "look": f"http://127.0.0.1:{demo.dashboard.port}  "
+        f"password {demo.dashboard.env['RAVEN_DASHBOARD_PASSWORD']}",
+        "stick": demo.reader.env["RAVEN_DEVICE"] + ("" if demo.simulator else " (yours)"),
+        "listen": f"mosquitto_sub -p {demo.broker.port} -u watcher -P {listener} \\\n"
+        "-v -t 'raven/v1/+/latest/+'",
+        "MySQL": f"mariadb -h 127.0.0.1 -P {mysql.port} -u {mysql.username} \\\n"
+        f"-p{mysql.password} {mysql.path[1:]}",
+        "MongoDB": demo.mongo_url if demo.mongo else "yours (MONGO_URL)",
+        "processes": fill(processes, WIDTH - INDENT).replace("~", " "),
+        "logs": str(demo.folder),
+    }
     if demo.past:
-        print("  past      400 days of two simulated homes, coming in meanwhile")
-    print("Kill any of them: it is started again.  Ctrl-C ends the demo.\n", flush=True)
+        shown["past"] = "400 days of two simulated homes, coming in meanwhile"
+    print("python-raven demo")
+    for name, text in shown.items():
+        print(f"  {name:{INDENT - 2}}" + text.replace("\n", "\n" + " " * INDENT))
+    print("Kill any process: it is started again.")
+    print("Ctrl-C ends the demo and removes its data.\n", flush=True)
 
 
 def _watch(demo: Demo, stop: threading.Event, end: float) -> None:
@@ -247,12 +268,17 @@ def _watch(demo: Demo, stop: threading.Event, end: float) -> None:
     live = threading.Thread(target=_print_live, args=(demo, stop), daemon=True)
     live.start()
     totals_at = time.monotonic() + 5
+    silent_at = time.monotonic() + SILENT_S
     while not stop.wait(0.1) and time.monotonic() < end:
         _supervise(demo)
         if demo.past and not demo.past.running:
             there = "is there" if demo.past.status == 0 else f"is not complete: see {demo.past.log}"
             print(f"--- the past of 400 days {there}", flush=True)
             demo.past = None
+        if time.monotonic() >= silent_at:
+            silent_at = float("inf")
+            if not demo.accepted()[1]:
+                print(SILENT, flush=True)
         if time.monotonic() >= totals_at:
             totals_at += 5
             _print_totals(demo)
@@ -308,7 +334,7 @@ def _print_live(demo: Demo, stop: threading.Event) -> None:
 def _line(reading: Reading) -> str:
     received = reading.envelope.received.astimezone().strftime("%H:%M:%S.%f")[:-3]
     return (
-        f"{received}  #{reading.envelope.seq:<5} {reading.kind:28} {_value(reading.notification)}"
+        f"{received}  #{reading.envelope.seq:<5} {reading.kind:27} {_value(reading.notification)}"
     )
 
 
@@ -400,10 +426,12 @@ def _compare(demo: Demo) -> int:
         print(f"\nsent but not accepted    {missed}")
         if demo.deaf:
             print(f"sent while the reader was down or starting: {len(unheard)}")
+            print("(what a stick says while nobody listens is lost: it repeats nothing)")
         agree = agree and not any(excess) and missed <= len(unheard)
     else:
-        print("A real stick keeps no list of what it sent, so only reader and stores are compared.")
-    print("\nAGREE" if agree else "\nDISAGREE: see the logs below", flush=True)
+        print("A stick keeps no list of what it sent: reader and stores are compared.")
+    says = "AGREE: every store has each reading that the reader accepted, once."
+    print(f"\n{says}" if agree else "\nDISAGREE: see the logs below", flush=True)
     if not agree:
         for process in demo.everything:
             print(f"\n--- {process.name}\n{process.text()[-1500:]}")
