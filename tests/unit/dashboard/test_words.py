@@ -72,6 +72,16 @@ def test_a_stick_that_is_connected_and_says_nothing_is_named():
     assert (state.level, state.text) == ("warning", "The last reading came 6 minutes ago.")
 
 
+def test_a_store_that_lacks_what_is_on_its_way_has_not_every_reading():
+    """It stores in batches, so that is no trouble yet; but what is said is true."""
+    found = home(status(), reading(HASH, 9), confirmed((1, 6)))
+    *_, store = words.chain(found, T0 + timedelta(seconds=1))
+    assert (store.state, store.text) == ("ok", "raven-sql-writer has all but 3, on the way.")
+    found.take(confirmed((7, 9)), T0)
+    *_, store = words.chain(found, T0 + timedelta(seconds=1))
+    assert (store.state, store.text) == ("ok", "raven-sql-writer has every reading.")
+
+
 def test_a_store_is_asked_for_a_run_from_where_it_began():
     """A new run counts anew; what a store confirms of another is passed over."""
     found = home(reading(HASH, 9), confirmed((5, 9)))

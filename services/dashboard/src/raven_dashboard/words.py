@@ -59,6 +59,9 @@ def chain(home: Home, now: datetime) -> Iterator[Part]:
             behind = f"{waiting} {_plural('reading', waiting)} behind"
             text = f"{store} has been {behind} for {duration(now - since)}."
             yield Part(store, "warning", text, waiting, since)
+        elif waiting:
+            text = f"{store} has all but {waiting}, on the way."
+            yield Part(store, "ok", text, waiting, since)
         else:
             yield Part(store, "ok", f"{store} has every reading.", waiting, since)
 

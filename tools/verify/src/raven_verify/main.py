@@ -1,9 +1,10 @@
-"""The commands ``raven-verify`` and ``raven-dead-letters``."""
+"""The commands ``raven-verify``, ``raven-dead-letters`` and ``raven-status``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -12,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from raven_verify import words
+from raven_verify import status, words
 from raven_verify.letters import Letter, Replay, obstacle
 from raven_verify.look import Look, Report, Wanted
 from raven_verify.repair import Repair
@@ -20,6 +21,7 @@ from raven_verify.settings import VerifySettings
 from raven_verify.spool import FILE
 from ravenbus import service
 from ravenbus.messages import Gone, StoreName, encode
+from ravenbus.mqtt import Broker
 from ravenbus.readback import Choice, Store
 from ravenbus.service import EXIT_FAILED
 from ravenbus.topics import GONE, Topics
@@ -29,6 +31,7 @@ from raventools.sending import Sender
 
 NAME: Final = "raven-verify"
 DEAD_LETTERS: Final = "raven-dead-letters"
+STATUS: Final = "raven-status"
 
 REPLAY_AT_ONCE: Final = 100
 REPLAY_BYTES: Final = 8 * 2**20
@@ -38,6 +41,16 @@ exit status:
   0   every store has every reading once, or has it under way, and all stores say the same
   1   something lacks, is there twice, or differs
   69  a store, the spool or the broker cannot be reached
+  78  the settings cannot be used
+
+"""
+
+
+HOMES: Final = """\
+exit status:
+  0   every home was heard in the last ten minutes, and every store has what they said
+  1   a home is silent, its reader or stick is away, or a store is behind or away
+  69  the broker cannot be reached
   78  the settings cannot be used
 
 """
@@ -60,6 +73,27 @@ def dead_letters() -> int:
     return _run(
         DEAD_LETTERS, arguments, lambda s, st: commands[arguments.command](s, st, arguments)
     )
+
+
+def homes() -> int:
+    """Run ``raven-status``; return the exit status."""
+    description = (
+        "Say of each home when it was last heard, how its stick is, "
+        "and whether the stores that are set have what it said."
+    )
+    parser = service.parser(STATUS, description, VerifySettings)
+    parser.epilog = HOMES + (parser.epilog or "")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    arguments = parser.parse_args()
+    return _run(STATUS, arguments, lambda s, stores: _homes(s, stores, as_json=arguments.json))
+
+
+def _homes(settings: VerifySettings, stores: Sequence[Store], *, as_json: bool) -> int:
+    broker = Broker.of(settings, client_id=f"{STATUS}-{uuid.uuid4().hex[:12]}")
+    found = status.look(broker, Topics(settings.raven_topic_prefix), stores)
+    now = datetime.now(UTC)
+    print(status.as_json(found, now) if as_json else status.as_table(found, now))
+    return 0 if found and all(home.is_well(now) for home in found) else EXIT_FAILED
 
 
 Command = Callable[[VerifySettings, Sequence[Store]], int]

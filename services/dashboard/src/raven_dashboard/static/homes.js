@@ -41,10 +41,11 @@ function search() {
     line.hidden = !node.includes(wanted);
     found += !line.hidden;
   }
+  const all = `${count(homes.length)} ${homes.length === 1 ? "home" : "homes"}`;
   const trouble = homes.filter((home) => home.states.some((one) => one.level !== "ok")).length;
   say(byId("count"), wanted
-    ? `${count(found)} of ${count(homes.length)} homes`
-    : `${count(homes.length)} homes, ${count(trouble)} with trouble`);
+    ? `${count(found)} of ${all}`
+    : `${all}, ${count(trouble)} with trouble`);
 }
 
 const refresh = keepDoing(async () => {
