@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Final
 
 import psutil
 
+import drivers
 import system
 from raven_harness.stack import (
     Mongo,
@@ -32,14 +32,7 @@ REPORTS_PER_S: Final = 50
 MESSAGES: Final = 20_000
 LOOK_S: Final = 0.2
 MB: Final = 1e6
-_COMMON: Final = "paho.mqtt.client, msgspec, prometheus_client, tenacity"
-_SERVICES: Final = {
-    "reader": (28.0, f"{_COMMON}, serial, sqlite3"),
-    "recorder": (45.0, f"{_COMMON}, pymongo"),
-    "writer": (36.0, f"{_COMMON}, pymysql"),
-    "relay": (34.0, f"{_COMMON}, pymysql"),
-}
-"""The aim of each in MB, and the drivers that it needs."""
+AIMS_MB: Final = {"reader": 28.0, "recorder": 45.0, "writer": 36.0, "relay": 34.0}
 
 TEXT: Final = f"""\
 ## Memory
@@ -69,7 +62,7 @@ def run() -> list[Row]:
         busy = simulator(folder, "--pty", str(link), "--rate", str(REPORTS_PER_S), name="busy")
         with system.started(broker, server, mongo):
             database = server.database()
-            ports = {name: free_port() for name in _SERVICES}
+            ports = {name: free_port() for name in AIMS_MB}
             serve = {name: {"RAVEN_METRICS_PORT": str(port)} for name, port in ports.items()}
             writer_url, recorder_url = map(broker.url, ("sql-writer", "mongo-recorder"))
             services = {
@@ -98,8 +91,8 @@ def run() -> list[Row]:
                     queue = _largest("at work", {name: store}, system.LIMIT_S, emptied)
                 found |= {state: max(found[state], largest) for state, largest in queue.items()}
     rows = []
-    for name, (aim, drivers) in _SERVICES.items():
-        floor = _floor(drivers)
+    for name, aim in AIMS_MB.items():
+        floor = _floor(name)
         for state in ("idle", "at work"):
             rss, pss = found[f"{name}, {state}"]
             rows.append(
@@ -142,11 +135,9 @@ def _stored(port: int) -> float:
     return metric(port, "raven_stored_total") or 0
 
 
-def _floor(modules: str) -> tuple[float, float]:
-    """Return RSS and PSS in MB of a process that has imported modules and waits."""
-    hidden = "import sys\nsys.modules['cryptography'] = None\n"
-    command = [sys.executable, "-c", f"{hidden}import {modules}\nprint(flush=True)\ninput()"]
-    pipe = subprocess.PIPE
+def _floor(service: str) -> tuple[float, float]:
+    """Return RSS and PSS in MB of a process that has imported a service's drivers and waits."""
+    pipe, command = subprocess.PIPE, drivers.command(service, "print(flush=True)\ninput()")
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=Path("/")) as process:
         if process.stdout is None:
             raise RuntimeError("the pipe was asked for")
