@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from raven_harness import stack
 from raven_harness.crash.system import BOUNDS, PERSISTENCE, mosquitto
@@ -65,6 +66,7 @@ class Inside(stack.Server):
         for name, text in files.items():
             (self._state / name).write_text(text)
         for path in (self._state, *self._state.iterdir()):
+            path.chmod(0o700)  # what is secret among them is refused otherwise
             shutil.chown(path, *self._owner())
         self._env = [f"{name}={value}" for name, value in {"HOME": self.data(port), **env}.items()]
         super().__init__(self.account, self.entered(*self.program), folder, port)
@@ -103,7 +105,7 @@ class Inside(stack.Server):
 
 RABBITMQ = """\
 listeners.tcp = none
-mqtt.listeners.tcp.1 = 127.0.0.1:{port}
+mqtt.listeners.tcp.1 = {host}:{port}
 mqtt.max_session_expiry_interval_seconds = infinity
 log.console = true
 log.console.level = warning
@@ -111,17 +113,28 @@ log.console.level = warning
 
 
 class RabbitMq(Inside):
-    """RabbitMQ with its MQTT plugin."""
+    """RabbitMQ with its MQTT plugin, at an address; ``config`` is what else it is told."""
 
     survives_kill = True
     retained_for_all = False
     account = "rabbitmq"
     program = ("/usr/lib/rabbitmq/bin/rabbitmq-server",)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        config: str = "",
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         port = stack.free_port()
         data = self.data(port)
-        files = {"rabbitmq.conf": RABBITMQ.format(port=port), "plugins": "[rabbitmq_mqtt]."}
+        files = {
+            "rabbitmq.conf": RABBITMQ.format(host=host, port=port) + config,
+            "plugins": "[rabbitmq_mqtt].",
+            ".erlang.cookie": "raven",
+        }
+        use = f"inet_dist_use_interface {{{host.replace('.', ',')}}}"
         env = {
             "RABBITMQ_NODENAME": f"rabbit{port}@localhost",
             "RABBITMQ_CONFIG_FILE": f"{data}/rabbitmq.conf",
@@ -130,17 +143,24 @@ class RabbitMq(Inside):
             "RABBITMQ_LOG_BASE": data,
             "RABBITMQ_PID_FILE": f"{data}/pid",
             "RABBITMQ_DIST_PORT": str(stack.free_port()),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel {use}",
+            # It is what a signal ends then, and no script before it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "ERL_EPMD_ADDRESS": host,
             "ERL_EPMD_PORT": str(stack.free_port()),
             # Whoever knows no more of its end than the kernel may end the name server all the same.
             "ERL_EPMD_RELAXED_COMMAND_CHECK": "true",
+            **env,
         }
         super().__init__(folder, port, files, env)
 
     def url(self, _account: str) -> str:
         """Return the URL with the account that there is."""
         return f"mqtt://guest:guest@127.0.0.1:{self.port}"
+
+    def tool(self, name: str, *arguments: str) -> list[str]:
+        """Return how to run one of its own tools."""
+        return self.entered(f"/usr/lib/rabbitmq/bin/{name}", *arguments)
 
     def close(self) -> None:
         """End it and the name server that it started, and remove its data."""

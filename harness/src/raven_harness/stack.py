@@ -163,7 +163,9 @@ def wait_until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) ->
 
 
 class Server(Process):
-    """A process that listens on a TCP port of the loopback."""
+    """A process that listens on a TCP port, of the loopback unless it has another ``host``."""
+
+    host = "127.0.0.1"
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
         super().__init__(name, command, folder)
@@ -180,7 +182,7 @@ class Server(Process):
 
     @property
     def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with suppress(OSError), socket.create_connection((self.host, self.port), 1):
             return True
         return False
 

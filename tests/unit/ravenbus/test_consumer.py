@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ravenbus import consumer
-from ravenbus.errors import FatalError, SlotLostError
+from ravenbus.errors import BrokerAwayError, FatalError, SlotLostError
 from ravenbus.mqtt import Connect, Denied
 from ravenbus.slots import Slot, former
 from ravenbus.topics import GONE, Topics
@@ -148,6 +148,35 @@ def test_a_refused_subscription_is_a_problem_and_tried_again(monkeypatch):
     monkeypatch.setattr(holder[0].health, "failing", lambda _check, reason: said.append(reason))
     holder[0].go()
     assert "Not authorized" in said[0]
+    assert holder[0].sink.numbers == [1]
+
+
+def test_a_broker_that_brings_nothing_is_asked_and_left_if_it_cannot(monkeypatch):
+    """A node without its cluster keeps the connection and grants nothing new."""
+    holder: list[Bench] = []
+    asked: list[tuple[float, str]] = []
+
+    def silent(connection: FakeConnection) -> None:
+        def turn() -> None:
+            holder[0].clock.now += 1
+
+        def subscribe(topics: list[str]) -> None:
+            asked.append((holder[0].clock.now, topics[0]))
+
+        def settle() -> None:
+            if len(asked) == 3:
+                raise BrokerAwayError("the broker does not confirm a subscription")
+
+        connection.on_turn = turn
+        monkeypatch.setattr(connection, "subscribe", subscribe)
+        monkeypatch.setattr(connection, "settle", settle)
+
+    holder.append(Bench(monkeypatch, silent, bringing(holder, message(1))))
+    monkeypatch.setattr(consumer, "TICK_S", 0)
+    holder[0].go()
+    (began, _), *later = asked
+    assert [at - began for at, _ in later] == [consumer.SILENT_S + 2, 2 * consumer.SILENT_S + 3]
+    assert {topic for _, topic in later} == {"raven/v1/health/run"}
     assert holder[0].sink.numbers == [1]
 
 

@@ -123,6 +123,30 @@ def test_an_entry_without_an_answer_is_published_again_in_the_next_connection_on
     assert run.outbox.left() == []
 
 
+def test_a_broker_that_answers_some_of_what_is_published_is_left_for_another(monkeypatch):
+    """A node without its cluster answers what no store takes; the reading goes by the next one."""
+    run = Run(MemoryOutbox(numbered(1)), monkeypatch)
+
+    def cut_off(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: None if topic == "t" else 0
+
+        def turn() -> None:
+            run.clock.now += 1
+            run.publisher.set_state("latest", b"")
+
+        connection.on_turn = turn
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = lambda: None if run.outbox.waiting else run.stop.set()
+
+    began = run.clock.now
+    broker = run.over(cut_off, second)
+    run.go()
+    assert run.clock.now - began == module.ANSWER_S + 1
+    assert broker.connections[0].closed
+    assert run.outbox.left() == []
+
+
 def test_the_window_bounds_what_is_under_way(monkeypatch):
     """Neither our window nor the broker's Receive Maximum is ever exceeded, state included."""
     for window, receive_maximum, bound in ((3, 100, 3), (100, 5, 5)):

@@ -3,7 +3,8 @@
 Reason 0 says so.  Reason 16 (nobody subscribes) and every refusal (0x80 and above) keep it,
 and the entries behind it go on.  An entry is published at most once in a connection; what was
 kept is published again in the next one, which the publisher opens by itself: soon after a
-subscriber has come, and otherwise after a wait that doubles.
+subscriber has come, and otherwise after a wait that doubles.  So it does where an answer does not
+come: a node that is cut off from its cluster answers a ping and no more.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ LONGEST_RETRY_S = 900.0
 SUBSCRIBER_CAME_S = 2.0
 """Age that a connection reaches before it is renewed for a subscriber that came."""
 PREFETCH = 500
+ANSWER_S = 60.0
+"""Longest time that a PUBACK may take."""
+UNANSWERED = Lost("the broker does not answer what was published", taken_over=False)
 DRAIN_S = 5.0
 ONCE_MAX = 1000
 
@@ -216,7 +220,7 @@ class Publisher:
         """Publish over one connection; return why it was lost, or None if it is to be closed."""
         if self._subscriptions:
             connection.subscribe(list(self._subscriptions))
-        epoch = _Epoch(connection, min(self._window, connection.receive_maximum))
+        epoch = _Epoch(connection, min(self._window, connection.receive_maximum), self._clock)
         self._outbox.begin()
         renew_at = self._clock() + self._retry_s
         soon = self._clock() + SUBSCRIBER_CAME_S
@@ -232,7 +236,7 @@ class Publisher:
                 return None
             alive = connection.alive()
             events = _wait_for(self._events, self._tick_s)
-            lost = self._handle(epoch, events)
+            lost = self._handle(epoch, events) or (UNANSWERED if epoch.is_unanswered() else None)
             if lost or (not alive and not events):
                 self._end(epoch)
                 return lost or NETWORK_ENDED
@@ -292,8 +296,7 @@ class Publisher:
         for event in events:
             match event:
                 case Published(mid, reason):
-                    entry = epoch.in_flight.pop(mid, None)
-                    if entry:
+                    if entry := epoch.in_flight.pop(mid, _NOTHING).entry:
                         epoch.entries -= 1
                         taken = self._is_taken(epoch, entry, reason)
                         (self._taken if taken else self._kept).append(entry.key)
@@ -354,16 +357,25 @@ class Publisher:
         return False
 
 
+class _Sent(NamedTuple):
+    entry: Entry | None
+    at: float
+
+
+_NOTHING = _Sent(None, 0.0)
+
+
 class _Epoch:
     """State of one connection, gone with it: entries below ``cursor`` were published in it."""
 
-    def __init__(self, connection: Connection, window: int) -> None:
+    def __init__(self, connection: Connection, window: int, clock: Callable[[], float]) -> None:
         self.connection = connection
         self.window = window
+        self._clock = clock
         self.cursor = 0
         self.ready: deque[Entry] = deque()
         self.exhausted = False
-        self.in_flight: dict[int, Entry | None] = {}
+        self.in_flight: dict[int, _Sent] = {}
         self.entries = 0
         self.kept = 0
         self.refused = 0
@@ -373,10 +385,15 @@ class _Epoch:
     def has_room(self) -> bool:
         return len(self.in_flight) < self.window
 
+    def is_unanswered(self) -> bool:
+        oldest = next(iter(self.in_flight.values()), None)
+        return oldest is not None and self._clock() > oldest.at + ANSWER_S
+
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, entry: Entry | None = None
     ) -> None:
-        self.in_flight[self.connection.publish(topic, payload, retain=retain)] = entry
+        mid = self.connection.publish(topic, payload, retain=retain)
+        self.in_flight[mid] = _Sent(entry, self._clock())
         self.entries += entry is not None
 
 
