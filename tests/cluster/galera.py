@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,13 +69,6 @@ class Node(stack.MariaDb):
         except pymysql.Error:
             return False
         return found[0][1] == "Synced"
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Have it answer nobody, as if it were cut off."""
-        self.send(signal.SIGSTOP)
-        yield
-        self.send(signal.SIGCONT)
 
 
 class Galera:

@@ -100,6 +100,7 @@ class Node(RabbitMq):
     def close(self) -> None:
         """End it and all that it started, and remove its data and its network."""
         super().close()
+        ip("link", "del", self._place)
         ip("netns", "del", self._place)
 
 

@@ -26,14 +26,95 @@ from .rabbitmq import Cluster
 
 RATE = 50
 AWAY_S = 15.0
-"""Longer than a node is waited for before the others go on without it."""
+"""Longer than the other nodes wait for one that says nothing."""
 UPSTREAM = "upstream"
-"""The relays' part of the topics, so that one cluster is both brokers."""
+"""Where the relays' topics begin, so that one cluster is both brokers."""
+GOES_ON_S = 120.0
+"""Longest time until services have left a node that does not answer."""
+LAST_S = 120.0
+"""Longest time until what a node took along is sent again, stored and confirmed."""
+
+
+class Chain:
+    """From a stick over writers' tables and relays to recorders, with two of each but the reader."""
+
+    def __init__(self, folder: Path, cluster: Cluster, db: Db, mongo_url: str) -> None:
+        self._folder, self._db, self._mongo_url = folder, db, mongo_url
+        device = str(folder / "stick")
+        home, upstream = cluster.url("home"), {"RAVEN_TOPIC_PREFIX": UPSTREAM}
+        self.writers = [
+            stack.sql_writer(folder, cluster.url("sql-writer"), db.url, name, RAVEN_CLIENT_ID=name)
+            for name in ("writer-1", "writer-2")
+        ]
+        relays = [
+            stack.sql_relay(folder, db.url, home, name, **upstream)
+            for name in ("relay-1", "relay-2")
+        ]
+        recorders = [
+            stack.recorder(folder, cluster.url("mongo-recorder"), mongo_url, name, **upstream)
+            for name in ("recorder-1", "recorder-2")
+        ]
+        self._simulator = stack.simulator(folder, "--pty", device, "--rate", str(RATE))
+        reader = stack.reader(folder, device, home, "home")
+        self._services = [*recorders, *self.writers, *relays, reader]
+        self._stores = MysqlStore(MysqlUrl(db.url)), MongoStore(MongoUrl(mongo_url))
+
+    def start(self) -> None:
+        """Start everything, and wait until readings are in both stores."""
+        for part in (*self._services, self._simulator):
+            part.start()
+        stack.wait_until(lambda: self._accepted()[1] > RATE, "readings come")
+        self.goes_on()
+
+    def goes_on(self, after_s: float = 0.0) -> None:
+        """Wait until both stores have readings that are accepted from now on, after some time."""
+        hash_, count = self._accepted()
+        count += int((1 + after_s) * RATE)
+        stack.wait_until(lambda: self._accepted()[1] > count, "readings come")
+        for store in self._stores:
+            last = lambda s=store: max((to for _, to in s.holding(hash_).held), default=0)  # noqa: E731
+            stack.wait_until(lambda f=last: f() > count, f"{store.name} goes on", GOES_ON_S)
+
+    def assert_complete(self) -> None:
+        """Unplug the stick; see that each store has every reading once, and all services run."""
+        self._simulator.stop()
+        hash_, count = self._accepted()
+        for store in self._stores:
+            held = lambda s=store: s.holding(hash_).held == [(1, count)]  # noqa: E731
+            stack.wait_until(held, f"{store.name} has all {count} readings", LAST_S)
+        with MongoClient(self._mongo_url) as client:
+            in_mongo = client.get_default_database()
+            once = list(range(1, count + 1))
+            assert judge.in_mongo(in_mongo, hash_)[1] == once
+            assert judge.in_sql(self._db.url, hash_)[1] == once
+            assert not in_mongo["dead_letter"].count_documents({})
+        assert self._db("SELECT COUNT(*) FROM dead_letter") == ((0,),)
+        for part in self._services:
+            assert part.running
+            assert "critical" not in part.text()
+
+    def close(self) -> None:
+        """End everything."""
+        for part in (self._simulator, *reversed(self._services)):
+            part.stop()
+        for store in self._stores:
+            store.close()
+
+    def _accepted(self) -> tuple[str, int]:
+        return stack.accepted(self._folder, "home")
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with closing(Cluster(tmp_path)) as built:
+        built.start()
+        yield built
+
+
+@pytest.fixture
+def chain(tmp_path: Path, cluster: Cluster, db: Db, mongo: stack.Mongo) -> Iterator[Chain]:
+    url = stack.in_database(mongo.url, f"raven_{uuid.uuid4().hex}")
+    with closing(Chain(tmp_path, cluster, db, url)) as built:
         built.start()
         yield built
 
@@ -56,82 +137,31 @@ def test_a_session_keeps_what_is_given_to_it_again_and_again(cluster: Cluster):
     home.close()
 
 
-def test_nothing_is_lost_or_stored_twice_while_nodes_go_and_come(
-    cluster: Cluster, db: Db, mongo: stack.Mongo, tmp_path: Path
+def test_nothing_is_lost_or_stored_twice_when_nodes_are_killed_and_restarted(
+    cluster: Cluster, chain: Chain
 ):
-    """Each is killed, one is cut off, all are restarted in turn; both stores get every reading.
-
-    The recorders get them from the relays, which get them from the writers' tables.
-    """
-    link, mongo_url = tmp_path / "stick", stack.in_database(mongo.url, f"raven_{uuid.uuid4().hex}")
-    simulator = stack.simulator(tmp_path, "--pty", str(link), "--rate", str(RATE))
-    reader = stack.reader(tmp_path, str(link), cluster.url("home"), "home")
-    writers = [
-        stack.sql_writer(tmp_path, cluster.url("sql-writer"), db.url, name, RAVEN_CLIENT_ID=name)
-        for name in ("writer-1", "writer-2")
-    ]
-    relays = [
-        stack.sql_relay(tmp_path, db.url, cluster.url("home"), name, RAVEN_TOPIC_PREFIX=UPSTREAM)
-        for name in ("relay-1", "relay-2")
-    ]
-    recorders = [
-        stack.recorder(
-            tmp_path, cluster.url("mongo-recorder"), mongo_url, name, RAVEN_TOPIC_PREFIX=UPSTREAM
-        )
-        for name in ("recorder-1", "recorder-2")
-    ]
-    parts = [*recorders, *writers, *relays, simulator, reader]
-    stores = MysqlStore(MysqlUrl(db.url)), MongoStore(MongoUrl(mongo_url))
-
-    def accepted() -> tuple[str, int]:
-        return stack.accepted(tmp_path, "home")
-
-    def goes_on() -> None:
-        """Wait until what is accepted from now on is in both stores."""
-        hash_, count = accepted()
-        for store in stores:
-            last = lambda s=store: max((to for _, to in s.holding(hash_).held), default=0)  # noqa: E731
-            stack.wait_until(lambda f=last: f() > count + RATE, f"{store} goes on", 180)
-
-    try:
-        for part in parts:
-            part.start()
-        stack.wait_until(lambda: accepted()[1] > RATE, "readings come")
-        goes_on()
+    """One by one, each once all queues can spare it; and all at once."""
+    for end in ("kill", "stop"):
         for node in cluster.nodes:
             stack.wait_until(node.can_be_spared, f"{node.name} can be spared")
-            node.kill()
-            goes_on()
+            getattr(node, end)()
+            chain.goes_on()
             node.start()
-        # All went from the one to the next, and are back at the first.
-        node = cluster.nodes[0]
+    for node in cluster.nodes:
+        node.kill()
+    cluster.start()
+    chain.assert_complete()
+
+
+def test_nothing_is_lost_or_stored_twice_when_a_node_is_cut_off_or_hangs(
+    cluster: Cluster, chain: Chain
+):
+    """All services leave it, though it still answers pings, or still has their connections."""
+    first, second, _ = cluster.nodes
+    # They begin at the first, and go on to the second.
+    for node, away in ((first, first.cut_off()), (second, second.paused())):
         stack.wait_until(node.can_be_spared, f"{node.name} can be spared")
-        with node.cut_off():
-            count = accepted()[1] + AWAY_S * RATE
-            stack.wait_until(lambda: accepted()[1] > count, f"{node.name} is away")
-            goes_on()
-        assert all("does not confirm a subscription" in writer.text() for writer in writers)
-        for node in cluster.nodes:
-            stack.wait_until(node.can_be_spared, f"{node.name} can be spared")
-            node.stop()
-            goes_on()
-            node.start()
-        simulator.stop()
-        hash_, count = accepted()
-        for store in stores:
-            held = lambda s=store: s.holding(hash_).held == [(1, count)]  # noqa: E731
-            stack.wait_until(held, f"{store} has all {count} readings", 180)
-        for part in (reader, *writers, *relays, *recorders):
-            assert part.running
-            assert "critical" not in part.text()
-        with MongoClient(mongo_url) as client:
-            in_mongo = client.get_default_database()
-            once = list(range(1, count + 1))
-            assert judge.in_mongo(in_mongo, hash_)[1] == judge.in_sql(db.url, hash_)[1] == once
-            assert not in_mongo["dead_letter"].count_documents({})
-        assert db("SELECT COUNT(*) FROM dead_letter") == ((0,),)
-    finally:
-        for part in reversed(parts):
-            part.stop()
-        for store in stores:
-            store.close()
+        with away:
+            chain.goes_on(after_s=AWAY_S)
+    assert all("does not confirm a subscription" in writer.text() for writer in chain.writers)
+    chain.assert_complete()

@@ -536,6 +536,25 @@ def test_two_outboxes_have_no_row_in_common(
     assert set(seqs(first)) | set(seqs(second)) == set(range(1, 4 * SIZE))
 
 
+def test_what_nobody_took_is_tried_again_when_another_relay_lets_go_of_its_block(
+    sink: MysqlSink, outbox: SqlOutbox, new_outbox: Callable[..., SqlOutbox]
+):
+    """It stands among rows that the other one has on their way, and was the only one to try it."""
+    hash_ = new_hash()
+    one, two = Connection(outbox), Connection(new_outbox())
+    assert two.take_all() == []
+    sink.store([reading(hash_, 1)])
+    while found := one.take_all():
+        outbox.kept(keys(found))
+    sink.store([reading(hash_, 2)])
+    (others,) = two.take_all()
+    again = Connection(outbox)
+    assert [again.take_all() for _ in range(3)] == [[]] * 3
+    two.outbox.taken([others.key])
+    assert two.take_all() == []
+    assert seqs(again.take_all()) == [1]
+
+
 def test_relays_of_one_database_send_to_one_broker(
     db: Db, sink: MysqlSink, new_outbox: Callable[..., SqlOutbox]
 ):

@@ -14,8 +14,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -138,6 +138,13 @@ class Process:
         """End it with SIGKILL, as a power cut would."""
         self.send(signal.SIGKILL)
         return self.wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have it answer nobody, as if it hung."""
+        self.send(signal.SIGSTOP)
+        yield
+        self.send(signal.SIGCONT)
 
     def text(self) -> str:
         """Return what it has printed so far."""

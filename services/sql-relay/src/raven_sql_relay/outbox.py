@@ -452,8 +452,13 @@ class SqlOutbox:
                 lane.start = lane.block.last + 1
                 yield lane.block, KEPT
             else:
-                # From the lowest id once more, or later what is among rows on their way.
-                lane.open = lane.start > 0 or any(b.table == table for b in self._claims)
+                # From the lowest id once more, or later what is among rows on their way, which
+                # may be another relay's.
+                lane.open = (
+                    lane.start > 0
+                    or any(b.table == table for b in self._claims)
+                    or self._source.first(cursor, table, KEPT, 0) is not None
+                )
                 lane.start = 0
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
