@@ -44,7 +44,7 @@ brokers: $(VENV)/.dev system system-sql  ## Run the delivery tests on Mosquitto 
 	$(BIN)/pytest tests/brokers
 
 .PHONY: cluster-test
-cluster-test: $(VENV)/.dev system system-sql  ## Run writers and a relay on three Galera nodes that are killed, cut off and restarted, as root
+cluster-test: $(VENV)/.dev system system-sql  ## Run writers and relays on three nodes of Galera, and of RabbitMQ, that are killed, cut off and restarted, as root
 	@tests/cluster/fetch.sh
 	$(BIN)/pytest tests/cluster
 
