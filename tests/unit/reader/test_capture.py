@@ -70,13 +70,20 @@ def whole(data):
 
 
 @pytest.fixture(scope="module")
-def intake():
-    return Intake(Limits())
+def read(data):
+    """What becomes of the file, and what the intake counts of it."""
+    intake = Intake(Limits())
+    return intake.feed(data, None) + intake.finish(), intake.counts
 
 
 @pytest.fixture(scope="module")
-def outcomes(data, intake):
-    return intake.feed(data, None) + intake.finish()
+def outcomes(read):
+    return read[0]
+
+
+@pytest.fixture(scope="module")
+def counts(read):
+    return read[1]
 
 
 def test_every_good_fragment_is_read_and_nothing_else(whole, outcomes):
@@ -86,7 +93,7 @@ def test_every_good_fragment_is_read_and_nothing_else(whole, outcomes):
     assert len(good) == 765
 
 
-def test_the_rest_of_the_whole_fragments_is_rejected_for_its_ids(whole, outcomes, intake):
+def test_the_rest_of_the_whole_fragments_is_rejected_for_its_ids(whole, outcomes, counts):
     """Of 814 whole fragments 24 have ids that lost digits, and 25 name another device."""
     rejected = {
         reason: [o.raw for o in outcomes if isinstance(o, Rejected) and o.error.reason == reason]
@@ -100,15 +107,15 @@ def test_the_rest_of_the_whole_fragments_is_rejected_for_its_ids(whole, outcomes
         "bad-value": 24,
         "other-device": 25,
     }
-    assert intake.counts.whole == len(whole) == 814
+    assert counts.whole == len(whole) == 814
 
 
-def test_the_other_starts_are_damaged(data, whole, intake):
+def test_the_other_starts_are_damaged(data, whole, counts):
     """Each start tag that begins no whole fragment counts as damage, also if it lost letters."""
     known = len(re.findall(b"<(?:" + NOTIFICATIONS + b")>", data))
     lost_letters = len(re.findall(rb"<(?!(?:" + NOTIFICATIONS + rb")>)\w+>\s*<DeviceMacId>", data))
     assert (known, lost_letters) == (1352, 40)
-    assert intake.counts.damaged == known - len(whole) + lost_letters == 578
+    assert counts.damaged == known - len(whole) + lost_letters == 578
 
 
 def test_what_is_read_is_plausible(outcomes):
