@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import ClassVar, Protocol
 
-HEAD = ("what", "ours", "beside it", "ratio", "aim", "met")
+
+class Line(Protocol):
+    """A row of a table, with that table's head."""
+
+    HEAD: ClassVar[tuple[str, ...]]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as text."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +24,8 @@ class Row:
 
     ``spread`` is the lowest and highest ratio of a round.
     """
+
+    HEAD: ClassVar = ("what", "ours", "beside it", "ratio", "aim", "met")
 
     what: str
     ours: str
@@ -84,10 +95,10 @@ def percentiles(what: str, seconds: Sequence[float], p50_ms: float, p99_ms: floa
     ]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Line]) -> str:
     """Return the rows as a table of Markdown, its columns aligned."""
-    lines = [HEAD, *(row.cells for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    lines = [rows[0].HEAD, *(row.cells for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
         "| "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ import recorder
 import relay
 import size
 import start
+import stores
 import writer
 from raven_harness.stack import PEERS_LOCK, tool
 from results import table
@@ -41,6 +43,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "recorder": recorder,
     "publisher": publisher,
     "writer": writer,
+    "stores": stores,
     "relay": relay,
     "latency": latency,
     "growth": growth,
@@ -133,7 +136,7 @@ def machine(busy: float) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, {gib:.0f} GiB; "
         f"{_system()}, Linux {platform.release().split('-')[0]}; "
         f"Python {platform.python_version()}, {packages}; "
-        f"{_mosquitto()}, {_mariadb()}, SQLite {sqlite3.sqlite_version}; "
+        f"{_mosquitto()}, {_mariadb()}, SQLite {sqlite3.sqlite_version}{_node()}; "
         f"beside them {', '.join(_peers())}; "
         f"other processes took {busy:.0f} % of the cores just before.\n"
     )
@@ -159,6 +162,14 @@ def _mariadb() -> str:
     command = [tool("mariadbd"), "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return "MariaDB " + shown.stdout.partition("Ver ")[2].partition("-")[0]
+
+
+def _node() -> str:
+    command = ["node", "--version"]
+    if not shutil.which(command[0]):
+        return ""
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f", Node.js {shown.stdout.strip().removeprefix('v')}"
 
 
 def _peers() -> list[str]:
