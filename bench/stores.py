@@ -45,9 +45,9 @@ Median of {ROUNDS} rounds, in brackets the lowest and highest.
 - *messages/s* and *CPU a message* are of its process from its connection to the broker until the
   last {LAST} demands are stored, which is looked for each {POLL_S * 1000:.0f} ms; then all are counted, and each has to be
   there once.
-- *lost* and *stored twice* are of {MESSAGES:,} in another run, in which it is killed after
-  {", ".join(f"{part:.0%}" for part in PARTS[:-1])} or {PARTS[-1]:.0%} of the time that it took before, started again, and counted once it has taken all that
-  waited.
+- *lost* and *stored twice* are of {MESSAGES:,} in another run, in which it is killed with `kill -9`,
+  started again, and counted once it has taken all that waited; in each round at another part of
+  the time that it took before: {", ".join(f"{100 * part:.0f} %" for part in PARTS)}.
 
 The peers:
 
