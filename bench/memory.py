@@ -49,6 +49,7 @@ The ratio is of RSS, which is the larger, to the aim.
 Metrics are served in all of them.
 Beside each stands a Python process that has only imported the same drivers, without what those
 would import beside it (`cryptography`): what is left when our code and its work are taken away.
+A store at work holds the messages of two batches, and the rows or documents made of one.
 """
 
 

@@ -46,6 +46,8 @@ The *store that costs nothing* is a process that speaks it too, counts what is i
 lengths of the documents, acknowledges it and keeps nothing; each round compares its count with the
 messages.
 What the recorder does with it is what the recorder itself can do, beside the same two ceilings.
+Where our time goes, by samples of the recorder's stacks: a third is reading and checking messages,
+18 % making documents, 17 % pymongo, and 13 % noting which roll-ups are due, which no ceiling has.
 Broker, recorder and database share the machine's cores, and so does each ceiling with its server.
 """
 

@@ -42,6 +42,9 @@ Two ceilings, each in its own turn of the same round, of which the slower one co
   indexes and partitions, committed every {BATCH} messages; no MQTT, no roll-ups, no run.
 
 MariaDB writes each commit to the disk.
+Where our time goes, by samples of the writer's stacks: a quarter is talk with MariaDB, 16 % reading
+and checking messages, 14 % the text of statements, 13 % the roll-ups of demand and energy, which
+neither ceiling has, and 19 % what else keeps a reading once: its run, its number, what is there.
 Broker, writer and database share the machine's cores, and so does each ceiling with its server.
 """
 
