@@ -13,7 +13,7 @@ install = echo "installing from Debian: $(1)"; \
   $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
   apt-get install -y -qq --no-install-recommends $(1) >/dev/null
 needs = PATH="$$PATH:/usr/sbin"; for one in $(1); do \
-  command -v $$one >/dev/null || { $(call install,$(2)); break; }; done
+  command -v $$one >/dev/null || { { $(call install,$(2)); } || exit 1; break; }; done
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
 IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
