@@ -147,6 +147,52 @@ def test_a_broker_that_answers_some_of_what_is_published_is_left_for_another(mon
     assert run.outbox.left() == []
 
 
+def test_a_broker_that_is_slow_is_not_left(monkeypatch):
+    """It has taken entries all the time, if each waits for minutes: another would begin anew."""
+    run = Run(MemoryOutbox(numbered(10)), monkeypatch)
+
+    def slow(connection: FakeConnection) -> None:
+        connection.puback = lambda *_: None
+        answers = iter(range(1, 11))
+
+        def turn() -> None:
+            run.clock.now += module.ANSWER_S / 2
+            if mid := next(answers, None):
+                connection.answer(mid, 0)
+            else:
+                run.stop.set()
+
+        connection.on_turn = turn
+
+    broker = run.over(slow, lambda _: run.stop.set())
+    run.go()
+    assert len(broker.connections) == 1
+    assert run.outbox.left() == []
+
+
+def test_a_broker_is_not_left_for_what_an_outbox_held_up(monkeypatch):
+    """Its answer came while what was taken before could not be noted."""
+    run = Run(MemoryOutbox(numbered(2)), monkeypatch)
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.puback = lambda _, payload: 0 if payload == b"1" else None
+        connection.on_turn = lambda: None if run.outbox.waiting else run.stop.set()
+        noted = run.outbox.taken
+
+        def taken(keys: list[int]) -> None:
+            noted(keys)
+            if run.outbox.waiting:
+                run.clock.now += module.ANSWER_S + 1
+                connection.answer(2, 0)
+
+        monkeypatch.setattr(run.outbox, "taken", taken)
+
+    broker = run.over(prepare, lambda _: run.stop.set())
+    run.go()
+    assert len(broker.connections) == 1
+    assert run.outbox.left() == []
+
+
 def test_the_window_bounds_what_is_under_way(monkeypatch):
     """Neither our window nor the broker's Receive Maximum is ever exceeded, state included."""
     for window, receive_maximum, bound in ((3, 100, 3), (100, 5, 5)):

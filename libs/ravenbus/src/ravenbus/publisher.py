@@ -54,7 +54,10 @@ SUBSCRIBER_CAME_S = 2.0
 """Age that a connection reaches before it is renewed for a subscriber that came."""
 PREFETCH = 500
 ANSWER_S = 60.0
-"""Longest time that a PUBACK may take."""
+"""Longest time that something may be without a PUBACK while no entry is taken either.
+
+A broker that has much to do answers late, and would have as much again to do for who left it.
+"""
 UNANSWERED = Lost("the broker does not answer what was published", taken_over=False)
 DRAIN_S = 5.0
 ONCE_MAX = 1000
@@ -236,7 +239,11 @@ class Publisher:
                 return None
             alive = connection.alive()
             events = _wait_for(self._events, self._tick_s)
-            lost = self._handle(epoch, events) or (UNANSWERED if epoch.is_unanswered() else None)
+            # What comes while these are handled, which a database may hold up, is not late.
+            came_at = self._clock()
+            lost = self._handle(epoch, events)
+            if not lost and epoch.is_unanswered(came_at):
+                lost = UNANSWERED
             if lost or (not alive and not events):
                 self._end(epoch)
                 return lost or NETWORK_ENDED
@@ -298,8 +305,11 @@ class Publisher:
                 case Published(mid, reason):
                     if entry := epoch.in_flight.pop(mid, _NOTHING).entry:
                         epoch.entries -= 1
-                        taken = self._is_taken(epoch, entry, reason)
-                        (self._taken if taken else self._kept).append(entry.key)
+                        if self._is_taken(epoch, entry, reason):
+                            epoch.taken_at = self._clock()
+                            self._taken.append(entry.key)
+                        else:
+                            self._kept.append(entry.key)
                 case Received():
                     # It may be the confirmation of what was taken just before.
                     self._settle_taken()
@@ -381,13 +391,14 @@ class _Epoch:
         self.refused = 0
         self.unheard: set[str] = set()
         self.subscriber_came = False
+        self.taken_at = clock()
 
     def has_room(self) -> bool:
         return len(self.in_flight) < self.window
 
-    def is_unanswered(self) -> bool:
+    def is_unanswered(self, now: float) -> bool:
         oldest = next(iter(self.in_flight.values()), None)
-        return oldest is not None and self._clock() > oldest.at + ANSWER_S
+        return oldest is not None and now > max(oldest.at, self.taken_at) + ANSWER_S
 
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, entry: Entry | None = None
