@@ -143,6 +143,7 @@ def test_a_certificate_that_does_not_match_its_key_stops_the_start(tmp_path: Pat
 def test_a_name_that_no_service_has_is_told_with_the_nearest():
     """What begins like another program's counts only where it is nearly ours."""
     theirs = {"MYSQL_ROOT_PASSWORD": "x", "MONGO_INITDB_ROOT_USERNAME": "x", "MYSQL_PORT": "x"}
+    theirs |= {"MYSQL_USER": "x", "MQTT_USER": "x", "MONGO_USER": "x"}
     ours = {"RAVEN_NODE": "x", "MYSQL_URL_FILE": "x", "RAVEN_SQL_KEEP_MONTHS": "3", "PATH": "x"}
     wrong = {"RAVEN_DEVCE": "x", "UPSTREAM_MQTT_ULR": "x", "RAVEN_ZZZZZZZZZZ": "x"}
     assert list(unknown(theirs | ours)) == []
