@@ -93,7 +93,7 @@ def _homes(settings: VerifySettings, stores: Sequence[Store], *, as_json: bool) 
     found = status.look(broker, Topics(settings.raven_topic_prefix), stores)
     now = datetime.now(UTC)
     print(status.as_json(found, now) if as_json else status.as_table(found, now))
-    return 0 if found and all(home.is_well(now) for home in found) else EXIT_FAILED
+    return 0 if status.are_well(found, now) else EXIT_FAILED
 
 
 Command = Callable[[VerifySettings, Sequence[Store]], int]

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from ravenbus.errors import BrokerAwayError, ContractError, RetryableError
-from ravenbus.messages import Reading, Run, Status
+from ravenbus.messages import Envelope, Reading, Run, Status
 from ravenbus.mqtt import Connect, Events, Lost, Received
 from ravenbus.ranges import count, without
 from ravenbus.readback import Choice, Store
@@ -36,8 +36,9 @@ class Home:
     node: str
     status: Status | None = None
     run: str | None = None
-    last_seq: int = 0
-    heard: datetime | None = None
+    last_seqs: dict[str, int] = field(default_factory=dict)
+    """The highest number of each run: what is retained of a kind may be of an earlier one."""
+    newest: Envelope | None = None
     behind: dict[str, int | None] = field(default_factory=dict)
     """Of the last readings, those that a store lacks, by store; None for one that is away."""
     buried: int = 0
@@ -46,17 +47,24 @@ class Home:
         """Note what a message says."""
         match message:
             case Reading(envelope):
-                self._follow(envelope.hash)
-                self.last_seq = max(self.last_seq, envelope.seq)
-                self.heard = max(self.heard or envelope.received, envelope.received)
+                last_seq = self.last_seqs.get(envelope.hash, 0)
+                self.last_seqs[envelope.hash] = max(last_seq, envelope.seq)
+                if not self.heard or envelope.received > self.heard:
+                    self.newest = envelope
             case Status():
                 self.status = message
             case Run():
-                self._follow(message.hash)
+                self.run = message.hash
 
-    def _follow(self, run_hash: str) -> None:
-        if self.run != run_hash:
-            self.run, self.last_seq = run_hash, 0
+    @property
+    def heard(self) -> datetime | None:
+        """When it said a reading last, by its own clock."""
+        return self.newest.received if self.newest else None
+
+    def said(self) -> tuple[str, int]:
+        """Return the run under way and the highest number that was heard of it, 0 for none."""
+        run = self.run or (self.newest.hash if self.newest else "")
+        return run, self.last_seqs.get(run, 0)
 
     def stick(self, now: datetime) -> str:
         """Return how the home's stick is, in a word or two; ``connected`` if it is well."""
@@ -133,10 +141,16 @@ def _ask(homes: Sequence[Home], stores: Sequence[Store]) -> None:
 
 
 def _behind(home: Home, store: Store) -> int:
-    if not home.run or not home.last_seq or store.passes_over(home.run):
+    run, last_seq = home.said()
+    if not last_seq or store.passes_over(run):
         return 0
-    wanted = [(max(1, home.last_seq - LATELY + 1), home.last_seq)]
-    return count(without(wanted, store.having(home.run, wanted)))
+    wanted = [(max(1, last_seq - LATELY + 1), last_seq)]
+    return count(without(wanted, store.having(run, wanted)))
+
+
+def are_well(homes: Sequence[Home], now: datetime) -> bool:
+    """Say whether there are homes, and nothing to see to at any."""
+    return bool(homes) and all(home.is_well(now) for home in homes)
 
 
 def as_table(homes: Sequence[Home], now: datetime) -> str:
@@ -178,7 +192,7 @@ def as_json(homes: Sequence[Home], now: datetime) -> str:
         }
         for home in homes
     ]
-    return json.dumps({"well": all(one["well"] for one in found), "homes": found})
+    return json.dumps({"well": are_well(homes, now), "homes": found})
 
 
 def _ago(heard: datetime | None, now: datetime) -> str:
