@@ -145,11 +145,11 @@ def test_a_name_that_no_service_has_is_told_with_the_nearest():
     theirs = {"MYSQL_ROOT_PASSWORD": "x", "MONGO_INITDB_ROOT_USERNAME": "x", "MYSQL_PORT": "x"}
     theirs |= {"MYSQL_USER": "x", "MQTT_USER": "x", "MONGO_USER": "x"}
     ours = {"RAVEN_NODE": "x", "MYSQL_URL_FILE": "x", "RAVEN_SQL_KEEP_MONTHS": "3", "PATH": "x"}
-    wrong = {"RAVEN_DEVCE": "x", "UPSTREAM_MQTT_ULR": "x", "RAVEN_ZZZZZZZZZZ": "x"}
+    wrong = {"RAVEN_DEVCE": "x", "UPSTREAM_MQTT_ULR": "x", "RAVEN_IMAGE": "x"}
     assert list(unknown(theirs | ours)) == []
     assert list(unknown(theirs | ours | wrong)) == [
         "RAVEN_DEVCE is no setting: did you mean RAVEN_DEVICE?",
-        "RAVEN_ZZZZZZZZZZ is no setting of any service",
+        "RAVEN_IMAGE is no setting of any service",
         "UPSTREAM_MQTT_ULR is no setting: did you mean UPSTREAM_MQTT_URL?",
     ]
 

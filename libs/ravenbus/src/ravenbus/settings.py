@@ -28,8 +28,11 @@ SHOWN_MAX: Final = 200
 NAMES: Final = "names.txt"
 """File with the names of all services' settings, made from the code."""
 SHARED: Final = ("MQTT_", "MYSQL_", "MONGO_", "UPSTREAM_MQTT_")
-NEAR, NEARLY = 0.6, 0.85
-"""How alike two names are, as ``difflib`` counts it; MYSQL_USER and MYSQL_URL are so by 0.84."""
+NEAR, NEARLY = 0.8, 0.85
+"""How alike two names are, as ``difflib`` counts it.
+
+By 0.73 are RAVEN_IMAGE and RAVEN_STATE, by 0.84 MYSQL_USER and MYSQL_URL.
+"""
 SECRET = {"secret": True}
 """``Meta(extra=SECRET)``: never shown, and also read from the file that ``NAME_FILE`` names."""
 
