@@ -21,7 +21,7 @@ def test_homes_and_stores_are_said_as_they_are(system: VerifySystem):
     """A home that is well, a store that is behind, one that is away, a reader that is gone."""
     system.start_stores()
     done = system.command("raven-status")
-    assert (done.status, done.out) == (1, "No home has said anything to this broker yet.\n")
+    assert (done.status, done.out) == (1, "The broker retains nothing that a home has said.\n")
 
     system.reader.start()
     system.simulator.command[1:] = ["--pty", system.device, "--rate", "20"]

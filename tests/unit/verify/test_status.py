@@ -10,8 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from raven_verify import status
-from ravenbus.messages import Envelope, Reading, Run
+from ravenbus.errors import PoisonError
+from ravenbus.messages import Envelope, Reading, Run, dead_letter, encode
+from ravenbus.mqtt import Events, Received
 from ravenbus.notifications import Warning as Said
+from ravenbus.topics import LATEST, READING, Topics
+from tests.memory import Memory
+from tests.unit.ravenbus.fakes import FakeConnection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD, NEW = str(uuid.uuid4()), str(uuid.uuid4())
@@ -40,6 +45,26 @@ def test_stores_are_asked_for_the_run_under_way(retained):
         home.take(message)
     assert home.said() == (NEW, 5)
     assert home.heard == NOON
+
+
+def test_a_store_is_not_behind_what_it_has_buried(monkeypatch):
+    """Nothing more of it is to come; how many there are is said beside it."""
+    monkeypatch.setattr(status, "QUIET_S", 0.01)
+    monkeypatch.setattr(status, "UNDER_WAY_S", 0.01)
+    topics, store = Topics("raven"), Memory()
+    topic = topics.of(READING, node="home", kind=NEWEST.kind)
+    refused = encode(reading(NEW, 3, NOON))
+    letter = dead_letter(store.service, topic, refused, datetime.now(UTC), PoisonError("no", ""))
+    store.store([*(reading(NEW, seq, NOON) for seq in (1, 2, 5)), letter])
+
+    def connect(events: Events) -> FakeConnection:
+        latest = topics.of(LATEST, node="home", kind=NEWEST.kind)
+        events.put(Received(1, latest, encode(NEWEST), retained=True))
+        return FakeConnection(events)
+
+    (home,) = status.look(connect, topics, [store])
+    assert home.behind == {"memory": 1}
+    assert home.buried == 1
 
 
 def test_a_broker_without_homes_is_not_well():

@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from raven_verify.inventory import identity
 from ravenbus.errors import BrokerAwayError, ContractError, RetryableError
-from ravenbus.messages import Envelope, Reading, Run, Status
+from ravenbus.messages import DeadLetter, Envelope, Reading, Run, Status
 from ravenbus.mqtt import Connect, Events, Lost, Received
-from ravenbus.ranges import count, without
+from ravenbus.ranges import Range, count, merged, without
 from ravenbus.readback import Choice, Store
 from ravenbus.topics import LATEST, RUN, STATUS, Topics
 
@@ -96,12 +97,12 @@ def look(connect: Connect, topics: Topics, stores: Sequence[Store]) -> list[Home
         for message in _messages(topics, events, QUIET_S):
             homes.setdefault(message.node, Home(message.node)).take(message)
         found = [home for _, home in sorted(homes.items())]
-        _ask(found, stores)
+        _ask(found, stores, topics)
         if any(behind for home in found for behind in home.behind.values()):
             # Time for what is under way; what is said meanwhile is not looked for.
             for _ in _messages(topics, events, UNDER_WAY_S):
                 pass
-            _ask(found, stores)
+            _ask(found, stores, topics)
     return found
 
 
@@ -123,14 +124,14 @@ def _messages(topics: Topics, events: Events, quiet_s: float) -> Iterator[Readin
                 yield topics.read(channel, event.topic, event.payload)
 
 
-def _ask(homes: Sequence[Home], stores: Sequence[Store]) -> None:
+def _ask(homes: Sequence[Home], stores: Sequence[Store], topics: Topics) -> None:
     """Note how far each store is behind each home, and what was buried lately."""
     since = datetime.now(UTC) - BURIED_SINCE
     buried: dict[str, set[str]] = {}
     for store in stores:
         try:
             for letter in store.letters(Choice(since=since)):
-                buried.setdefault(letter.node or "", set()).add(letter.id)
+                buried.setdefault(_node(letter, topics), set()).add(letter.id)
             for home in homes:
                 home.behind[store.name] = _behind(home, store)
         except RetryableError:
@@ -140,12 +141,27 @@ def _ask(homes: Sequence[Home], stores: Sequence[Store]) -> None:
         home.buried = len(buried.get(home.node, ()))
 
 
+def _node(letter: DeadLetter, topics: Topics) -> str:
+    """Return whose letter it is, empty if nobody can say; what a store buried says so by its topic."""
+    if letter.topic and not letter.node:
+        with suppress(ContractError):
+            return topics.names(topics.channel(letter.topic), letter.topic).get("node", "")
+    return letter.node or ""
+
+
 def _behind(home: Home, store: Store) -> int:
     run, last_seq = home.said()
     if not last_seq or store.passes_over(run):
         return 0
     wanted = [(max(1, last_seq - LATELY + 1), last_seq)]
-    return count(without(wanted, store.having(run, wanted)))
+    lacking = without(wanted, store.having(run, wanted))
+    return count(without(lacking, _buried(run, store)) if lacking else [])
+
+
+def _buried(run: str, store: Store) -> list[Range]:
+    """Return the numbers of a run that a store has as dead letters."""
+    found = (identity(letter.payload) for letter in store.letters(Choice()))
+    return merged((one[1], one[1]) for one in found if one and one[0] == run)
 
 
 def are_well(homes: Sequence[Home], now: datetime) -> bool:
@@ -156,7 +172,7 @@ def are_well(homes: Sequence[Home], now: datetime) -> bool:
 def as_table(homes: Sequence[Home], now: datetime) -> str:
     """Return what people read, a line for each home."""
     if not homes:
-        return "No home has said anything to this broker yet."
+        return "The broker retains nothing that a home has said."
     stores = list(homes[0].behind)
     lines = [("node", "heard", "stick", "clock", "release", *stores, "buried, 24 h")]
     for home in homes:
