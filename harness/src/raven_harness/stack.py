@@ -143,8 +143,10 @@ class Process:
     def paused(self) -> Iterator[None]:
         """Have it answer nobody, as if it hung."""
         self.send(signal.SIGSTOP)
-        yield
-        self.send(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
 
     def text(self) -> str:
         """Return what it has printed so far."""
