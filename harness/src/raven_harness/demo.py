@@ -251,7 +251,7 @@ def _introduce(demo: Demo) -> None:
         "MySQL": f"mariadb -h 127.0.0.1 -P {mysql.port} -u {mysql.username} \\\n"
         f"-p{mysql.password} {mysql.path[1:]}",
         "MongoDB": demo.mongo_url if demo.mongo else "yours (MONGO_URL)",
-        "processes": fill(processes, WIDTH - INDENT).replace("~", " "),
+        "processes": fill(processes, WIDTH - INDENT, break_on_hyphens=False).replace("~", " "),
         "logs": str(demo.folder),
     }
     if demo.past:
