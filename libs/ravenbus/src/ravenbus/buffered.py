@@ -1,8 +1,8 @@
 """paho with a buffer under it, and plain messages and PUBACKs taken out of that without paho.
 
 paho asks the system four times for each packet and once to send one, and makes an object of each
-part of a message.  This is the only module that knows paho's private parts.  Where a later paho has
-others everything goes through paho as before, only slower; a test says so.
+part of a message.  This is the only module that knows paho's private parts: what it calls between
+two packets, and how it notes a PUBACK.  Tests fail where a later paho has others.
 """
 
 from __future__ import annotations

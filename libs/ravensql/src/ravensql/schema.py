@@ -196,7 +196,10 @@ def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
             except ServerError as error:
                 if not (statement.is_optional and code_of(error) in REFUSED_OPTION_CODES):
                     raise
-                log.warning("the server keeps a table as it was", extra={"detail": str(error)})
+                log.warning(
+                    "the server keeps a table as it was",
+                    extra={"table": statement.unless and statement.unless[1], "detail": str(error)},
+                )
     cursor.execute(
         "INSERT INTO schema_version (version, name) VALUES (%s, %s)", (step.number, step.name)
     )

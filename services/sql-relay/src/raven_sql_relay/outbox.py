@@ -73,6 +73,8 @@ class _Lane:
         self.open = False
         self.block: Block | None = None
         self.some_taken = False
+        self.is_others = False
+        """What is left is among the rows of another relay."""
 
     def reopen(self) -> None:
         """Try again what nobody took, whatever becomes of a block tried before."""
@@ -446,19 +448,17 @@ class SqlOutbox:
             self._start[table] = oldest.last + 1
             yield oldest, NEW
         lane = self._lanes[table]
-        if lane.open and not lane.block:
+        # What may be among another relay's rows is not asked for at each look.
+        if lane.open and not lane.block and (own or not lane.is_others):
             lane.block = self._claim(cursor, table, KEPT, lane.start)
             if lane.block:
                 lane.start = lane.block.last + 1
                 yield lane.block, KEPT
             else:
-                # From the lowest id once more, or later what is among rows on their way, which
-                # may be another relay's.
-                lane.open = (
-                    lane.start > 0
-                    or any(b.table == table for b in self._claims)
-                    or self._source.first(cursor, table, KEPT, 0) is not None
-                )
+                # From the lowest id once more, or later what is among rows on their way.
+                again = lane.start > 0 or any(b.table == table for b in self._claims)
+                lane.is_others = not again
+                lane.open = again or self._source.first(cursor, table, KEPT, 0) is not None
                 lane.start = 0
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
