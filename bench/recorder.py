@@ -59,18 +59,16 @@ def run() -> list[Row]:
         mongo, nothing = Mongo(folder), NoStore(folder)
         with system.started(broker, mongo, nothing):
             return [
-                *_rows("recorder", AIM, *_measured(folder, broker, mongo)),
-                *_rows(WITHOUT, AIM, *_measured(folder, broker, nothing)),
+                *_rows("recorder", *_measured(folder, broker, mongo)),
+                *_rows(WITHOUT, *_measured(folder, broker, nothing)),
             ]
 
 
-def _rows(
-    what: str, aim: float, rates: dict[str, list[float]], cpu_us: list[float]
-) -> list[Row]:
+def _rows(what: str, rates: dict[str, list[float]], cpu_us: list[float]) -> list[Row]:
     slower = [min(both) for both in zip(rates["paho"], rates["pymongo"], strict=True)]
     per_s, ours = f"{what}, messages/s", rates["ours"]
     return [
-        compared(per_s, ours, "the slower of the two", slower, aim),
+        compared(per_s, ours, "the slower of the two", slower, AIM),
         compared(per_s, ours, "bare paho", rates["paho"]),
         compared(per_s, ours, "bare pymongo", rates["pymongo"]),
         at_most(f"{what}, CPU a message", cpu_us, CPU_AIM_US, "us"),
