@@ -201,7 +201,7 @@ def _rates(folder: Path) -> str:
             path = home.folder / "docker-compose.yml"
             path.write_text(path.read_text().replace("mongo: {internal: true}", "mongo: {}"))
             home.up("--profile", "server", options=scale)
-            _wait(lambda h=home, n=number: h.logs("mongo-recorder").count("connected to the") >= n)
+            _wait(lambda h=home, n=number: len(_connected(h)) == n)
             system.filled_spool(spool, MESSAGES, seed=number)
             password = _secret(home, f"mqtt-{system.NODE}")
             port = home.all("port", "broker", "1883").strip().rpartition(":")[2]
@@ -218,6 +218,12 @@ def _rates(folder: Path) -> str:
         "is synced.\n"
     )
     return _table("Recorders", ("recorders", "messages stored a second", "of each"), rows, text)
+
+
+def _connected(home: Project) -> set[str]:
+    """Return the recorders that have said that they are connected, each by its own name."""
+    lines = home.all("logs", "--no-color", "mongo-recorder").splitlines()
+    return {line.partition("|")[0] for line in lines if "connected to the broker" in line}
 
 
 def _shares(home: Project) -> list[float]:
