@@ -201,7 +201,7 @@ def _rates(folder: Path) -> str:
             path = home.folder / "docker-compose.yml"
             path.write_text(path.read_text().replace("mongo: {internal: true}", "mongo: {}"))
             home.up("--profile", "server", options=scale)
-            _wait(lambda h=home, n=number: len(_connected(h)) == n)
+            _wait(lambda h=home, n=number: _at_work(h, n))
             system.filled_spool(spool, MESSAGES, seed=number)
             password = _secret(home, f"mqtt-{system.NODE}")
             port = home.all("port", "broker", "1883").strip().rpartition(":")[2]
@@ -220,10 +220,14 @@ def _rates(folder: Path) -> str:
     return _table("Recorders", ("recorders", "messages stored a second", "of each"), rows, text)
 
 
-def _connected(home: Project) -> set[str]:
-    """Return the recorders that have said that they are connected, each by its own name."""
+def _at_work(home: Project, number: int) -> bool:
+    """Say whether so many recorders are connected and, if they are several, share what comes.
+
+    One that was there first has all that comes until it has seen the others.
+    """
     lines = home.all("logs", "--no-color", "mongo-recorder").splitlines()
-    return {line.partition("|")[0] for line in lines if "connected to the broker" in line}
+    said = {line.partition("|")[0]: line for line in lines if "shared=" in line}
+    return len(said) == number and all(f"shared={number > 1}" in line for line in said.values())
 
 
 def _shares(home: Project) -> list[float]:

@@ -98,7 +98,7 @@ class Consumer:
         self._share(intake, shared=shared)
         intake.connection.publish(self.topics.of(GONE, store=self.name), b"", retain=True)
         self.retry("slot", slot.joined)
-        log.info("connected to the broker")
+        log.info("connected to the broker", extra={"shared": shared} if slot.group else None)
         if former := slot.former():
             self._adopt(former)
         if slot.group and not intake.connection.can_share and self._may_leave(slot):
@@ -110,6 +110,7 @@ class Consumer:
             if shares() != shared:
                 shared = not shared
                 self._share(intake, shared=shared)
+                log.info("subscribed anew: the group has changed", extra={"shared": shared})
             heard_at = self._take(intake, heard_at)
             if abandoned := slot.adopt():
                 self.storing.flush(intake)
