@@ -52,6 +52,15 @@ cluster-test: $(VENV)/.dev system system-sql  ## Run writers and relays on three
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
 	@tests/bare/run
 
+.PHONY: alerts-test
+alerts-test:  ## Check deploy/prometheus: each alert comes when it should, and not before
+	@# Unpacked, not installed: Debian's package starts a server.
+	@[ -x .brokers/prometheus/usr/bin/promtool ] || { mkdir -p .brokers && cd .brokers && \
+	  echo "fetching Debian's promtool" && apt-get download -qq prometheus && \
+	  dpkg -x prometheus_*.deb prometheus; }
+	@cd deploy/prometheus && promtool=../../.brokers/prometheus/usr/bin/promtool && \
+	  $$promtool check config prometheus.yml && $$promtool test rules rules.test.yml
+
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost
 	@harness/src/raven_harness/crash/fetch.sh
