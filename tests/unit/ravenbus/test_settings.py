@@ -41,21 +41,23 @@ def test_every_problem_is_said_at_once():
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "reason"),
     [
-        "http://u:hunter2@h",
-        "mqtt://",
-        "mqtt://h:0x1",
-        "mqtt://h:99999",
-        "mqtt://h:0",
-        "mqtt://h/topic",
-        "h",
+        ("http://u:hunter2@h", "it does not begin with mqtt:// or mqtts://"),
+        ("h", "it does not begin with mqtt:// or mqtts://"),
+        ("mqtt://", "it has no host"),
+        ("mqtt://u:hunter2@x@h", "that is not percent-encoded"),
+        ("mqtt://h:0x1", "a port that is none"),
+        ("mqtt://u:hunter2@h:99999", "a port that is none"),
+        ("mqtt://h:0", "a port that is none"),
+        ("mqtt://u:hunter2@h/topic", "it has a path"),
     ],
 )
-def test_a_wrong_url_is_refused_without_showing_it(url):
-    """A URL may hold a password, so the message says only what is allowed."""
+def test_a_wrong_url_is_refused_by_its_part_without_showing_it(url, reason):
+    """A URL may hold a password, so the message says what is wrong with it and what is allowed."""
     (problem,) = problems({"MQTT_URL": url})
-    assert "MQTT_URL" in problem
+    assert problem.startswith("MQTT_URL: ")
+    assert reason in problem
     assert "mqtts://[user:password@]host" in problem
     assert "hunter2" not in problem
 

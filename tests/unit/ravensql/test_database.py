@@ -187,3 +187,19 @@ def test_a_server_that_wants_the_password_encrypted_gets_it(monkeypatch):
         pass
     server.close()
     assert server.password == b"hunter2\0"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://db/energy", "it names no user"),
+        ("mysql://u:hunter2@db", "it names no database"),
+        ("mysql://u:hunter2@db/a/b", "it names no database"),
+        ("mysql://u:hunter2@db/energy?ssl=1", "an option other than ssl_ca"),
+    ],
+)
+def test_a_wrong_url_is_refused_by_its_part(url, reason):
+    """It may hold a password, which is not shown."""
+    with pytest.raises(ValueError, match=reason) as caught:
+        MysqlUrl(url)
+    assert "hunter2" not in str(caught.value)

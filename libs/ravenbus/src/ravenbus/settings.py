@@ -47,6 +47,13 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class UrlError(ValueError):
+    """Says which part of a URL is wrong, showing nothing secret, and what is allowed."""
+
+    def __init__(self, reason: str, allowed: str) -> None:
+        super().__init__(f"{reason}: allowed is {allowed}")
+
+
 class Url(NamedTuple):
     """Parts of a URL, user and password decoded; None or empty where it has none."""
 
@@ -58,21 +65,31 @@ class Url(NamedTuple):
     query: str
 
     @classmethod
-    def of(cls, text: str, ports: Mapping[str, int]) -> Self:
+    def of(cls, text: str, ports: Mapping[str, int], allowed: str) -> Self:
         """Read a URL of one of the schemes, which have these ports; hosts are divided by commas.
 
-        What user and password may not hold as it is has to be percent-encoded.  Raise ValueError
-        that shows nothing of it.
+        What user and password may not hold as it is has to be percent-encoded.  Raise UrlError.
         """
+        if text.partition("://")[0] not in ports:
+            raise UrlError(
+                f"it does not begin with {' or '.join(f'{s}://' for s in ports)}", allowed
+            )
         matched = _URL.fullmatch(text)
-        if not matched or matched["scheme"] not in ports:
-            raise ValueError("no URL")
+        if not matched:
+            reason = (
+                "it has no host, or a character in user or password that is not percent-encoded"
+            )
+            raise UrlError(reason, allowed)
         found = []
         for one in matched["hosts"].split(","):
-            place = urlsplit(f"//{one}")
-            if not place.hostname or place.port == 0:
-                raise ValueError("no address")
-            found.append(Address(place.hostname, place.port or ports[matched["scheme"]]))
+            try:
+                place = urlsplit(f"//{one}")
+                host, port = place.hostname, place.port
+            except ValueError:
+                host, port = "", 0
+            if not host or port == 0:
+                raise UrlError("one of its hosts is none, or has a port that is none", allowed)
+            found.append(Address(host, port or ports[matched["scheme"]]))
         user, password = (unquote(matched[of] or "") or None for of in ("user", "password"))
         path, query = matched["path"] or "", matched["query"] or ""
         return cls(matched["scheme"], user, password, tuple(found), path, query)
@@ -96,13 +113,10 @@ class MqttUrl:
     )
 
     def __init__(self, text: str) -> None:
-        """Read a URL; raise ValueError if it is none."""
-        try:
-            url = Url.of(text, {"mqtt": 1883, "mqtts": 8883})
-        except ValueError:
-            raise ValueError(self.ALLOWED) from None
+        """Read a URL; raise UrlError if it is none."""
+        url = Url.of(text, {"mqtt": 1883, "mqtts": 8883}, self.ALLOWED)
         if url.path.strip("/") or url.query:
-            raise ValueError(self.ALLOWED)
+            raise UrlError("it has a path or options, and a broker has none", self.ALLOWED)
         self.tls: Final = url.scheme == "mqtts"
         self.addresses: Final = url.addresses
         self.username: Final = url.user
@@ -346,12 +360,16 @@ class Setting:
         """Return the typed value; raise ValueError that names variable, text and what is allowed."""
         try:
             return msgspec.convert(text, self.annotation, strict=False, dec_hook=_decode)
-        except msgspec.ValidationError:
-            shown = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
-            held = "what it holds (not shown)" if self.secret else repr(shown)
-            raise ValueError(
-                f"{self.name}: {held} cannot be used: allowed is {self.allowed}"
-            ) from None
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{self.name}: {self._problem(text, error.__cause__)}") from None
+
+    def _problem(self, text: str, cause: BaseException | None) -> str:
+        """Return what is wrong with the text, and what is allowed."""
+        if isinstance(cause, UrlError):
+            return str(cause)
+        shown = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+        held = "what it holds (not shown)" if self.secret else repr(shown)
+        return f"{held} cannot be used: allowed is {self.allowed}"
 
 
 def usable_folder(path: Path) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from msgspec import Meta
 
-from ravenbus.settings import SECRET, Url
+from ravenbus.settings import SECRET, Url, UrlError
 
 
 class MysqlUrl:
@@ -21,16 +21,19 @@ class MysqlUrl:
     )
 
     def __init__(self, text: str) -> None:
-        """Read a URL, user and password percent-encoded; raise ValueError if it is none."""
-        try:
-            url = Url.of(text, {"mysql": 3306})
-        except ValueError:
-            raise ValueError(self.ALLOWED) from None
+        """Read a URL, user and password percent-encoded; raise UrlError if it is none."""
+        url = Url.of(text, {"mysql": 3306}, self.ALLOWED)
         database = unquote(url.path[1:])
         options = dict(parse_qsl(url.query, keep_blank_values=True))
         ssl_ca = options.pop("ssl_ca", None)
-        if not url.user or not database or "/" in database or options or ssl_ca == "":
-            raise ValueError(self.ALLOWED)
+        if not url.user:
+            raise UrlError("it names no user", self.ALLOWED)
+        if not database or "/" in database:
+            raise UrlError("it names no database", self.ALLOWED)
+        if options or ssl_ca == "":
+            raise UrlError(
+                "it has an option other than ssl_ca, or one without a value", self.ALLOWED
+            )
         self.addresses: Final = url.addresses
         self.user: Final = url.user
         self.password: Final = url.password or ""
