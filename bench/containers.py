@@ -154,7 +154,7 @@ def _idle_and_busy(folder: Path) -> str:
             time.sleep(SETTLE_S)  # what a start costs is not what idling does
             ids = home.all("ps", "--quiet").split()
             before = {one: _stats(one) for one in ids}
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # the span that is measured
             for one in ids:
                 name, cpu_s, memory = _stats(one)
                 percent = 100 * (cpu_s - before[one][1]) / LOOK_S

@@ -79,6 +79,7 @@ def _times(stick: int, url: MysqlUrl) -> list[float]:
         _write(stick, 0)  # The first makes the run known.
         system.wait_until(partial(arrived, 1), "the first row")
         for number in range(1, READINGS + 1):
+            # Alone, or while the store rests after the last one.
             time.sleep(chance.choice([0.0, chance.uniform(0, PAUSE_S)]))
             began = _write(stick, number)
             system.wait_until(partial(arrived, number + 1), "the row", LOOK_S)

@@ -124,7 +124,7 @@ def _largest(
             memory = process.memory_full_info()
             rss, pss = found[name]
             found[name] = max(rss, memory.rss / MB), max(pss, memory.pss / MB)
-        time.sleep(LOOK_S)
+        time.sleep(LOOK_S)  # nothing says when memory is at its most
     return found
 
 

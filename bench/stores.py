@@ -273,7 +273,7 @@ class Servers:
         """
         with self._program(program) as (process, store):
             self._start(program, process)
-            time.sleep(after_s)
+            time.sleep(after_s)  # a kill comes at a time, whatever goes on then
             process.kill()
             if _end_is_in(store, readings)():
                 raise RuntimeError(f"{program.name} was done before it was killed")
@@ -281,6 +281,7 @@ class Servers:
             mark = self.publish(1)[0]
             stack.wait_until(lambda: store.numbers(mark), f"{program.name} is back")
             found: list[int] = []
+            # What was handed to the database's server before the kill is stored by that alone.
             while len(found) < len(found := store.numbers(readings[0])):
                 time.sleep(QUIET_S)
             _stop(process)

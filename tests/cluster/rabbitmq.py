@@ -89,8 +89,10 @@ class Node(RabbitMq):
     def cut_off(self) -> Iterator[None]:
         """Have it and the other brokers hear nothing of each other; clients still reach it."""
         ip("-n", self._switch, "link", "set", self._port, "down")
-        yield
-        ip("-n", self._switch, "link", "set", self._port, "up")
+        try:
+            yield
+        finally:
+            ip("-n", self._switch, "link", "set", self._port, "up")
 
     def can_be_spared(self) -> bool:
         """Say whether every queue, and what else the cluster agrees on, goes on without it."""

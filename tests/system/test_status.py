@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
+
+from ravenbus.messages import Status, encode
+from ravenbus.mqtt import Broker
+from ravenbus.settings import MqttUrl
+from ravenbus.topics import STATUS, Topics
+from raventools import bus
+from raventools.bus import Publication
+from tests.kinds import T0
 
 from .system import NODE, wait_until
 from .test_verify import VerifySystem
 from .test_verify import system as system  # noqa: PLC0414 - the fixture
+
+HOMES = 300
+"""More than may be under way to anybody."""
 
 
 def states(system: VerifySystem) -> tuple[int, dict[str, Any]]:
@@ -60,3 +72,21 @@ def test_homes_and_stores_are_said_as_they_are(system: VerifySystem):
     done = system.command("raven-status", MQTT_URL="mqtt://127.0.0.1:1")
     assert done.status == 69
     assert "127.0.0.1:1" in done.err
+
+
+def test_a_fleet_is_said_whole(system: VerifySystem):
+    """A broker hands over no more than some messages before they are acknowledged."""
+    system.start_stores()
+    topics = Topics()
+    homes = [f"home-{number:03}" for number in range(HOMES)]
+
+    def states() -> Iterator[Publication]:
+        for node in homes:
+            said = Status(node=node, service="online", device="connected", since=T0)
+            yield Publication(topics.of(STATUS, node=node), encode(said), retain=True)
+
+    broker = Broker(MqttUrl(system.broker.url("verify")), "fleet")
+    with bus.connected(broker, topics, ["sql-writer"]) as connection:
+        connection.send(states())
+    done = system.command("raven-status", "--json")
+    assert [home["node"] for home in json.loads(done.out)["homes"]] == homes

@@ -45,8 +45,7 @@ exit status:
 
 """
 
-
-HOMES: Final = """\
+HOMES_STATUSES: Final = """\
 exit status:
   0   every home was heard in the last ten minutes, and every store has what they said
   1   a home is silent, its reader or stick is away, or a store is behind or away
@@ -82,7 +81,7 @@ def homes() -> int:
         "and whether the stores that are set have what it said."
     )
     parser = service.parser(STATUS, description, VerifySettings)
-    parser.epilog = HOMES + (parser.epilog or "")
+    parser.epilog = HOMES_STATUSES + (parser.epilog or "")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
     arguments = parser.parse_args()
     return _run(STATUS, arguments, lambda s, stores: _homes(s, stores, as_json=arguments.json))

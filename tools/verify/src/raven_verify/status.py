@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any, Final
 from raven_verify.inventory import identity
 from ravenbus.errors import BrokerAwayError, ContractError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, Status
-from ravenbus.mqtt import Connect, Events, Lost, Received
+from ravenbus.mqtt import Connect, Connection, Events, Lost, Received
 from ravenbus.ranges import Range, count, merged, without
 from ravenbus.readback import Choice, Store
 from ravenbus.topics import LATEST, RUN, STATUS, Topics
@@ -94,19 +95,21 @@ def look(connect: Connect, topics: Topics, stores: Sequence[Store]) -> list[Home
     with closing(connect(events)) as connection:
         connection.subscribe([topics.of(one, node="+", kind="+") for one in HEARD])
         connection.settle()
-        for message in _messages(topics, events, QUIET_S):
+        for message in _messages(topics, connection, events, QUIET_S):
             homes.setdefault(message.node, Home(message.node)).take(message)
         found = [home for _, home in sorted(homes.items())]
         _ask(found, stores, topics)
         if any(behind for home in found for behind in home.behind.values()):
             # Time for what is under way; what is said meanwhile is not looked for.
-            for _ in _messages(topics, events, UNDER_WAY_S):
+            for _ in _messages(topics, connection, events, UNDER_WAY_S):
                 pass
             _ask(found, stores, topics)
     return found
 
 
-def _messages(topics: Topics, events: Events, quiet_s: float) -> Iterator[Reading | Status | Run]:
+def _messages(
+    topics: Topics, connection: Connection, events: Events, quiet_s: float
+) -> Iterator[Reading | Status | Run]:
     """Yield what comes until nothing that was retained has come for some time."""
     end = time.monotonic() + quiet_s
     while (left := end - time.monotonic()) > 0:
@@ -116,7 +119,8 @@ def _messages(topics: Topics, events: Events, quiet_s: float) -> Iterator[Readin
             return
         if isinstance(event, Lost):
             raise BrokerAwayError(f"the connection to the broker was lost: {event.detail}")
-        if isinstance(event, Received) and event.payload:
+        if isinstance(event, Received):
+            connection.acknowledge([event])
             if event.retained:
                 end = time.monotonic() + quiet_s
             with suppress(ContractError):
@@ -127,18 +131,23 @@ def _messages(topics: Topics, events: Events, quiet_s: float) -> Iterator[Readin
 def _ask(homes: Sequence[Home], stores: Sequence[Store], topics: Topics) -> None:
     """Note how far each store is behind each home, and what was buried lately."""
     since = datetime.now(UTC) - BURIED_SINCE
-    buried: dict[str, set[str]] = {}
+    lately: dict[str, set[str]] = defaultdict(set)
     for store in stores:
         try:
-            for letter in store.letters(Choice(since=since)):
-                buried.setdefault(_node(letter, topics), set()).add(letter.id)
+            buried: dict[str, list[Range]] = defaultdict(list)
+            for letter in store.letters(Choice()):
+                if letter.at >= since:
+                    lately[_node(letter, topics)].add(letter.id)
+                if of := identity(letter.payload):
+                    run, seq = of
+                    buried[run].append((seq, seq))
             for home in homes:
-                home.behind[store.name] = _behind(home, store)
+                home.behind[store.name] = _behind(home, store, buried)
         except RetryableError:
             for home in homes:
                 home.behind[store.name] = None
     for home in homes:
-        home.buried = len(buried.get(home.node, ()))
+        home.buried = len(lately[home.node])
 
 
 def _node(letter: DeadLetter, topics: Topics) -> str:
@@ -149,19 +158,13 @@ def _node(letter: DeadLetter, topics: Topics) -> str:
     return letter.node or ""
 
 
-def _behind(home: Home, store: Store) -> int:
+def _behind(home: Home, store: Store, buried: Mapping[str, list[Range]]) -> int:
+    """Return how many of the last readings a store has neither stored nor buried."""
     run, last_seq = home.said()
     if not last_seq or store.passes_over(run):
         return 0
     wanted = [(max(1, last_seq - LATELY + 1), last_seq)]
-    lacking = without(wanted, store.having(run, wanted))
-    return count(without(lacking, _buried(run, store)) if lacking else [])
-
-
-def _buried(run: str, store: Store) -> list[Range]:
-    """Return the numbers of a run that a store has as dead letters."""
-    found = (identity(letter.payload) for letter in store.letters(Choice()))
-    return merged((one[1], one[1]) for one in found if one and one[0] == run)
+    return count(without(wanted, merged([*store.having(run, wanted), *buried.get(run, ())])))
 
 
 def are_well(homes: Sequence[Home], now: datetime) -> bool:
