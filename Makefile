@@ -30,7 +30,7 @@ demo: $(VENV)/.demo system system-sql  ## See readings travel from a stick (simu
 # Hundreds of processes are started: each compiles all that it imports where bytecode is not kept.
 WORKERS = $(if $(MYSQL_ADMIN_URL),0,$(shell echo $$((3 * $$(nproc)))))
 .PHONY: test
-test: $(VENV)/.dev system system-sql system-browser  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
+test: $(VENV)/.dev system system-sql system-browser system-trace  ## Run every test, against a real broker, MariaDB and a MongoDB-speaking server
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: compose-test
@@ -127,6 +127,11 @@ system-sql:
 .PHONY: system-browser
 system-browser:
 	@$(call needs,chromium,chromium fonts-dejavu-core)
+
+# What records the file operations of which power cuts are made.
+.PHONY: system-trace
+system-trace:
+	@$(call needs,strace,strace)
 
 $(VENV)/bin/pip:
 	@$(call needs,$(PYTHON),python3)

@@ -380,7 +380,7 @@ def _certificate(
 
 
 def _write(file: Path, text: str, user: int | None = None) -> None:
-    """Put a text into a file that its user alone can read; whole, or not at all."""
+    """Put a text into a file that its user alone can read; whole, or not at all, and for good."""
     new = file.with_name(f".{file.name}.new")
     new.unlink(missing_ok=True)
     new.touch(0o600)
@@ -391,6 +391,11 @@ def _write(file: Path, text: str, user: int | None = None) -> None:
     if user is not None:
         os.chown(new, user, user)
     new.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def main(arguments: list[str]) -> int:

@@ -45,6 +45,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
         ):
             writer = csv.writer(text, lineterminator="\n")
             writer.writerows([_escaped(field) for field in row] for row in rows)
+        file.flush()
         os.fsync(file.fileno())
         # What is read back then comes from the disk.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -86,17 +87,23 @@ def publish(part: Path, path: Path) -> str:
     digest = sha256(part)
     if path.exists() and (other := sha256(path)) != digest:
         path.replace(f"{path}.{other[:8]}")
+        _sync(path.parent)
     part.replace(path)
     with _checksum_file(path).open("w", encoding="ascii") as file:
         file.write(_checksum_line(path, digest))
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync(path.parent)
     return digest
+
+
+def _sync(folder: Path) -> None:
+    """Return when the disk has the names of a folder."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def fault(path: Path, digest: str, count: int) -> str | None:
