@@ -512,7 +512,7 @@ def test_each_reason_of_a_dead_letter_is_explained(dashboard: Dashboard, visit: 
     """The page says what the documentation does, under the name of each reason."""
     page = visit(dashboard).go("/static/reasons.html")
     table = (
-        (stack.ROOT / "docs" / "operations.md")
+        (stack.ROOT / "docs" / "dead-letters.md")
         .read_text()
         .partition("| reason | what happened | what to do |\n")[2]
     )

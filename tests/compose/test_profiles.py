@@ -41,9 +41,9 @@ def test_every_profile_and_every_pair_of_profiles_can_be_used(project: Callable[
 
 
 def test_what_the_pages_show_can_be_used(project: Callable[..., Project]):
-    """The override for one device in docs/operations.md passes, the Swarm's stack and `bake` too."""
+    """The override for one device in docs/containers.md passes, the Swarm's stack and `bake` too."""
     home = project()
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "containers.md").read_text()
     home.override(page.partition("```yaml\n")[2].partition("```")[0])
     shown = json.loads(home.compose("--profile", "edge", "config", "--format", "json").stdout)
     reader = shown["services"]["reader"]

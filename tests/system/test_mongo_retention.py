@@ -184,10 +184,10 @@ def test_a_month_leaves_the_collections_for_files(filled: Filled):
 
 
 def test_an_archive_is_read_without_us(filled: Filled):
-    """By the lines of docs/operations.md, each document with the types that it had."""
+    """By the lines of docs/retention.md, each document with the types that it had."""
     before = filled.documents()
     filled.leave(MARCH)
-    page = (stack.ROOT / "docs" / "operations.md").read_text()
+    page = (stack.ROOT / "docs" / "retention.md").read_text()
     (script,) = re.findall(r"python3 -c '\n(.*?)' \| mongoimport", page, re.DOTALL)
     for kind in (DEMANDS, "message_cluster"):
         text = gzip.decompress((filled.folder / f"{kind}-2026-03.csv.gz").read_bytes())

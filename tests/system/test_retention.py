@@ -722,9 +722,9 @@ def test_a_writer_stores_while_months_are_archived(filled: Filled):
 
 
 def test_the_rights_that_are_documented_are_enough(filled: Filled):
-    """The account of docs/operations.md archives and restores, and the containers' is the same."""
+    """The account of docs/stores.md archives and restores, and the containers' is the same."""
     db, retention = filled.db, filled.retention()
-    page = (stack.ROOT / "docs" / "operations.md").read_text()
+    page = (stack.ROOT / "docs" / "stores.md").read_text()
     (rights,) = re.findall(r"in its database it needs (.*)\.", page)
     assert set(re.split(", | and ", rights)) == set(credentials.WRITER_RIGHTS.split(", "))
     db.admin(f"REVOKE ALL ON {db.name}.* FROM {db.user}@'%'")
@@ -737,8 +737,8 @@ def test_the_rights_that_are_documented_are_enough(filled: Filled):
 
 
 def test_a_run_is_proved_complete_over_tables_and_archive(filled: Filled):
-    """The query of docs/operations.md, whatever has left the tables."""
-    page = (stack.ROOT / "docs" / "operations.md").read_text()
+    """The query of docs/stores.md, whatever has left the tables."""
+    page = (stack.ROOT / "docs" / "stores.md").read_text()
     (query,) = re.findall(r"```sql\n(SELECT r\.hash.*?);", page, re.DOTALL)
     for month in (MARCH, APRIL):
         assert filled.db(query) == ((filled.hash, 60, 60),)

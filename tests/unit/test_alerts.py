@@ -9,7 +9,7 @@ from raven_reader.metrics import ReaderMetrics
 from ravenbus.metrics import ConsumerMetrics
 
 RULES = stack.ROOT / "deploy" / "prometheus" / "rules.yml"
-OPERATIONS = stack.ROOT / "docs" / "operations.md"
+TROUBLE = stack.ROOT / "docs" / "trouble.md"
 
 
 def test_alerts_go_by_metrics_that_there_are():
@@ -27,5 +27,5 @@ def test_each_alert_has_its_line_in_the_docs():
     """Whoever is woken finds what to do."""
     alerts = re.findall(r"alert: (\w+)", RULES.read_text())
     assert alerts
-    page = OPERATIONS.read_text()
+    page = TROUBLE.read_text()
     assert [alert for alert in alerts if f"| `{alert}` |" not in page] == []

@@ -15,7 +15,7 @@ from raven_simulator.faults import CHANCES
 from ravenbus import __version__
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-LOGS = (ROOT / "docs" / "operations.md").read_text().partition("## What the logs say")[2]
+LOGS = (ROOT / "docs" / "trouble.md").read_text().partition("## What the logs say")[2]
 PACKAGES = sorted(path.parent for path in ROOT.glob("[a-z]*/**/pyproject.toml"))
 IN_EVERY_PACKAGE = {"__init__", "main", "settings"}
 
