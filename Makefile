@@ -99,20 +99,25 @@ compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/perform
 docs: $(VENV)/.dev  ## Write docs/contract, docs/configuration.md and the names of settings from the code
 	$(BIN)/python -m raven_harness.generate
 
+.PHONY: site
+site: $(VENV)/.site  ## Make docs/ a site in site/, with every link checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html is its first page; to search in it: $(BIN)/mkdocs serve"
+
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
 	for name in requirements/demo requirements/dev bench/peers tests/fuzz/requirements; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
-	for name in $(IMAGES:%=requirements/%); do \
+	for name in $(IMAGES:%=requirements/%) requirements/site; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" -c requirements/dev.txt $$name.in -o $$name.txt || exit 1; \
 	done
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system
@@ -144,4 +149,8 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(VENV)
 	@echo "installing Python packages into $(VENV), some minutes on a small computer"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+$(VENV)/.site: requirements/site.txt | $(VENV)/bin/pip
+	$(PIP) install --require-hashes -r $<
 	@touch $@
