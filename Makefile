@@ -48,6 +48,11 @@ cluster-test: $(VENV)/.dev system system-sql  ## Run writers and relays on three
 	@tests/cluster/fetch.sh
 	$(BIN)/pytest tests/cluster
 
+.PHONY: power-test
+power-test: $(VENV)/.dev system system-sql system-trace  ## Cut the power of a whole home CUTS (300) times, and look for what was promised
+	@harness/src/raven_harness/crash/fetch.sh
+	CUTS=$(or $(CUTS),300) $(BIN)/pytest tests/power -s
+
 .PHONY: bare-test
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
 	@tests/bare/run

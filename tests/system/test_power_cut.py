@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -16,7 +16,7 @@ from ravenbus import archives
 from . import recorded
 
 
-def recording(tmp_path: Path, *program: str) -> list[cuts.Operation]:
+def recording(tmp_path: Path, *program: str) -> cuts.Recording:
     """Return what a Python program did to a folder, its last argument."""
     folder = tmp_path / "written"
     folder.mkdir()
@@ -25,19 +25,19 @@ def recording(tmp_path: Path, *program: str) -> list[cuts.Operation]:
 
 
 def disks(
-    tmp_path: Path, operations: Sequence[cuts.Operation], points: int | None = None
+    tmp_path: Path, done: cuts.Recording, points: int | None = None
 ) -> Iterator[tuple[cuts.Left, Path]]:
     """Yield what cuts may leave, each in a folder that is there until the next one."""
     folder = tmp_path / "left"
-    for left in cuts.left(operations, Random(1), points):
+    for left in cuts.left(done, Random(1), points):
         left.disk.put(folder)
         yield left, folder
         shutil.rmtree(folder)
 
 
-def contents(tmp_path: Path, operations: Sequence[cuts.Operation]) -> set[tuple[str | None, ...]]:
+def contents(tmp_path: Path, done: cuts.Recording) -> set[tuple[str | None, ...]]:
     """Return what cuts may leave of a file ``a``, each after what was said before."""
-    files = ((left.said, folder / "a") for left, folder in disks(tmp_path, operations))
+    files = ((left.said, folder / "a") for left, folder in disks(tmp_path, done))
     return {(*said, file.read_text() if file.exists() else None) for said, file in files}
 
 
@@ -80,9 +80,9 @@ os.write(1, b"said\\n")
 
 def test_the_spool_has_what_was_accepted(tmp_path: Path) -> None:
     """After a cut a spool opens, has each accepted reading that no store has, and gives no number twice."""
-    operations = recording(tmp_path, "-m", recorded.__name__, "spool")
+    done = recording(tmp_path, "-m", recorded.__name__, "spool")
     points = 0
-    for left, folder in disks(tmp_path, operations, points=50):
+    for left, folder in disks(tmp_path, done, points=50):
         said = dict(line.split() for line in left.said)
         accepted, stored = int(said.get("accepted", 0)), int(said.get("stored", 0))
         spool = Spool(folder / recorded.SPOOL, recorded.TOPICS, max_mb=16)
@@ -105,8 +105,8 @@ def test_the_spool_has_what_was_accepted(tmp_path: Path) -> None:
 
 def test_an_archive_is_whole_once_it_has_its_name(tmp_path: Path) -> None:
     """After a cut a month's file is one that was written, or there is none; what was recorded stays."""
-    operations = recording(tmp_path, "-m", recorded.__name__, "archive")
-    for left, folder in disks(tmp_path, operations):
+    done = recording(tmp_path, "-m", recorded.__name__, "archive")
+    for left, folder in disks(tmp_path, done):
         files = [file for file in folder.glob("month.csv.gz*") if not file.name.endswith(".sha256")]
         digests = {archives.sha256(file) for file in files}
         assert digests >= set(left.said)
@@ -117,7 +117,7 @@ def test_an_archive_is_whole_once_it_has_its_name(tmp_path: Path) -> None:
 
 def test_credentials_stay_what_they_were_said_to_be(tmp_path: Path) -> None:
     """After a cut the next start makes what is missing, and an account has the URL that was printed."""
-    operations = recording(tmp_path, "-m", recorded.__name__, "credentials")
-    for left, folder in disks(tmp_path, operations, points=8):
+    done = recording(tmp_path, "-m", recorded.__name__, "credentials")
+    for left, folder in disks(tmp_path, done, points=8):
         found = recorded.made(folder)
         assert left.said in ((), (found,))

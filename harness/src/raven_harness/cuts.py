@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import combinations
+from os.path import normpath
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -121,10 +122,22 @@ class Left:
     disk: Disk
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a program did to a disk, and what was there before."""
+
+    before: Disk
+    operations: Sequence[Operation]
+
+
 def left(
-    operations: Sequence[Operation], chance: Random, points: int | None = None
+    recording: Recording, chance: Random, points: int | None = None, choices: int | None = None
 ) -> Iterator[Left]:
-    """Yield what cuts may leave: after each operation, or after ``points`` of them by chance."""
+    """Yield what cuts may leave: after each operation, or after ``points`` of them by chance.
+
+    Of what one cut may leave, ``choices`` by chance are yielded, or all that are thought of.
+    """
+    operations = recording.operations
     certain = _certain(operations)
     cuts: Sequence[int] = range(len(operations) + 1)
     if points is not None and points < len(cuts):
@@ -135,11 +148,14 @@ def left(
         changes = [(number, one) for number, one in enumerate(before) if isinstance(one, Change)]
         uncertain = [number for number, _ in changes if certain[number] >= cut]
         first = uncertain[0] if uncertain else cut
-        base = Disk()
+        base = deepcopy(recording.before)
         for number, change in changes:
             if number < first:
                 base.apply(change)
-        for kept in _choices(uncertain, chance):
+        all_kept = list(_choices(uncertain, chance))
+        if choices is not None and choices < len(all_kept):
+            all_kept = chance.sample(all_kept, choices)
+        for kept in all_kept:
             disk = deepcopy(base)
             for number, change in changes:
                 if number >= first and (certain[number] < cut or number in kept):
@@ -191,7 +207,7 @@ def _choices(uncertain: list[int], chance: Random) -> Iterator[dict[int, int | N
 _CALLS: Final = (
     "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,lseek,ftruncate,truncate,fallocate,"
     "fsync,fdatasync,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,"
-    "link,linkat,sendfile,copy_file_range,mmap"
+    "link,linkat,sendfile,copy_file_range,mmap,io_submit,io_uring_enter"
 )
 _LINE: Final = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
 _CALL: Final = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\w+)")
@@ -199,25 +215,27 @@ _RESUMED: Final = re.compile(r"<\.\.\. \w+ resumed>(?P<rest>.*)")
 _UNFINISHED: Final = " <unfinished ...>"
 _TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _OPENED: Final = re.compile(r"^(?:\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
-_OF_BYTES: Final = ("write", "pwrite64", "writev", "pwritev", "pwritev2")
+_SHARED_MEMORY: Final = ("-shm", "/tc.log")
+"""SQLite makes its own anew after a cut; MariaDB's is for transactions of several engines."""
 _SHARED: Final = ("PROT_WRITE", "MAP_SHARED")
 
 
-def record(command: Sequence[str], folder: Path, log: Path) -> list[Operation]:
-    """Run a command to its end; return what it did to the files of a folder that was empty.
+def record(command: Sequence[str], folder: Path, log: Path) -> Recording:
+    """Run a command to its end; return what it did to the files of a folder.
 
     Raises CalledProcessError if it fails, and NotImplementedError for a call that is not modelled.
     ``log`` is where strace writes.
     """
     strace = ["strace", "-f", "-y", "-xx", "-s", str(2**26), "-e", f"trace={_CALLS}"]
+    recording = _Recorder(str(folder))
+    recording.find(folder)
     subprocess.run([*strace, "-o", str(log), *command], check=True, stdout=subprocess.PIPE)
-    recording = _Recording(str(folder))
     for name, arguments, result, first in _calls(log):
         if name == "write" and first and arguments.startswith("1<"):
             recording.operations += [Said(line) for line in _data(arguments).decode().splitlines()]
         else:
             recording.take(name, arguments, result)
-    return recording.operations
+    return Recording(recording.before, recording.operations)
 
 
 def _calls(log: Path) -> Iterator[tuple[str, str, int, bool]]:
@@ -246,42 +264,67 @@ def _calls(log: Path) -> Iterator[tuple[str, str, int, bool]]:
 
 
 @dataclass
-class _Recording:
+class _Recorder:
     """Makes operations of calls."""
 
     folder: str
+    before: Disk = field(default_factory=Disk)
     operations: list[Operation] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _position: dict[str, int] = field(default_factory=dict)
     _count: int = ROOT
 
+    def find(self, folder: Path) -> None:
+        """Take in what is in a folder before anything is done."""
+        for path in sorted(folder.iterdir()):
+            self._count += 1
+            file = self._names[str(path)] = -self._count if path.is_dir() else self._count
+            self.before.apply(Named({self._place(str(path)): file}))
+            if path.is_dir():
+                self.find(path)
+            else:
+                self._sizes[file] = path.stat().st_size
+                self.before.apply(Written(file, 0, path.read_bytes()))
+
     def take(self, name: str, arguments: str, result: int) -> None:
         """Take in a call that succeeded."""
-        paths = [] if name in _OF_BYTES else _paths(arguments)
-        file = self._file(_opened(arguments))
         match name:
             case "openat" | "open" | "creat":
-                self._open(paths[0], arguments if name != "creat" else "O_CREAT|O_TRUNC")
-            case "write" | "pwrite64":
-                self._write(arguments, result)
-            case "lseek":
-                self._position[_opened(arguments)] = result
-            case "ftruncate" if file is not None:
-                self._cut(file, int(arguments.rpartition(", ")[2]))
-            case "fsync" | "fdatasync" if file is not None:
-                self.operations.append(Synced(file))
+                flags = arguments if name != "creat" else "O_CREAT|O_TRUNC"
+                self._open(_paths(arguments)[0], flags)
             case "rename" | "renameat" | "renameat2":
-                self._rename(*paths)
+                self._rename(*_paths(arguments))
             case "unlink" | "unlinkat" | "rmdir":
-                self._name({path: None for path in paths if self._file(path) is not None})
+                gone = [path for path in _paths(arguments) if self._file(path) is not None]
+                self._name(dict.fromkeys(gone))
             case "mkdir" | "mkdirat":
-                for path in filter(self._inside, paths):
+                for path in filter(self._inside, _paths(arguments)):
                     self._count += 1
                     self._name({path: -self._count})
+            case "io_submit" | "io_uring_enter":
+                raise NotImplementedError(f"{name}: strace does not say what is written")
+            case _:
+                self._take_opened(name, arguments, result)
+
+    def _take_opened(self, name: str, arguments: str, result: int) -> None:
+        file = self._file(_opened(arguments))
+        if file is None:
+            return
+        match name:
+            case "write" | "pwrite64":
+                self._write(file, arguments, result)
+            case "lseek":
+                self._position[_opened(arguments)] = result
+            case "ftruncate":
+                self._cut(file, int(arguments.rpartition(", ")[2]))
+            case "fallocate":
+                self._allocate(file, arguments)
+            case "fsync" | "fdatasync":
+                self.operations.append(Synced(file))
             case "mmap" if not all(flag in arguments for flag in _SHARED):
                 pass
-            case _ if file is not None:
+            case _:
                 raise NotImplementedError(f"{name} is not modelled")
 
     def _open(self, path: str, flags: str) -> None:
@@ -294,16 +337,14 @@ class _Recording:
             self._cut(file, 0)
         self._position[path] = self._sizes.get(file or ROOT, 0) if "O_APPEND" in flags else 0
 
-    def _write(self, arguments: str, result: int) -> None:
-        path = _opened(arguments)
-        if file := self._file(path):
-            data = _data(arguments)[:result]
-            place = arguments.rpartition('"')[2].split(", ")[2:]
-            at = int(place[0]) if place else self._position.get(path, 0)
-            if not place:
-                self._position[path] = at + result
-            self._sizes[file] = max(self._sizes[file], at + result)
-            self.operations.append(Written(file, at, data))
+    def _write(self, file: int, arguments: str, result: int) -> None:
+        path, data = _opened(arguments), _data(arguments)[:result]
+        place = arguments.rpartition('"')[2].split(", ")[2:]
+        at = int(place[0]) if place else self._position.get(path, 0)
+        if not place:
+            self._position[path] = at + result
+        self._sizes[file] = max(self._sizes[file], at + result)
+        self.operations.append(Written(file, at, data))
 
     def _rename(self, old: str, new: str) -> None:
         file = self._file(old)
@@ -316,6 +357,13 @@ class _Recording:
     def _cut(self, file: int, size: int) -> None:
         self._sizes[file] = size
         self.operations.append(Cut(file, size))
+
+    def _allocate(self, file: int, arguments: str) -> None:
+        *_, mode, at, size = arguments.split(", ")
+        if "PUNCH_HOLE" in mode:
+            self.operations.append(Written(file, int(at), bytes(int(size))))
+        elif "KEEP_SIZE" not in mode:
+            self._cut(file, max(self._sizes[file], int(at) + int(size)))
 
     def _name(self, names: Mapping[str, int | None]) -> None:
         if not names:
@@ -333,8 +381,7 @@ class _Recording:
         return (ROOT if parent == self.folder else self._names[parent]), name
 
     def _inside(self, path: str) -> bool:
-        # SQLite makes its shared memory anew after a cut, and does not look at what it was.
-        return path.startswith(f"{self.folder}/") and not path.endswith("-shm")
+        return path.startswith(f"{self.folder}/") and not path.endswith(_SHARED_MEMORY)
 
     def _file(self, path: str) -> int | None:
         return ROOT if path == self.folder else self._names.get(path)
@@ -366,7 +413,7 @@ def _paths(arguments: str) -> list[str]:
                 raise NotImplementedError(
                     f"{path!r} is relative to a folder that strace did not say"
                 )
-            paths.append(path if path.startswith("/") else f"{folder}/{path}")
+            paths.append(normpath(Path(folder, path)))
     return paths
 
 

@@ -1,0 +1,1 @@
+"""Power cuts of a whole home: minutes, and as root, so apart from the other tests."""
