@@ -1,4 +1,4 @@
-"""Writes what is made from the code: docs/contract, docs/configuration.md, names of settings.
+"""Writes what is made: docs/contract, docs/configuration.md, docs/licences.md, names of settings.
 
 ``--check`` writes nothing and ends with status 1, naming the files that are out of date.
 """
@@ -17,6 +17,7 @@ import msgspec
 
 from raven_dashboard.settings import DashboardSettings
 from raven_export.settings import ExportSettings
+from raven_harness import licences
 from raven_mongo_recorder.settings import RecorderSettings
 from raven_reader.settings import ReaderSettings
 from raven_sql_relay.settings import RelaySettings
@@ -58,6 +59,7 @@ from ravenbus.topics import (
 DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 CONTRACT: Final = DOCS / "contract"
 CONFIGURATION: Final = DOCS / "configuration.md"
+LICENCES: Final = DOCS / "licences.md"
 NAMES_FILE: Final = DOCS.parent / "libs" / "ravenbus" / "src" / "ravenbus" / NAMES
 
 SERVICES: Final[dict[str, type[Settings]]] = {
@@ -109,6 +111,7 @@ def files() -> dict[Path, str]:
     found[CONTRACT / "asyncapi.json"] = _json(contract.asyncapi())
     found[CONTRACT / "README.md"] = contract_page()
     found[CONFIGURATION] = configuration_page()
+    found[LICENCES] = licences_page()
     found[NAMES_FILE] = names()
     return found
 
@@ -165,6 +168,12 @@ def configuration_page() -> str:
         title = "Every service" if names == tuple(every) else ", ".join(names)
         text += [f"## {title}\n", _settings_table(sections[names])]
     return "\n".join(text)
+
+
+def licences_page() -> str:
+    """Return the page of packages in the images that others made."""
+    rows = licences.rows(DOCS.parent)
+    return f"{_LICENCES}\n{_table(('Package', 'Version', 'Licence', 'In the image of'), rows)}"
 
 
 def examples() -> dict[str, bytes]:
@@ -375,6 +384,30 @@ A service that is told something wrong does not start: it names every problem at
 `--check-config` does that and no more; status 0 means that the settings can be used.
 A name that no service has, as `RAVEN_DEVCE`, is an error for `--check-config` and a warning at the start, with the name that it is nearest to.
 This page is made from the code by `make docs`.
+"""
+
+_LICENCES: Final = """\
+# Licences of what the images contain
+
+This page is made from the locks by `make docs`.
+
+python-raven is under the [Apache licence 2.0](../LICENSE).
+Each image has that text and this page in `/usr/share/doc/python-raven`.
+
+| What else | Licence | Its text in the image |
+|---|---|---|
+| Debian's packages | each its own | `/usr/share/doc/*/copyright` |
+| Python | PSF-2.0 | `/usr/local/lib/python3.*/LICENSE.txt` |
+| Python packages, listed below | each its own | `/opt/raven/lib/python3.*/site-packages/*.dist-info` |
+
+The first two come with the image of Python that all of ours stand on.
+Two bring no text: pyserial, whose sources say BSD-3-Clause, and dygraphs.
+In dygraphs are the JavaScript libraries dygraphs and Moment, both MIT.
+In the wheels of cryptography are OpenSSL (Apache-2.0) and libraries in Rust, which `sboms` there lists.
+
+The images of Mosquitto, MySQL and MongoDB are not ours: Compose pulls them from where their makers publish them, under their licences.
+
+## Python packages
 """
 
 
