@@ -72,7 +72,6 @@ def test_recorders_are_a_service_of_a_swarm(
         (tmp_path / secret).write_text(text)
         docker("secret", "create", secret, str(tmp_path / secret))
     (tmp_path / "network.yml").write_text(NETWORK)
-    docker("tag", "raven-mongo-recorder:1.1.0", "localhost/raven-mongo-recorder:1.1.0")
     files = ["-c", str(ROOT / "deploy" / "stack.yml"), "-c", str(tmp_path / "network.yml")]
     say("\n$ docker stack deploy -c deploy/stack.yml raven")
     docker("stack", "deploy", "--resolve-image", "never", *files, name)
