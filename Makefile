@@ -7,13 +7,24 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # A folder with a pyproject.toml is a package; there is no other list.
 PROJECTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml harness/pyproject.toml)
 PACKAGES := $(PROJECTS:/pyproject.toml=)
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PIP := $(BIN)/pip --disable-pip-version-check
 # Install Debian's packages: $(call install,packages), or $(call needs,programs,packages).
 install = echo "installing from Debian: $(1)"; \
   $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
   apt-get install -y -qq --no-install-recommends $(1) >/dev/null
 needs = PATH="$$PATH:/usr/sbin"; for one in $(1); do \
   command -v $$one >/dev/null || { { $(call install,$(2)); } || exit 1; break; }; done
+# Install what a lock names, a line for each package: $(call locked,lock).
+locked = all=$$(grep -c == $(1)); n=0; \
+  { $(PIP) install --require-hashes -r $(1) || echo failed; } | while read -r word what rest; do \
+    case $$word in \
+      Ignoring) all=$$((all - 1)) ;; \
+      Requirement) n=$$((n + 1)) ;; \
+      Collecting) n=$$((n + 1)); echo "  $$n of $$all  $$what" ;; \
+      Installing) echo "  all here, unpacking" ;; \
+      failed) exit 1 ;; \
+    esac; \
+  done
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
 IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
@@ -87,10 +98,11 @@ fuzz: $(VENV)/.dev  ## Look for bytes and messages that break a decoder, SECONDS
 	@mkdir -p .fuzz && $(BIN)/python -m tests.fuzz.run $(SECONDS)
 
 .PHONY: check
-check: $(VENV)/.dev  ## Check style and types
+check: $(VENV)/.dev $(VENV)/.release  ## Check style and types, and the locks for known vulnerabilities
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	@$(BIN)/python -m raven_harness.audit
 
 .PHONY: bench
 bench: $(VENV)/.dev system system-sql  ## Measure what it costs, and rewrite docs/performance.md
@@ -101,7 +113,7 @@ compose-bench: $(VENV)/.dev  ## Measure the containers, and rewrite docs/perform
 	@tests/compose/run bench
 
 .PHONY: docs
-docs: $(VENV)/.dev  ## Write docs/contract, docs/configuration.md and the names of settings from the code
+docs: $(VENV)/.dev  ## Write docs/contract, configuration.md and licences.md and the names of settings from the code
 	$(BIN)/python -m raven_harness.generate
 
 .PHONY: site
@@ -109,13 +121,17 @@ site: $(VENV)/.site  ## Make docs/ a site in site/, with every link checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html is its first page; to search in it: $(BIN)/mkdocs serve"
 
+.PHONY: release
+release: $(VENV)/.dev $(VENV)/.release  ## Build wheel, sdist, images, SBOMs and checksums into dist/ (PUSH=registry/owner sends the images there)
+	@$(BIN)/python -m raven_harness.release $(if $(PUSH),--push $(PUSH))
+
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
 	for name in requirements/demo requirements/dev bench/peers tests/fuzz/requirements; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
-	for name in $(IMAGES:%=requirements/%) requirements/site; do \
+	for name in $(IMAGES:%=requirements/%) requirements/site requirements/release; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	    --custom-compile-command "make lock" -c requirements/dev.txt $$name.in -o $$name.txt || exit 1; \
 	done
@@ -152,10 +168,12 @@ $(VENV)/bin/pip:
 # The packages of the lock first, then our own from this folder.
 $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(VENV)/bin/pip
 	@echo "installing Python packages into $(VENV), some minutes on a small computer"
-	$(PIP) install --require-hashes -r $<
-	$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@$(call locked,$<)
+	@echo "  our own, from this folder"
+	@$(PIP) --quiet install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@
 
-$(VENV)/.site: requirements/site.txt | $(VENV)/bin/pip
-	$(PIP) install --require-hashes -r $<
+$(VENV)/.release $(VENV)/.site: $(VENV)/.%: requirements/%.txt | $(VENV)/bin/pip
+	@echo "installing Python packages for this into $(VENV)"
+	@$(call locked,$<)
 	@touch $@
