@@ -62,7 +62,7 @@ cluster-test: $(VENV)/.dev system system-sql  ## Run writers and relays on three
 .PHONY: power-test
 power-test: $(VENV)/.dev system system-sql system-trace  ## Cut the power of a whole home CUTS (300) times, and look for what was promised
 	@harness/src/raven_harness/crash/fetch.sh
-	CUTS=$(or $(CUTS),300) $(BIN)/pytest tests/power -s
+	CUTS=$(or $(CUTS),300) $(BIN)/pytest -o faulthandler_timeout=0 tests/power -s
 
 .PHONY: bare-test
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
@@ -86,6 +86,12 @@ crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by t
 .PHONY: fleet
 fleet: $(VENV)/.dev system system-sql  ## Play HOMES (1000) for MINUTES (10) with outages, say what each part takes, count what is lost
 	@$(BIN)/python -m raven_harness.fleet --homes $(or $(HOMES),1000) --minutes $(or $(MINUTES),10)
+
+.PHONY: soak
+soak: $(VENV)/.dev system system-sql  ## Run a home at its real pace for HOURS (1), judge what grows, then take its clocks through a year
+	@harness/src/raven_harness/crash/fetch.sh
+	@mkdir -p .soak
+	@$(BIN)/python -m raven_harness.soak --hours $(or $(HOURS),1) --samples .soak/samples.jsonl
 
 .PHONY: reliability
 reliability:  ## Do the same, beside raven2mqtt too, and write the tables of docs/reliability.md

@@ -88,7 +88,9 @@ class Past(stack.Process):
 class Demo:
     """The parts that run, and what is known of them."""
 
-    def __init__(self, device: str | None, mongo_url: str | None) -> None:
+    def __init__(
+        self, device: str | None, mongo_url: str | None, speed: str = SPEED, *, past: bool = True
+    ) -> None:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
         accounts = [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher", "verify"]
         self.broker = stack.Broker(folder, accounts)
@@ -113,13 +115,13 @@ class Demo:
         self.simulator: stack.Process | None = None
         if not device:
             device = str(folder / "ttyRAVEN")
-            options = ["--pty", device, "--speed", SPEED, "--wait"]
+            options = ["--pty", device, "--speed", speed, "--wait"]
             options += ["--ledger", str(folder / "ledger"), "--register", REGISTER_WH]
             self.simulator = stack.simulator(folder, *options)
         self.reader = stack.reader(folder, device, self.broker.url(NODE), NODE)
         self.reader.name = "reader"
         # What is somebody's own gets no past that never was.
-        self.past = Past(folder) if self.simulator and self.mongo else None
+        self.past = Past(folder) if past and self.simulator and self.mongo else None
         self.stores: dict[str, Store] = {}
         self.deaf: list[tuple[datetime, datetime]] = []
 
@@ -172,7 +174,7 @@ def main() -> int:
     if mongo_url and (problem := _problem(mongo_url)):
         print(f"MONGO_URL cannot be used: {problem}", file=sys.stderr)
         return 78
-    with _started(os.environ.get("RAVEN_DEVICE"), mongo_url, stop) as demo:
+    with started(Demo(os.environ.get("RAVEN_DEVICE"), mongo_url), stop) as demo:
         _introduce(demo)
         _watch(demo, stop, time.monotonic() + duration_s)
         if not demo.accepted()[1]:
@@ -199,9 +201,8 @@ def _problem(mongo_url: str) -> str | None:
 
 
 @contextmanager
-def _started(device: str | None, mongo_url: str | None, stop: threading.Event) -> Iterator[Demo]:
+def started(demo: Demo, stop: threading.Event) -> Iterator[Demo]:
     """Start every part and end it again."""
-    demo = Demo(device, mongo_url)
     writer, relay, upstream_recorder = demo.writer, demo.relay, demo.upstream_recorder
     try:
         for server in (demo.broker, demo.upstream, demo.mongo, demo.mariadb):

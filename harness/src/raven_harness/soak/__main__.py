@@ -1,0 +1,181 @@
+"""`make soak HOURS=1`: runs a home at its real pace, then through the dates of a year.
+
+Every minute each part's resident memory, threads and open files are written down, and the sizes
+of what it keeps.  What grows by more than is allowed, with 95 % certainty after the first quarter
+of the time, fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from calendar import isleap
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import psutil
+
+from raven_harness import stack
+from raven_harness.crash.system import Clock
+from raven_harness.demo import SETTLE_S, Demo, started
+from raven_harness.soak.growth import SAMPLES_MIN, slope
+
+EVERY_S: Final = 60.0
+WARM_UP: Final = 0.25
+KB: Final = 1024
+ALLOWED_AN_HOUR: Final = {"resident kB": 128.0, "threads": 0.0, "open files": 0.0, "log kB": 16.0}
+"""A page of the allocator's comes now and then; 128 kB an hour are 20 MB a week."""
+KEPT: Final = "kept kB"
+"""What a part keeps on its disk: a database grows with its readings, a spool or a broker does not."""
+STORES: Final = ("SQL", "MONGO")
+KEEP_MONTHS: Final = "3"
+AROUND_S: Final = 15.0
+"""Real time before and after a date's moment."""
+
+
+def main() -> int:
+    """Run it; return 0 if nothing grows that should not, and nothing is missing."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--hours", type=float, required=True)
+    parser.add_argument("--samples", type=Path, required=True, help="a JSON line for each minute")
+    options = parser.parse_args()
+    demo = Demo(None, None, speed="1", past=False)
+    aged = [demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder]
+    clocks = [Clock(one) for one in (*aged, demo.dashboard, demo.simulator) if one]
+    for one, store in zip((demo.writer, demo.recorder), STORES, strict=True):
+        one.env[f"RAVEN_{store}_KEEP_MONTHS"] = KEEP_MONTHS
+        one.env[f"RAVEN_{store}_ARCHIVE"] = str(demo.folder / f"archive-{store}")
+    samples: list[tuple[float, dict[str, dict[str, float]]]] = []
+    end = time.monotonic() + 3600 * options.hours
+    with started(demo, threading.Event()), options.samples.open("w") as file:
+        while time.monotonic() < end:
+            at, seen = time.monotonic(), look(demo)
+            samples.append((at, seen))
+            print(json.dumps({"at": datetime.now(UTC).isoformat(), **seen}), file=file, flush=True)
+            time.sleep(EVERY_S)  # the interval of the samples
+        wrong = grown(samples)
+        with ExitStack() as ahead:
+            for moment, what in dates(datetime.now(UTC)):
+                # Each goes on from the last: a clock that came back meanwhile would be another test.
+                by_s = moment.timestamp() - AROUND_S - time.time()
+                for clock in clocks:
+                    ahead.enter_context(clock.off_by(int(by_s)))
+                wrong += passed(demo, moment, what)
+            wrong += missing(demo)
+    print("\n".join(["", *wrong]) if wrong else "\nGOOD: nothing grows, and nothing is missing")
+    return 1 if wrong else 0
+
+
+def look(demo: Demo) -> dict[str, dict[str, float]]:
+    """Return what each part takes now, and keeps."""
+    kept = {
+        "reader": demo.folder / "state-demo",
+        "broker": demo.broker.data,
+        "upstream": demo.upstream.data,
+        "mariadb": demo.mariadb.folder,
+        "mongo": demo.folder / "mongo",
+    }
+    found = {}
+    for part in (*demo.supervised, demo.simulator):
+        if part is None:
+            continue
+        if not part.running:
+            raise RuntimeError(f"{part.name} has ended:\n{part.text()[-2000:]}")
+        process = psutil.Process(part.pid)
+        found[part.name] = {
+            "resident kB": process.memory_info().rss / KB,
+            "threads": float(process.num_threads()),
+            "open files": float(process.num_fds()),
+            "log kB": part.log.stat().st_size / KB,
+        }
+        if folder := kept.get(part.name):
+            files = (file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            found[part.name][KEPT] = sum(files) / KB
+    return found
+
+
+def grown(samples: list[tuple[float, dict[str, dict[str, float]]]]) -> list[str]:
+    """Print how each quantity grows; return what is more than is allowed."""
+    some = samples[int(len(samples) * WARM_UP) :]
+    if len(some) < SAMPLES_MIN:
+        return [f"{len(some)} samples after the first quarter say nothing: more HOURS"]
+    wrong = []
+    print(f"{'part':20}{'quantity':14}{'at the end':>12}{'an hour':>10}{'95 %':>22}")
+    for part, quantities in some[-1][1].items():
+        for quantity, last in quantities.items():
+            found = slope([(at, seen[part][quantity]) for at, seen in some])
+            within = f"{found.least:.1f} to {found.most:.1f}"
+            print(f"{part:20}{quantity:14}{last:12.0f}{found.an_hour:10.1f}{within:>22}")
+            if found.least > ALLOWED_AN_HOUR.get(quantity, float("inf")):
+                wrong.append(f"{part}: {quantity} grows by {found.an_hour:.1f} an hour")
+    return wrong
+
+
+def dates(now: datetime) -> Iterator[tuple[datetime, str]]:
+    """Yield the moments of the year that comes, in order, and then of the next leap day."""
+    months = [
+        datetime(now.year + month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(27)
+    ]
+    zone = ZoneInfo("Europe/Berlin")
+    days = [
+        now.replace(hour=1, minute=0, second=0, microsecond=0) + timedelta(n) for n in range(366)
+    ]
+    switches = [
+        day
+        for day in days
+        if (day - timedelta(hours=1)).astimezone(zone).utcoffset()
+        != day.astimezone(zone).utcoffset()
+    ]
+    leap = next(year for year in count(now.year + 1) if isleap(year))
+    found = [(month, "a month begins") for month in months if days[0] < month < days[-1]]
+    found += [(switch, "summer time begins or ends") for switch in switches]
+    found += [(datetime(leap, 2, 29, tzinfo=UTC), "a leap day begins")]
+    found += [(datetime(leap, 3, 1, tzinfo=UTC), "a leap day ends")]
+    yield from sorted(found)
+
+
+def passed(demo: Demo, moment: datetime, what: str) -> list[str]:
+    """Have a moment pass; return what is wrong after it."""
+    print(f"{moment:%Y-%m-%d %H:%M} {what}", flush=True)
+    before = demo.accepted()[1]
+    time.sleep(2 * AROUND_S)  # the span around the moment
+    wrong = [f"{moment}: {part.name} has ended" for part in demo.supervised if not part.running]
+    if demo.accepted()[1] == before:
+        wrong.append(f"{moment}: nothing was accepted around it")
+    return wrong
+
+
+def missing(demo: Demo) -> list[str]:
+    """Stop the stick; return what the stores lack, and which of them archived nothing."""
+    if demo.simulator:
+        demo.simulator.stop()
+    accepted = demo.accepted()[1]
+    whole = [(1, accepted)]
+
+    def complete() -> bool:
+        return all(found and found.held == whole for found in demo.stored().values())
+
+    with suppress(RuntimeError):  # what is missing then is returned
+        stack.wait_until(complete, "all is stored", SETTLE_S)
+    wrong = [
+        f"no month of {store} was archived"
+        for store in STORES
+        if not any((demo.folder / f"archive-{store}").rglob("*.csv.gz"))
+    ]
+    return wrong + [
+        f"{name} has {found and found.held} of 1 to {accepted}"
+        for name, found in demo.stored().items()
+        if not found or found.held != whole
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
