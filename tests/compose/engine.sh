@@ -49,7 +49,14 @@ up() {
   install_engine
   docker info >/dev/null 2>&1 && return 0
   say "starting an engine"
-  nohup dockerd >"$state/dockerd.log" 2>&1 </dev/null &
+  (
+    # It outlives whoever asked for it, and must not hold their locks.
+    for fd in "/proc/$BASHPID/fd/"*; do
+      fd="${fd##*/}"
+      [ "$fd" -lt 3 ] || [ "$fd" = 255 ] || exec {fd}>&-
+    done
+    exec nohup dockerd >"$state/dockerd.log" 2>&1 </dev/null
+  ) &
   echo $! >"$state/dockerd.pid"
   for _ in $(seq 60); do
     docker info >/dev/null 2>&1 && return 0
