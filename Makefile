@@ -20,7 +20,7 @@ locked = all=$$(grep -c == $(1)); n=0; \
     case $$word in \
       Ignoring) all=$$((all - 1)) ;; \
       Requirement) n=$$((n + 1)) ;; \
-      Collecting) n=$$((n + 1)); echo "  $$n of $$all  $$what" ;; \
+      Collecting|Processing) n=$$((n + 1)); echo "  $$n of $$all  $$(basename $$what)" ;; \
       Installing) echo "  all here, unpacking" ;; \
       failed) exit 1 ;; \
     esac; \
