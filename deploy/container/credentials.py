@@ -10,8 +10,9 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
     credentials remove NAME      take an account of the broker away
     credentials password         print the password of the pages
     credentials token            print the token with which programs use the API of the pages
-    credentials renew            make the broker another certificate now
-    credentials ca               print the certificate that signs the broker's
+    credentials analyst          print the URLs with which people read the databases
+    credentials renew            make the broker and the databases other certificates now
+    credentials ca               print the certificate that signs them
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -63,7 +64,9 @@ SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 CA_DAYS: Final = 7300
 """Homes keep a copy of the authority's certificate, which nothing renews for them."""
 SERVER_DAYS: Final = 730
-"""The broker's is renewed at the first `up` in its second year."""
+"""A server's is renewed at the first `up` in its second year."""
+CERTIFICATES: Final = {"broker": "server", "mysql": "mysql", "mongo": "mongo"}
+"""What the files of a server's certificate are called."""
 
 WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW, LOCK TABLES"
 RELAY_RIGHTS: Final = {
@@ -120,18 +123,16 @@ class Credentials:
         for service in ("reader", "mongo-recorder", "sql-writer", "dashboard", "verify"):
             self._give_ca(service, "mqtt_ca.pem")
 
-        for account in ("mongo-recorder", "dashboard", "verify"):
-            password = self._password("mongo", account)
-            url = (
-                self._given("mongo_url") or f"mongodb://{account}:{quote(password, '')}@mongo/raven"
-            )
-            self._give(account, "mongo_url", url)
+        ca = (self._made / "ca.pem").read_text()
+        for server, accounts in (
+            ("mongo", ("mongo-recorder", "dashboard", "verify")),
+            ("mysql", ("sql-writer", "sql-relay", "dashboard", "verify")),
+        ):
+            for account in accounts:
+                url = self._database_url(server, account, server, f"/credentials/{server}_ca.pem")
+                self._give(account, f"{server}_url", self._given(f"{server}_url") or url)
+                self._give(account, f"{server}_ca.pem", ca)
         self._give_mongo()
-
-        for account in ("sql-writer", "sql-relay", "dashboard", "verify"):
-            password = self._password("mysql", account)
-            url = self._given("mysql_url") or f"mysql://{account}:{quote(password, '')}@mysql/raven"
-            self._give(account, "mysql_url", url)
         self._give_mysql()
 
         self._give("sql-relay", "upstream_mqtt_url", self._given("upstream_mqtt_url"))
@@ -144,12 +145,20 @@ class Credentials:
         """Return the password or the token of the pages."""
         return self._password("dashboard", name)
 
+    def analyst(self) -> Iterator[str]:
+        """Yield the URLs of the account that reads the databases: as others reach what is published."""
+        for server in ("mysql", "mongo"):
+            host = server
+            if told := self._environ.get(f"{server.upper()}_PUBLISH"):
+                host = f"{self._names(server)[0]}:{told.rpartition(':')[2]}"
+            yield self._database_url(server, "analyst", host, "ca.pem")
+
     def account(self, name: str) -> str:
         """Return the URL of an account of our broker, made if there is none."""
         password = self._password("mqtt", _checked(name))
         self._certificates()
         self._give_broker()
-        return f"mqtts://{name}:{quote(password, '')}@{self._names()[0]}:8883"
+        return f"mqtts://{name}:{quote(password, '')}@{self._names('broker')[0]}:8883"
 
     def remove(self, name: str) -> None:
         """Take an account of our broker away."""
@@ -160,13 +169,13 @@ class Credentials:
         self._give_broker()
 
     def renew(self) -> None:
-        """Make the broker another certificate, whatever is left of the old one."""
-        (self._made / "server.names").unlink(missing_ok=True)
-        self._certificates()
-        self._give_broker()
+        """Make other certificates, whatever is left of the old ones."""
+        for names in self._made.glob("*.names"):
+            names.unlink()
+        self.hand_out()
 
     def ca(self) -> str:
-        """Return the certificate that signs the broker's."""
+        """Return the certificate that signs those of the servers."""
         self._certificates()
         return (self._made / "ca.pem").read_text()
 
@@ -201,10 +210,20 @@ class Credentials:
         ours = f"mqtt://{account}:{quote(self._password('mqtt', account), '')}@broker"
         return self._given("mqtt_url") or ours
 
-    def _names(self) -> list[str]:
-        """Return the names under which the broker's certificate is asked for."""
+    def _database_url(self, server: str, account: str, host: str, ca: str) -> str:
+        """Return the URL of an account of a database; one that is published speaks TLS alone."""
+        scheme, trust = {
+            "mysql": ("mysql", f"?ssl_ca={ca}"),
+            "mongo": ("mongodb", f"?tls=true&tlsCAFile={ca}"),
+        }[server]
+        password = quote(self._password(server, account), "")
+        published = self._environ.get(f"{server.upper()}_PUBLISH")
+        return f"{scheme}://{account}:{password}@{host}/raven{trust if published else ''}"
+
+    def _names(self, server: str) -> list[str]:
+        """Return the names under which a server's certificate is asked for."""
         told = self._environ.get("SERVER_NAME", "").replace(",", " ").split()
-        return [*told, "localhost", "127.0.0.1", "broker"]
+        return [*told, "localhost", "127.0.0.1", server]
 
     def _require_a_published_server(self) -> None:
         """Refuse a server that other machines are to reach, and cannot."""
@@ -215,28 +234,30 @@ class Credentials:
             )
 
     def _certificates(self) -> None:
-        """Make an authority, and the broker's certificate for other names or its second half."""
+        """Make an authority, and each server's certificate for other names or its second half."""
         ca, ca_key = self._made / "ca.pem", self._made / "ca.key"
         if not ca.exists():
             usage = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"]
             _certificate(ca, ca_key, "python-raven", usage, CA_DAYS)
-        names, server = self._made / "server.names", self._made / "server.pem"
-        wanted = json.dumps([SERVER_DAYS, *self._names()])
+        for server, file in CERTIFICATES.items():
+            self._certificate(server, file, ["-CA", str(ca), "-CAkey", str(ca_key)])
+
+    def _certificate(self, server: str, file: str, signed: list[str]) -> None:
+        names, pem = self._made / f"{file}.names", self._made / f"{file}.pem"
+        its = self._names(server)
+        wanted = json.dumps([SERVER_DAYS, *its])
         if (
             not names.exists()
             or names.read_text() != wanted
-            or _end_of(server) - time.time() < SERVER_DAYS * 86400 / 2
+            or _end_of(pem) - time.time() < SERVER_DAYS * 86400 / 2
         ):
-            alternatives = ",".join(f"{_kind(name)}:{name}" for name in self._names())
             usage = [
                 "basicConstraints=critical,CA:FALSE",
                 "keyUsage=critical,digitalSignature",
                 "extendedKeyUsage=serverAuth",
-                f"subjectAltName={alternatives}",
+                f"subjectAltName={','.join(f'{_kind(name)}:{name}' for name in its)}",
             ]
-            signed = ["-CA", str(ca), "-CAkey", str(ca_key)]
-            key = self._made / "server.key"
-            _certificate(server, key, self._names()[0], usage, SERVER_DAYS, signed)
+            _certificate(pem, self._made / f"{file}.key", its[0], usage, SERVER_DAYS, signed)
             _write(names, wanted)
 
     def _give_broker(self) -> None:
@@ -269,7 +290,8 @@ class Credentials:
         # The server runs this at each start, so that an account that came later is made too.
         script = 'raven = db.getSiblingDB("raven")\n'
         script += f'raven.getRole("verify") || raven.createRole({json.dumps(role)})\n'
-        roles = {"verify": "verify", "dashboard": "read", "mongo-recorder": "readWrite"}
+        roles = {"verify": "verify", "dashboard": "read", "analyst": "read"}
+        roles["mongo-recorder"] = "readWrite"
         for account, its_role in roles.items():
             user = {
                 "user": account,
@@ -279,14 +301,19 @@ class Credentials:
             script += f'raven.getUser("{account}") || raven.createUser({json.dumps(user)})\n'
         self._give("mongo", "root", self._password("mongo", "root"))
         self._give("mongo", "accounts.js", script)
-        url = f"mongodb://root:{quote(self._password('mongo', 'root'), '')}@localhost"
-        login = f"{url}/raven?authSource=admin"
+        self._give("mongo", "ca.pem", (self._made / "ca.pem").read_text())
+        pem = (self._made / "mongo.key").read_text() + (self._made / "mongo.pem").read_text()
+        self._give("mongo", "server.pem", pem)
+        ca = "/docker-entrypoint-initdb.d/ca.pem"
+        url, _, trust = self._database_url("mongo", "root", "localhost", ca).partition("?")
+        login = f"{url}?authSource=admin{trust and '&'}{trust}"
         self._give("mongo", "login.mongodb", f"db = connect({json.dumps(login)})\n")
-        self._give("mongo", "tools.yaml", f"uri: {json.dumps(f'{url}/?authSource=admin')}\n")
+        tools = login.replace("/raven?", "/?")
+        self._give("mongo", "tools.yaml", f"uri: {json.dumps(tools)}\n")
 
     def _give_mysql(self) -> None:
         # The server runs this at each start, so that an account that came later is made too.
-        ours = ("sql-writer", "sql-relay", "dashboard", "verify")
+        ours = ("sql-writer", "sql-relay", "dashboard", "verify", "analyst")
         hosts = {**dict.fromkeys(ours, "%"), "health": "127.0.0.1", "root": "localhost"}
         lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
         for account, host in hosts.items():
@@ -294,13 +321,15 @@ class Credentials:
             lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
             lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
         lines.append(f"GRANT {WRITER_RIGHTS} ON raven.* TO 'sql-writer'@'%';")
-        lines.append("GRANT SELECT ON raven.* TO 'dashboard'@'%';")
+        lines += [f"GRANT SELECT ON raven.* TO '{who}'@'%';" for who in ("dashboard", "analyst")]
         for account, rights in (("sql-relay", RELAY_RIGHTS), ("verify", VERIFY_RIGHTS)):
             # What an older version granted is more.
             lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
             lines.append(f"GRANT SELECT ON raven.* TO '{account}'@'%';")
             lines += [f"GRANT {r} ON raven.{t} TO '{account}'@'%';" for t, r in rights.items()]
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
+        for part in ("pem", "key"):
+            self._give("mysql", f"server.{part}", (self._made / f"mysql.{part}").read_text())
         self._give("mysql", "root", self._password("mysql", "root"))
         for account in ("health", "root"):
             password = self._password("mysql", account)
@@ -413,6 +442,8 @@ def main(arguments: list[str]) -> int:
                 credentials.renew()
             case ["ca"]:
                 print(credentials.ca(), end="")
+            case ["analyst"]:
+                print(*credentials.analyst(), sep="\n")
             case ["password" | "token" as name]:
                 print(credentials.of_dashboard(name))
             case _:
@@ -424,6 +455,8 @@ def main(arguments: list[str]) -> int:
         return 1
     if arguments and arguments[0] in ("account", "remove", "renew"):
         print("the broker takes it within half a minute", file=sys.stderr)
+    if arguments == ["renew"]:
+        print("a published database takes it at its next start", file=sys.stderr)
     return 0
 
 

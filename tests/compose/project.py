@@ -25,7 +25,10 @@ from raven_sql_writer.settings import WriterSettings
 import os
 url = WriterSettings.load(os.environ).mysql_url
 host = url.addresses[0].host if hasattr(url, "addresses") else url.host  # of 1.0.0
-db = pymysql.connect(host=host, user=url.user, password=url.password, database=url.database)
+trust = {"ssl_ca": url.ssl_ca} if getattr(url, "ssl_ca", None) else {}
+db = pymysql.connect(
+    host=host, user=url.user, password=url.password, database=url.database, **trust
+)
 seqs = {}
 with db.cursor() as cursor:
     for table in TABLES:
@@ -97,7 +100,8 @@ class Project:
         folder.mkdir()
         self.take(ROOT)
         anywhere = "127.0.0.1:0"
-        self.set(**{"MQTTS_PUBLISH": anywhere, "DASHBOARD_PUBLISH": anywhere, **env})
+        ports = ("MQTTS", "DASHBOARD", "PROMETHEUS", "ALERTMANAGER")
+        self.set(**{f"{port}_PUBLISH": anywhere for port in ports} | env)
 
     def take(self, version: Path) -> None:
         """Take the files of a version, as `git pull` does."""

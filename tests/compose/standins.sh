@@ -24,7 +24,7 @@ debian() {
 }
 
 # Python comes first: others stand on it.
-for image in $(docker compose -f ../../docker-compose.yml config --no-interpolate --format json |
+for image in $(docker compose -f ../../docker-compose.yml config --format json |
     python3 -c 'import json, sys; print(*sorted(json.load(sys.stdin)["x-versions"].values(), reverse=True))'); do
   name="${image%%:*}"
   if docker image inspect "$image" >/dev/null 2>&1; then

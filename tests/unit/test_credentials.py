@@ -64,23 +64,67 @@ def test_the_pages_have_accounts_that_read_alone(tmp_path: Path, make):
     made = make()
     given = contents(tmp_path / "for" / "dashboard")
     urls = {"mqtt_url", "mysql_url", "mongo_url"}
-    assert given.keys() - {"mqtt_ca.pem"} == {*urls, "password", "token"}
+    trusted = {"mqtt_ca.pem", "mysql_ca.pem", "mongo_ca.pem"}
+    assert given.keys() - trusted == {*urls, "password", "token"}
     assert given["password"] == made.of_dashboard("password")
-    rights = [
-        line.partition(" ON ")[0]
-        for line in (tmp_path / "for/mysql/accounts.sql").read_text().splitlines()
-        if line.startswith("GRANT") and "'dashboard'" in line
-    ]
-    assert rights == ["GRANT SELECT"]
-    (its,) = (
-        line
-        for line in (tmp_path / "for/mongo/accounts.js").read_text().splitlines()
-        if '"dashboard"' in line
-    )
-    assert '"roles": [{"role": "read", "db": "raven"}]' in its
     (tmp_path / "own" / "dashboard-password").write_text("the owner's own\n")
     make()
     assert contents(tmp_path / "for")["dashboard/password"] == "the owner's own"
+
+
+@pytest.mark.parametrize("account", ["dashboard", "analyst"])
+def test_an_account_that_reads_does_nothing_else(tmp_path: Path, make, account: str):
+    """In MySQL and in MongoDB."""
+    make()
+    rights = [
+        line
+        for line in (tmp_path / "for/mysql/accounts.sql").read_text().splitlines()
+        if line.startswith("GRANT") and f"'{account}'" in line
+    ]
+    assert rights == [f"GRANT SELECT ON raven.* TO '{account}'@'%';"]
+    (its,) = (
+        line
+        for line in (tmp_path / "for/mongo/accounts.js").read_text().splitlines()
+        if f'"{account}"' in line
+    )
+    assert '"roles": [{"role": "read", "db": "raven"}]' in its
+
+
+def test_a_published_database_is_reached_over_tls(tmp_path: Path, make):
+    """By people under the server's name, by services under its own; the other one stays as it is."""
+    server = "raven.example.org"
+    made = make(SERVER_NAME=server, MQTTS_PUBLISH="8883", MYSQL_PUBLISH="127.0.0.1:3307")
+    mysql, mongo = made.analyst()
+    assert mysql.startswith("mysql://analyst:")
+    assert mysql.endswith("@raven.example.org:3307/raven?ssl_ca=ca.pem")
+    assert mongo.startswith("mongodb://analyst:")
+    assert mongo.endswith("@mongo/raven")
+    given = contents(tmp_path / "for")
+    assert given["sql-writer/mysql_url"].endswith("@mysql/raven?ssl_ca=/credentials/mysql_ca.pem")
+    assert given["sql-writer/mysql_ca.pem"] == made.ca()
+    assert given["mongo-recorder/mongo_url"].endswith("@mongo/raven")
+    assert given["mongo/login.mongodb"].endswith('@localhost/raven?authSource=admin")\n')
+    make(MONGO_PUBLISH="27017")
+    given = contents(tmp_path / "for")
+    trust = "tls=true&tlsCAFile=/credentials/mongo_ca.pem"
+    assert given["mongo-recorder/mongo_url"].endswith(f"@mongo/raven?{trust}")
+    login = "authSource=admin&tls=true&tlsCAFile=/docker-entrypoint-initdb.d/ca.pem"
+    assert given["mongo/login.mongodb"].endswith(f'@localhost/raven?{login}")\n')
+    assert given["mongo/tools.yaml"].endswith(f'@localhost/?{login}"\n')
+    assert given["sql-writer/mysql_url"].endswith("@mysql/raven")
+
+
+def test_each_server_has_a_certificate_of_its_own(tmp_path: Path, make):
+    """For the machine's names and its own, and a key that no other server knows."""
+    make(**SERVER)
+    keys = set()
+    for server in ("broker", "mysql", "mongo"):
+        folder = tmp_path / "for" / server
+        pem = folder / "server.pem"
+        its = ssl._ssl._test_decode_cert(str(pem))["subjectAltName"]  # type: ignore[attr-defined]
+        assert {("DNS", "raven.example.org"), ("DNS", server)} <= set(its)
+        keys.add((folder / "server.key" if server != "mongo" else pem).read_text())
+    assert len(keys) == 3
 
 
 def test_what_a_newer_version_needs_is_made(tmp_path: Path, make):

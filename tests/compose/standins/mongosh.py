@@ -8,6 +8,8 @@ import sys
 from pymongo import MongoClient
 
 url = "mongodb://127.0.0.1"
+if "--tls" in sys.argv:
+    url = f"mongodb://localhost/?tls=true&tlsCAFile={sys.argv[sys.argv.index('--tlsCAFile') + 1]}"
 if "--nodb" in sys.argv:
     login = pathlib.Path(sys.argv[-2]).read_text()
     url = json.loads(login.partition("connect(")[2].rpartition(")")[0])
