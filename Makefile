@@ -71,11 +71,13 @@ bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (t
 .PHONY: alerts-test
 alerts-test:  ## Check deploy/prometheus: each alert comes when it should, and not before
 	@# Unpacked, not installed: Debian's package starts a server.
-	@[ -x .brokers/prometheus/usr/bin/promtool ] || { mkdir -p .brokers && cd .brokers && \
-	  echo "fetching Debian's promtool" && apt-get download -qq prometheus && \
-	  dpkg -x prometheus_*.deb prometheus; }
+	@[ -x .brokers/prometheus/usr/bin/amtool ] || { mkdir -p .brokers && cd .brokers && \
+	  echo "fetching Debian's promtool and amtool" && \
+	  apt-get download -qq prometheus prometheus-alertmanager && \
+	  for one in prometheus_*.deb prometheus-alertmanager_*.deb; do dpkg -x $$one prometheus; done; }
 	@cd deploy/prometheus && promtool=../../.brokers/prometheus/usr/bin/promtool && \
 	  $$promtool check config prometheus.yml && $$promtool test rules rules.test.yml
+	@.brokers/prometheus/usr/bin/amtool check-config deploy/alertmanager/*.yml
 
 .PHONY: crash
 crash: $(VENV)/.dev system system-sql  ## Break everything for MINUTES (60) by the script of SEED (a new one), count what is lost

@@ -19,6 +19,7 @@ SERVICES = (
     "mongo-recorder",
     "dashboard",
 )
+MONITORS = ("prometheus", "alertmanager", "node-exporter", "blackbox-exporter")
 
 
 def containers(home: Project) -> dict[str, dict[str, Any]]:
@@ -42,10 +43,11 @@ def secrets_of(home: Project) -> dict[str, str]:
 def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., Project]):
     """No root, no capabilities, no new privileges, nothing writable but volumes, bounded."""
     home = project()
-    home.up("--profile", "demo", "--profile", "mqtt", "--profile", "sql")
-    home.wait_healthy(*SERVICES)
+    profiles = ("demo", "mqtt", "sql", "monitoring")
+    home.up(*(word for profile in profiles for word in ("--profile", profile)))
+    home.wait_healthy(*SERVICES, "prometheus", "alertmanager")
     found = containers(home)
-    for service in (*SERVICES, "simulator", "credentials"):
+    for service in (*SERVICES, *MONITORS, "simulator", "credentials"):
         config, host = found[service]["Config"], found[service]["HostConfig"]
         assert host["ReadonlyRootfs"], service
         assert host["CapDrop"] == ["ALL"], service
@@ -68,7 +70,9 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
         touched = home.compose("exec", "-T", service, "touch", "/etc/x", check=False)
         assert touched.returncode, service
     published = {s: one["HostConfig"]["PortBindings"] for s, one in found.items()}
-    assert {service for service, ports in published.items() if ports} == {"broker", "dashboard"}
+    assert {service for service, ports in published.items() if ports} == {
+        *("broker", "dashboard", "prometheus", "alertmanager")
+    }
     say(f"  checked: {' '.join(sorted(found))}")
 
     secrets = secrets_of(home)
@@ -80,11 +84,12 @@ def test_containers_have_no_rights_that_they_do_not_need(project: Callable[..., 
         assert len(secret) >= 32, name
         assert secret not in inspected, name
         assert secret not in logged, name
-    for service in SERVICES:
+    for service in (*SERVICES, *MONITORS):
         mounted = {
             m["Name"].removeprefix(home.name + "_") for m in found[service]["Mounts"] if "Name" in m
         }
-        assert {name for name in mounted if name.startswith("for-")} == {f"for-{service}"}, service
+        its = {f"for-{service}"} if service in SERVICES else set()
+        assert {name for name in mounted if name.startswith("for-")} == its, service
         assert "credentials" not in mounted, service
     say(f"  {len(secrets)} secrets: in no environment, inspect or log; each service mounts its own")
 
@@ -95,13 +100,18 @@ def test_other_machines_reach_the_broker_only_where_they_are_to(project: Callabl
     def address(service: str, **env: str) -> str:
         home = project(**env)
         config = json.loads(home.compose("--profile", "*", "config", "--format", "json").stdout)
-        (port,) = config["services"][service]["ports"]
+        (port,) = config["services"][service].get("ports", [{"host_ip": None, "published": None}])
         return f"{port.get('host_ip', '*')}:{port['published']}"
 
     assert address("broker", MQTTS_PUBLISH="") == "127.0.0.1:8883"
     assert address("broker", MQTTS_PUBLISH="8883") == "*:8883"
     assert address("dashboard", DASHBOARD_PUBLISH="") == "127.0.0.1:8080"
     assert address("dashboard", DASHBOARD_PUBLISH="8081") == "*:8081"
+    assert address("prometheus", PROMETHEUS_PUBLISH="") == "127.0.0.1:9090"
+    assert address("alertmanager", ALERTMANAGER_PUBLISH="") == "127.0.0.1:9093"
+    for database in ("mysql", "mongo"):
+        assert address(database) == "None:None"
+        assert address(database, **{f"{database.upper()}_PUBLISH": "4000"}) == "*:4000"
     server = project(SERVER_NAME="raven.example.org", MQTTS_PUBLISH="")
     server.up("--profile", "server", options=["broker"], check=False)
     assert "MQTTS_PUBLISH=8883" in server.logs("credentials")

@@ -29,7 +29,7 @@ with db.cursor() as cursor:
     print(cursor.execute("DELETE FROM instantaneous_demand WHERE seq > 20 ORDER BY seq LIMIT 1"))
 db.commit()
 """
-PROFILES = ("sql", "mqtt", "server", "server-sql", "edge", "demo")
+PROFILES = ("sql", "mqtt", "server", "server-sql", "edge", "demo", "monitoring")
 
 
 def test_every_profile_and_every_pair_of_profiles_can_be_used(project: Callable[..., Project]):

@@ -42,14 +42,15 @@ def main() -> int:
 
 def run(settings: DashboardSettings, stop: threading.Event) -> None:
     """Serve until ``stop`` is set; raise FatalError if the address cannot be used."""
-    health, metrics = Health(settings.raven_health_file), DashboardMetrics()
+    health = Health(settings.raven_health_file)
+    broker = Broker.of(settings, client_id=client_id())
+    feed = Feed(broker, Topics(settings.raven_topic_prefix), Retry(health, stop))
+    metrics = DashboardMetrics(feed.homes)
     metrics.serve(settings.raven_metrics_port)
     listening = _listening(settings.raven_dashboard_host, settings.raven_dashboard_port)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("started", extra={"version": __version__, "at": f"http://{shown}:{port}"})
-    broker = Broker.of(settings, client_id=client_id())
-    feed = Feed(broker, Topics(settings.raven_topic_prefix), Retry(health, stop))
     access = Access(settings.raven_dashboard_password, settings.raven_dashboard_token)
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(settings.store())) for _ in range(STORE_THREADS)]
