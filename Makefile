@@ -73,8 +73,9 @@ alerts-test:  ## Check deploy/prometheus: each alert comes when it should, and n
 	@# Unpacked, not installed: Debian's package starts a server.
 	@[ -x .brokers/prometheus/usr/bin/amtool ] || { mkdir -p .brokers && cd .brokers && \
 	  echo "fetching Debian's promtool and amtool" && \
-	  apt-get download -qq prometheus prometheus-alertmanager && \
-	  for one in prometheus_*.deb prometheus-alertmanager_*.deb; do dpkg -x $$one prometheus; done; }
+	  { apt-get download -qq promtool 2>/dev/null || apt-get download -qq prometheus; } && \
+	  apt-get download -qq prometheus-alertmanager && \
+	  for one in prom*.deb; do dpkg -x $$one prometheus; done; }
 	@cd deploy/prometheus && promtool=../../.brokers/prometheus/usr/bin/promtool && \
 	  $$promtool check config prometheus.yml && $$promtool test rules rules.test.yml
 	@.brokers/prometheus/usr/bin/amtool check-config deploy/alertmanager/*.yml

@@ -328,6 +328,7 @@ class Credentials:
             lines.append(f"GRANT SELECT ON raven.* TO '{account}'@'%';")
             lines += [f"GRANT {r} ON raven.{t} TO '{account}'@'%';" for t, r in rights.items()]
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
+        self._give("mysql", "ca.pem", (self._made / "ca.pem").read_text())
         for part in ("pem", "key"):
             self._give("mysql", f"server.{part}", (self._made / f"mysql.{part}").read_text())
         self._give("mysql", "root", self._password("mysql", "root"))
