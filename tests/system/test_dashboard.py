@@ -96,6 +96,7 @@ class Dashboard:
 
     def __init__(self, folder: Path, **store: str) -> None:
         self.password, self.token = secrets.token_hex(8), secrets.token_hex(16)
+        self.metrics = stack.free_port()
         self.broker = stack.Broker(folder, [NODE, "dashboard", "mongo-recorder", "watcher"])
         self.process = stack.dashboard(
             folder,
@@ -104,6 +105,7 @@ class Dashboard:
             RAVEN_DASHBOARD_PASSWORD=self.password,
             RAVEN_DASHBOARD_TOKEN=self.token,
             RAVEN_HEALTH_FILE=str(folder / "health"),
+            RAVEN_METRICS_PORT=str(self.metrics),
             **store,
         )
         (folder / "tariff.toml").write_text(TARIFF)
@@ -252,7 +254,7 @@ def test_sums_are_a_file_too(at: Dashboard):
 
 @BOTH
 def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
-    """A reading is on an open page at once; now, homes and chain have the same."""
+    """A reading is on an open page at once; now, homes, chain and metrics have the same."""
     home, store = Client(at.broker.url(NODE)), Client(at.broker.url("mongo-recorder"))
     topics, now = Topics(), datetime.now(UTC)
     wait_until(
@@ -299,6 +301,9 @@ def test_what_homes_say_is_shown_as_they_say_it(at: Dashboard):
     parts = {part["name"]: part["state"] for part in chain["parts"]}
     assert parts["stick"] == "alarm"
     assert parts["broker"] == parts["raven-mongo-recorder"] == "ok"
+    lines = (stack.metrics(at.metrics) or "").splitlines()
+    assert 'raven_home_unconfirmed{node="house",store="raven-mongo-recorder"} 0.0' in lines
+    assert 'raven_home_clock_problem{node="house"} 0.0' in lines
     for client in (home, store):
         client.connection.close()
 
