@@ -10,6 +10,7 @@ import pytest
 
 from ravenbus import consumer
 from ravenbus.errors import BrokerAwayError, FatalError, SlotLostError
+from ravenbus.hearing import SILENT_S
 from ravenbus.mqtt import Connect, Denied
 from ravenbus.slots import Slot, former
 from ravenbus.topics import GONE, Topics
@@ -175,7 +176,7 @@ def test_a_broker_that_brings_nothing_is_asked_and_left_if_it_cannot(monkeypatch
     monkeypatch.setattr(consumer, "TICK_S", 0)
     holder[0].go()
     (began, _), *later = asked
-    assert [at - began for at, _ in later] == [consumer.SILENT_S + 2, 2 * consumer.SILENT_S + 3]
+    assert [at - began for at, _ in later] == [SILENT_S + 2, 2 * SILENT_S + 3]
     assert {topic for _, topic in later} == {"raven/v1/health/run"}
     assert holder[0].sink.numbers == [1]
 

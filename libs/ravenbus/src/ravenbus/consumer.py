@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ravenbus.errors import BrokerAwayError, RavenError, RetryableError, SlotLostError
+from ravenbus.hearing import Hearing
 from ravenbus.metrics import ConsumerMetrics
 from ravenbus.retrying import Reconnecting, Retry
 from ravenbus.slots import Slot, Slots
 from ravenbus.storing import Intake, Storing
-from ravenbus.topics import GONE, RUN, Topics
+from ravenbus.topics import GONE, Topics
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,6 @@ LEAVE_S = 20.0
 """Longest time for a session to drain after a stop; what it still holds is left to the group."""
 QUIET_S = 1.0
 """A session that brings nothing for so long is asked whether it is empty."""
-SILENT_S = 30.0
-"""A broker that brings nothing for so long is asked whether it still can."""
-NO_NODE = "health"
-"""A name that no home can have."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +102,16 @@ class Consumer:
             log.warning("standing by: the broker has no shared subscriptions for a second replica")
             self._drain(intake, QUIET_S, self.retry.stop.is_set)
             return True
-        heard_at = self.clock()
+        hearing = Hearing(intake.connection, self.topics, self.clock)
         while not self.retry.stop.is_set():
             if shares() != shared:
                 shared = not shared
                 self._share(intake, shared=shared)
                 log.info("subscribed anew: the group has changed", extra={"shared": shared})
-            heard_at = self._take(intake, heard_at)
+            if self.storing.take(intake, min(TICK_S, max(0.0, intake.flush_at - self.clock()))):
+                hearing.heard()
+            else:
+                hearing.ask_if_silent()
             if abandoned := slot.adopt():
                 self.storing.flush(intake)
                 if former := abandoned.former():
@@ -144,26 +144,6 @@ class Consumer:
         intake.connection.settle()
         if unwanted := [topic for topic in other if topic not in wanted]:
             intake.connection.unsubscribe(unwanted)
-            intake.connection.settle()
-
-    def _take(self, intake: Intake, heard_at: float) -> float:
-        """Take what comes next; return when the broker was last known to bring what there is.
-
-        A node of RabbitMQ (4.3) that is cut off from its cluster keeps its connections, brings
-        nothing, and can change nothing.  Raise BrokerAwayError for such a one.
-        """
-        wait_s = min(TICK_S, max(0.0, intake.flush_at - self.clock()))
-        if not self.storing.take(intake, wait_s):
-            if self.clock() <= heard_at + SILENT_S:
-                return heard_at
-            self._ask(intake)
-        return self.clock()
-
-    def _ask(self, intake: Intake) -> None:
-        """Have the broker change something; raise BrokerAwayError if it does not."""
-        topics = [self.topics.of(RUN, node=NO_NODE)]
-        for change in (intake.connection.subscribe, intake.connection.unsubscribe):
-            change(topics)
             intake.connection.settle()
 
     def _subscriptions(self, slot: Slot) -> tuple[list[str], list[str]]:

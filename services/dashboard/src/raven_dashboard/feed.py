@@ -14,9 +14,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from ravenbus.errors import ContractError, RetryableError
+from ravenbus.errors import BrokerAwayError, ContractError, RetryableError
+from ravenbus.hearing import Hearing
 from ravenbus.messages import Confirmation, Reading, Run, Status
-from ravenbus.mqtt import Broker, Connection, Denied, Events, Lost, Received
+from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Denied, Events, Lost, Received
 from ravenbus.ranges import Range, common, count, merged
 from ravenbus.retrying import Reconnecting, Retry
 from ravenbus.topics import LATEST, RUN, STATUS, STORED, Topics
@@ -52,14 +53,11 @@ class Home:
     run: str | None = None
     """The hash of the run under way."""
     last_seq: int = 0
+    heard: datetime | None = None
+    """When it said a reading last: by our clock, or by its own what the broker had retained."""
     latest: dict[tuple[str, str], Reading] = field(default_factory=dict)
     """The last readings by kind and meter; the meter is empty where a reading names none."""
     stores: dict[str, Progress] = field(default_factory=dict)
-
-    @property
-    def heard(self) -> datetime | None:
-        """When the last of these readings was received."""
-        return max((one.envelope.received for one in list(self.latest.values())), default=None)
 
     def last(self, kind: str, meter: str | None = None) -> Reading | None:
         """Return the last reading of a kind, of one meter or of any."""
@@ -77,10 +75,18 @@ class Home:
         wanted = [(first, self.last_seq)] if first <= self.last_seq else []
         return count(wanted) - count(common(wanted, ranges))
 
-    def take(self, message: Reading | Status | Run | Confirmation, now: datetime) -> None:
-        """Note what a message says."""
+    def take(
+        self,
+        message: Reading | Status | Run | Confirmation,
+        now: datetime,
+        *,
+        retained: bool = False,
+    ) -> None:
+        """Note what a message says, which the broker may have retained since it was sent."""
         match message:
             case Reading(envelope, notification):
+                at = min(now, envelope.received) if retained else now
+                self.heard = max(at, self.heard or at)
                 self._follow(envelope.hash, now)
                 self.last_seq = max(self.last_seq, envelope.seq)
                 self.latest[message.kind, notification.meter or ""] = message
@@ -112,13 +118,20 @@ Listener = Callable[[Home, Any], None]
 class Feed:
     """Hears the bus until it is told to stop, over a session of which nothing is kept."""
 
-    def __init__(self, broker: Broker, topics: Topics, retry: Retry) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        topics: Topics,
+        retry: Retry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.homes: dict[str, Home] = {}
         self.away_since: datetime | None = now()
         """Since when the broker is away, None while it is there."""
-        self._broker = broker
+        self._connect = connect
         self._topics = topics
         self._retry = retry
+        self._clock = clock
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
 
@@ -143,8 +156,8 @@ class Feed:
         while not stop.is_set():
             with suppress(RetryableError):
                 events: Events = SimpleQueue()
-                connection = self._retry("broker", partial(self._connect, events))
-                began = time.monotonic()
+                connection = self._retry("broker", partial(self._subscribed, events))
+                began = self._clock()
                 try:
                     reason = self._hear(connection, events)
                 finally:
@@ -152,10 +165,10 @@ class Feed:
                     connection.close()
                 if not stop.is_set():
                     self._retry.health.failing("broker", reason + reconnecting.suspicion)
-                    stop.wait(reconnecting.pause_s(time.monotonic() - began))
+                    stop.wait(reconnecting.pause_s(self._clock() - began))
 
-    def _connect(self, events: Events) -> Connection:
-        connection = self._broker(events)
+    def _subscribed(self, events: Events) -> Connection:
+        connection = self._connect(events)
         try:
             topics = [self._topics.of(one, node="+", kind="+", store="+") for one in HEARD]
             connection.subscribe(topics)
@@ -168,17 +181,26 @@ class Feed:
     def _hear(self, connection: Connection, events: Events) -> str:
         """Take what comes until the connection is lost, or a stop; return the reason."""
         self._is_connected(True)
+        hearing = Hearing(connection, self._topics, self._clock)
         while not self._retry.stop.is_set():
             self._retry.health.beat()
-            with suppress(Empty):
-                match events.get(timeout=TURN_S):
-                    case Received() as received:
-                        connection.acknowledge([received])
-                        self._take(received)
-                    case Lost(detail) | Denied(detail):
-                        return detail
-            if not connection.alive() and events.empty():
-                return "the connection was lost"
+            try:
+                event = events.get(timeout=TURN_S)
+            except Empty:
+                if not connection.alive():
+                    return NETWORK_ENDED.detail
+                try:
+                    hearing.ask_if_silent()
+                except BrokerAwayError as error:
+                    return str(error)
+                continue
+            match event:
+                case Received():
+                    hearing.heard()
+                    connection.acknowledge([event])
+                    self._take(event)
+                case Lost(detail) | Denied(detail):
+                    return detail
         return "stopped"
 
     def _take(self, received: Received) -> None:
@@ -192,7 +214,7 @@ class Feed:
             log.debug("passed over", extra={"topic": received.topic, "reason": str(error)})
             return
         home = self.homes.setdefault(message.node, Home(message.node))
-        home.take(message, now())
+        home.take(message, now(), retained=received.retained)
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:
