@@ -248,7 +248,10 @@ def test_a_reading_that_differs_between_stores_is_named(system: VerifySystem):
 
 
 def test_a_live_system_is_complete_and_what_waits_is_under_way(system: VerifySystem):
-    """While readings come nothing is called lost, nor when a store is away and the spool has it."""
+    """While readings come what was accepted before is there; what a store that is away lacks is not.
+
+    Neither is called lost, and nothing complete that the spool still has.
+    """
     system.start_stores()
     system.plug_in("--rate", "50", "--count", "600")
     system.reader.start()
@@ -276,8 +279,9 @@ def test_a_live_system_is_complete_and_what_waits_is_under_way(system: VerifySys
         stop()
         total = system.accepted()[1]
         status, run = system.run_report(hash_, **state)
-        assert status == 0
+        assert (status, run["complete"]) == (75, False)
         assert run["accepted"] == total
+        assert "not complete yet" in system.verify(**state).out
         for store in run["stores"].values():
             assert store["under_way"][-1] == [accepted + 1, total]
             assert store["lacking"] == []

@@ -44,7 +44,8 @@ def test_each_number_is_there_dead_under_way_or_lacking(held, archived, dead, wa
     assert numbers(store.dead) == (every - there) & dead
     assert numbers(store.under_way) == (every - there - dead) & waiting
     assert numbers(store.lacking) == every - there - dead - waiting
-    assert store.complete == (not store.lacking)
+    assert store.is_wrong == bool(store.lacking)
+    assert store.complete == (not store.lacking and not store.under_way)
 
 
 def test_what_is_there_twice_is_not_complete():
@@ -111,6 +112,29 @@ def test_nothing_to_send_again_is_not_offered():
     text = words.of_report(Report([report(HASH, KNOWN, None, both, {})], {"MySQL": {}}))
     assert "missing 1: 1" in text
     assert "--repair" not in text
+
+
+def test_what_is_under_way_makes_no_run_complete():
+    """Nor wrong: people are told to wait, scripts that it is not complete."""
+    spool = Accepted("winter", 3, [(3, 3)])
+    run = report(HASH, KNOWN, spool, {"MySQL": Holding([(1, 2)], [], [])}, {})
+    whole = report(HASH, KNOWN, spool, {"MySQL": Holding([(1, 3)], [], [])}, {})
+    assert (run.complete, run.is_wrong, whole.complete) == (False, False, True)
+    text = words.of_report(Report([run], {"MySQL": {}}))
+    assert "complete\n" not in text
+    assert text.endswith("The run is not complete yet: readings are under way.")
+    text = words.of_report(Report([run, whole], {"MySQL": {}}))
+    assert text.endswith("1 of 2 runs is not complete yet: readings are under way.")
+    assert json.loads(words.as_json(Report([run, whole], {"MySQL": {}})))["complete"] is False
+    assert words.of_report(Report([whole], {"MySQL": {}})).endswith("complete in MySQL.")
+
+
+def test_without_a_spool_no_more_is_claimed_than_stores_know():
+    """What a reader still has, no store can know of."""
+    run = report(HASH, KNOWN, None, {"MySQL": Holding([(1, 3)], [], [])}, {})
+    assert "complete in MySQL, as far as stores know" in words.of_report(
+        Report([run], {"MySQL": {}})
+    )
 
 
 def test_a_terminal_is_told_nothing_by_a_payload():

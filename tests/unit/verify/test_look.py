@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
-from raven_verify.look import Look, Wanted
+import pytest
+
+from raven_verify import spool
+from raven_verify.inventory import Accepted
+from raven_verify.look import SETTLE_S, Look, Wanted
 from ravenbus.errors import PoisonError
 from ravenbus.messages import Envelope, Reading
 from ravenbus.notifications import Warning as Said
+from tests.kinds import new_hash
+from tests.kinds import reading as reading_of
 from tests.memory import Memory
+from tests.unit.ravenbus.fakes import Clock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -39,3 +47,22 @@ def test_a_reading_is_compared_in_what_those_keep_that_have_it():
     (run,) = look.look(Wanted()).runs
     assert run.differing == []
     assert run.stores["narrow"].lacking == [(2, 2)]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_what_is_under_way_is_waited_for_and_said(monkeypatch: pytest.MonkeyPatch, *, comes: bool):
+    """A store that keeps up has it a moment later; of one that does not nothing is called complete."""
+    hash_, store, clock = new_hash(), Memory(), Clock()
+    store.store([reading_of(hash_, 1)])
+    accepted = {hash_: Accepted("r", 2, [(2, 2)])}
+    monkeypatch.setattr(spool, "accepted", lambda _folder: accepted)
+
+    def sleep(for_s: float) -> None:
+        clock.now += for_s
+        if comes:
+            store.store([reading_of(hash_, 2)])
+
+    found = Look([store], Path(), clock=clock, sleep=sleep).look(Wanted())
+    assert (found.complete, found.is_wrong) == (comes, False)
+    assert clock.now - 1000 == (0.5 if comes else SETTLE_S)
+    assert found.runs[0].stores[store.name].under_way == ([] if comes else [(2, 2)])

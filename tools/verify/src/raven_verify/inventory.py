@@ -16,7 +16,7 @@ from ravenbus.ranges import Range, common, count, without
 from ravenbus.readback import Holding, Known
 
 RECENT: Final = 10_000
-"""So many of a run's newest numbers may be on their way from one store to the other."""
+"""So many of a run's newest numbers may be on their way to a store at a look."""
 
 
 class Accepted(NamedTuple):
@@ -39,9 +39,14 @@ class StoreReport:
     doubled: list[Range]
 
     @property
+    def is_wrong(self) -> bool:
+        """True if something lacks that is not on its way, or is there twice."""
+        return bool(self.lacking or self.doubled)
+
+    @property
     def complete(self) -> bool:
-        """True if nothing is lost and nothing is duplicated."""
-        return not self.lacking and not self.doubled
+        """True if every reading is there once, and none is still on its way."""
+        return not self.is_wrong and not self.under_way
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class RunReport:
     by_spool: bool
     stores: dict[str, StoreReport]
     differing: list[Range] = field(default_factory=list)
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if something lacks, is there twice or differs."""
+        return bool(self.differing) or any(store.is_wrong for store in self.stores.values())
 
     @property
     def complete(self) -> bool:

@@ -19,7 +19,7 @@ from ravenbus.ranges import Range, common, merged, numbers
 from ravenbus.readback import Choice, Known, Store, chunks
 
 SETTLE_S: Final = 5.0
-"""Longest time to look again for what one store has and the other does not have yet."""
+"""Longest time to look again for what a store does not have yet."""
 AGAIN_S: Final = 0.5
 RELAY: Final = "sql-relay"
 
@@ -42,6 +42,11 @@ class Report:
 
     runs: list[RunReport]
     letters: dict[str, dict[str, int]]
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if something lacks, is there twice or differs."""
+        return any(run.is_wrong for run in self.runs)
 
     @property
     def complete(self) -> bool:
@@ -96,7 +101,7 @@ class Look:
         return [store for store in self._stores if not store.passes_over(hash_)]
 
     def _settle(self, compared: Sequence[_Compared]) -> None:
-        """Look again for the newest numbers, which may be on their way from store to store."""
+        """Look again for the newest numbers, which may be on their way to a store."""
         end = self._clock() + SETTLE_S
         while (open_ := [one for one in compared if one.unsettled()]) and self._clock() < end:
             self._sleep(AGAIN_S)
@@ -162,22 +167,24 @@ class _Compared:
         self.report = self._report()
 
     def unsettled(self) -> bool:
-        """Say whether one of the newest numbers is lacking."""
-        newest = recent(self.report)
-        return any(common(store.lacking, newest) for store in self.report.stores.values())
+        """Say whether a store does not have one of the newest numbers."""
+        return any(self._awaited(store) for store in self.stores)
 
     def look_again(self, accepted: Accepted | None) -> None:
-        """Look for what was lacking of the newest numbers."""
+        """Look for what a store did not have of the newest numbers."""
         if self._accepted and accepted:
             under_way = merged([*self._accepted.under_way, *accepted.under_way])
             self._accepted = self._accepted._replace(under_way=under_way)
-        newest = recent(self.report)
         for store in self.stores:
-            came = store.having(self.hash, common(self.report.stores[store.name].lacking, newest))
+            came = store.having(self.hash, self._awaited(store))
             holding = self.holdings[store.name]
             held = merged([*holding.held, *came])
             self.holdings[store.name] = holding._replace(held=held)
         self.report = self._report()
+
+    def _awaited(self, store: Store) -> list[Range]:
+        found = self.report.stores[store.name]
+        return common(merged([*found.lacking, *found.under_way]), recent(self.report))
 
     def _report(self) -> RunReport:
         return report(self.hash, self._known, self._accepted, self.holdings, self._dead)

@@ -33,14 +33,18 @@ NAME: Final = "raven-verify"
 DEAD_LETTERS: Final = "raven-dead-letters"
 STATUS: Final = "raven-status"
 
+EXIT_LATER: Final = 75
+"""EX_TEMPFAIL of sysexits.h."""
+
 REPLAY_AT_ONCE: Final = 100
 REPLAY_BYTES: Final = 8 * 2**20
 
 STATUSES: Final = """\
 exit status:
-  0   every store has every reading once, or has it under way, and all stores say the same
+  0   every store has every reading once, and all stores say the same
   1   something lacks, is there twice, or differs
   69  a store, the spool or the broker cannot be reached
+  75  nothing lacks, but readings are under way: look again later
   78  the settings cannot be used
 
 """
@@ -142,7 +146,9 @@ def _verify(
                     print(words.of_repair(repaired), file=sys.stderr, flush=True)
         report = look.look(wanted)
     print(words.as_json(report) if arguments.json else words.of_report(report))
-    return 0 if report.complete else EXIT_FAILED
+    if report.is_wrong:
+        return EXIT_FAILED
+    return 0 if report.complete else EXIT_LATER
 
 
 def _lacking(report: Report) -> bool:

@@ -29,9 +29,8 @@ def of_report(report: Report) -> str:
     if any(report.letters.values()):
         lines += ["", "dead letters"]
         lines += [f"  {name:9} {_reasons(reasons)}" for name, reasons in report.letters.items()]
-    wrong = [run for run in report.runs if not run.complete]
     if report.runs:
-        lines += ["", _verdict(report, wrong)]
+        lines += ["", _verdict(report)]
     return "\n".join(lines)
 
 
@@ -141,7 +140,7 @@ def _said(store: StoreReport) -> Iterator[str]:
     if store.doubled:
         yield _numbers("duplicate", store.doubled)
     if store.complete:
-        yield "complete" if not store.under_way else "complete but for what is under way"
+        yield "complete"
     if store.under_way:
         yield _numbers("under way", store.under_way)
     if store.dead:
@@ -159,16 +158,27 @@ def _reasons(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values()):>8}  {listed}".rstrip()
 
 
-def _verdict(report: Report, wrong: list[RunReport]) -> str:
-    runs = len(report.runs)
-    if not wrong:
-        every = "The run is" if runs == 1 else f"All {runs} runs are"
-        return f"{every} complete in {' and '.join(report.letters)}."
-    text = "The run is" if runs == 1 else f"{len(wrong)} of {runs} runs are"
-    text += " not as accepted."
-    if any(_is_elsewhere(run) for run in wrong):
-        text += "  raven-verify --repair sends again what another store has."
-    return text
+def _verdict(report: Report) -> str:
+    wrong = [run for run in report.runs if run.is_wrong]
+    if wrong:
+        text = f"{_those(wrong, report)} not as accepted."
+        if any(_is_elsewhere(run) for run in wrong):
+            text += "  raven-verify --repair sends again what another store has."
+        return text
+    if waiting := [run for run in report.runs if not run.complete]:
+        return f"{_those(waiting, report)} not complete yet: readings are under way."
+    text = f"{_those(report.runs, report)} complete in {' and '.join(report.letters)}"
+    if all(run.by_spool for run in report.runs):
+        return f"{text}."
+    return f"{text}, as far as stores know: a reader's own count is in its spool."
+
+
+def _those(runs: list[RunReport], report: Report) -> str:
+    if len(report.runs) == 1:
+        return "The run is"
+    if len(runs) == len(report.runs):
+        return f"All {len(runs)} runs are"
+    return f"{len(runs)} of {len(report.runs)} runs {'is' if len(runs) == 1 else 'are'}"
 
 
 def _is_elsewhere(run: RunReport) -> bool:
