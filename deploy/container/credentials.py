@@ -140,6 +140,7 @@ class Credentials:
 
         for name in ("password", "token"):
             self._give("dashboard", name, self.of_dashboard(name))
+        self._give("dashboard", "notify_urls", self._given("raven_notify_urls"))
 
     def of_dashboard(self, name: str) -> str:
         """Return the password or the token of the pages."""

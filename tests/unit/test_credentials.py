@@ -65,7 +65,7 @@ def test_the_pages_have_accounts_that_read_alone(tmp_path: Path, make):
     given = contents(tmp_path / "for" / "dashboard")
     urls = {"mqtt_url", "mysql_url", "mongo_url"}
     trusted = {"mqtt_ca.pem", "mysql_ca.pem", "mongo_ca.pem"}
-    assert given.keys() - trusted == {*urls, "password", "token"}
+    assert given.keys() - trusted == {*urls, "password", "token", "notify_urls"}
     assert given["password"] == made.of_dashboard("password")
     (tmp_path / "own" / "dashboard-password").write_text("the owner's own\n")
     make()

@@ -17,13 +17,13 @@ from ravenbus.hearing import SILENT_S
 from ravenbus.messages import encode
 from ravenbus.mqtt import Received
 from ravenbus.retrying import Retry
-from ravenbus.topics import LATEST, Topics
+from ravenbus.topics import LATEST, STATUS, Topics
 from tests.kinds import new_hash, reading
 from tests.unit.ravenbus.fakes import Clock, FakeBroker, FakeConnection
 
 
 def test_a_broker_that_is_cut_off_is_noticed_and_left(monkeypatch: pytest.MonkeyPatch):
-    """It keeps the connection and grants nothing new; the next one brings readings again."""
+    """It keeps the connection and grants nothing new; the next one brings what there is."""
     monkeypatch.setattr(module, "TURN_S", 0)
     monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0)
     clock, stop, health = Clock(), threading.Event(), Health()
@@ -44,9 +44,12 @@ def test_a_broker_that_is_cut_off_is_noticed_and_left(monkeypatch: pytest.Monkey
         monkeypatch.setattr(connection, "settle", settle)
 
     def at_work(connection: FakeConnection) -> None:
-        message = reading(new_hash(), 1)
-        topic = Topics().of(LATEST, node=message.node, kind=message.kind)
-        connection.events.put(Received(1, topic, encode(message)))
+        for node in ("home", "former"):
+            message = reading(new_hash(), 1, node=node)
+            topic = Topics().of(LATEST, node=node, kind=message.kind)
+            connection.events.put(Received(1, topic, encode(message)))
+        # What is retained of a home is removed, and with it the home.
+        connection.events.put(Received(2, Topics().of(STATUS, node="former"), b""))
         connection.on_turn = stop.set
 
     feed = Feed(
@@ -56,7 +59,7 @@ def test_a_broker_that_is_cut_off_is_noticed_and_left(monkeypatch: pytest.Monkey
     began, failed = asked[:2]
     assert failed - began == SILENT_S + 1
     assert said == ["the broker does not confirm a subscription"]
-    assert list(feed.homes) == [reading(new_hash(), 1).node]
+    assert list(feed.homes) == ["home"]
 
 
 def test_a_home_is_heard_when_its_reading_comes_whatever_its_clock_says():

@@ -137,7 +137,7 @@ GONE: Final = Channel(
     Gone,
     "That a store is gone for good, until it starts again.",
     senders=(VERIFY, STORE),
-    receivers=(READER, RELAY),
+    receivers=(READER, RELAY, DASHBOARD),
     retained=True,
 )
 HOMEASSISTANT_DISCOVERY: Final = Channel(

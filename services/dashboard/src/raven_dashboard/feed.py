@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,15 +16,15 @@ from typing import Any, Final
 
 from ravenbus.errors import BrokerAwayError, ContractError, RetryableError
 from ravenbus.hearing import Hearing
-from ravenbus.messages import Confirmation, Reading, Run, Status
+from ravenbus.messages import Confirmation, Gone, Reading, Run, Status
 from ravenbus.mqtt import NETWORK_ENDED, Connect, Connection, Denied, Events, Lost, Received
 from ravenbus.ranges import Range, common, count, merged
 from ravenbus.retrying import Reconnecting, Retry
-from ravenbus.topics import LATEST, RUN, STATUS, STORED, Topics
+from ravenbus.topics import GONE, LATEST, RUN, STATUS, STORED, Topics
 
 log = logging.getLogger(__name__)
 
-HEARD: Final = (LATEST, STATUS, RUN, STORED)
+HEARD: Final = (LATEST, STATUS, RUN, STORED, GONE)
 TURN_S: Final = 1.0
 LATEST_MAX: Final = 200
 """Readings that are kept of a home, which may claim any number of meters."""
@@ -52,6 +52,8 @@ class Home:
     status: Status | None = None
     run: str | None = None
     """The hash of the run under way."""
+    first_seq: int = 0
+    """The first number of it that came over this connection as it was sent, 0 for none."""
     last_seq: int = 0
     heard: datetime | None = None
     """When it said a reading last: by our clock, or by its own what the broker had retained."""
@@ -71,8 +73,8 @@ class Home:
     def behind(self, store: str) -> int:
         """Return how many of the run's readings a store has not confirmed, of those it is to."""
         ranges = self.stores[store].ranges
-        first = ranges[0][0] if ranges else 1
-        wanted = [(first, self.last_seq)] if first <= self.last_seq else []
+        first = ranges[0][0] if ranges else self.first_seq
+        wanted = [(first, self.last_seq)] if 0 < first <= self.last_seq else []
         return count(wanted) - count(common(wanted, ranges))
 
     def take(
@@ -88,6 +90,7 @@ class Home:
                 at = min(now, envelope.received) if retained else now
                 self.heard = max(at, self.heard or at)
                 self._follow(envelope.hash, now)
+                self.first_seq = self.first_seq or (0 if retained else envelope.seq)
                 self.last_seq = max(self.last_seq, envelope.seq)
                 self.latest[message.kind, notification.meter or ""] = message
                 if len(self.latest) > LATEST_MAX:
@@ -108,7 +111,12 @@ class Home:
         """Begin to count anew where another run is under way."""
         if self.run != run:
             self.run, self.last_seq = run, 0
-            self.stores = {store: Progress(now) for store in self.stores}
+            self.begin(now)
+
+    def begin(self, now: datetime) -> None:
+        """Count anew what stores confirm: on another connection, what they said meanwhile is lost."""
+        self.first_seq = 0
+        self.stores = {store: Progress(now) for store in self.stores}
 
 
 Listener = Callable[[Home, Any], None]
@@ -150,6 +158,11 @@ class Feed:
         """Return what is known of a node, which may be nothing."""
         return self.homes.get(node) or Home(node)
 
+    def expect(self, node: str, stores: Iterable[str]) -> None:
+        """Know of a home and its stores before they say anything."""
+        home = self.homes.setdefault(node, Home(node))
+        home.stores |= {store: Progress(now()) for store in stores}
+
     def run(self) -> None:
         """Hear until the stop; whatever happens to the connection, another is made."""
         stop, reconnecting = self._retry.stop, Reconnecting()
@@ -180,6 +193,8 @@ class Feed:
 
     def _hear(self, connection: Connection, events: Events) -> str:
         """Take what comes until the connection is lost, or a stop; return the reason."""
+        for home in self.homes.values():
+            home.begin(now())
         self._is_connected(True)
         hearing = Hearing(connection, self._topics, self._clock)
         while not self._retry.stop.is_set():
@@ -205,13 +220,20 @@ class Feed:
 
     def _take(self, received: Received) -> None:
         """Note a message; one that is none of the contract's is passed over."""
-        if not received.payload:
-            return  # what was retained of a home that is gone is removed so
         try:
             channel = self._topics.channel(received.topic)
+            if not received.payload:
+                # What was retained is removed: of a store that is back, or of a home that is gone.
+                if channel is STATUS:
+                    self.homes.pop(self._topics.names(channel, received.topic)["node"], None)
+                return
             message = self._topics.read(channel, received.topic, received.payload)
         except ContractError as error:
             log.debug("passed over", extra={"topic": received.topic, "reason": str(error)})
+            return
+        if isinstance(message, Gone):
+            for home in self.homes.values():
+                home.stores.pop(message.store, None)
             return
         home = self.homes.setdefault(message.node, Home(message.node))
         home.take(message, now(), retained=received.retained)

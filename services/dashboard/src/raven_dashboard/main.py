@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+import sys
 import threading
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from typing import Final
 
 import uvicorn
@@ -15,10 +17,12 @@ from raven_dashboard.access import Access
 from raven_dashboard.answers import Answers
 from raven_dashboard.feed import Feed, client_id
 from raven_dashboard.metrics import DashboardMetrics
+from raven_dashboard.notifier import Memory, Notifier
 from raven_dashboard.settings import DashboardSettings
+from raven_dashboard.troubles import TRIAL
 from raven_dashboard.web import Web
 from ravenbus import __version__, service
-from ravenbus.errors import FatalError
+from ravenbus.errors import FatalError, RetryableError
 from ravenbus.health import Health, Watchdog
 from ravenbus.mqtt import Broker
 from ravenbus.retrying import Retry
@@ -37,6 +41,8 @@ CONNECTIONS_MAX: Final = 500
 def main() -> int:
     """Run the command line; return the exit status."""
     arguments = _parser().parse_args()
+    if arguments.try_notifications:
+        return _try_notifications()
     return service.main(NAME, DashboardSettings, run, check=arguments.check_config)
 
 
@@ -44,7 +50,8 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
     """Serve until ``stop`` is set; raise FatalError if the address cannot be used."""
     health = Health(settings.raven_health_file)
     broker = Broker.of(settings, client_id=client_id())
-    feed = Feed(broker, Topics(settings.raven_topic_prefix), Retry(health, stop))
+    retry = Retry(health, stop)
+    feed = Feed(broker, Topics(settings.raven_topic_prefix), retry)
     metrics = DashboardMetrics(feed.homes)
     metrics.serve(settings.raven_metrics_port)
     listening = _listening(settings.raven_dashboard_host, settings.raven_dashboard_port)
@@ -71,6 +78,17 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
         )
         serving = threading.Thread(target=server.run, args=([listening],), name="web")
         serving.start()
+        if settings.raven_notify_urls:
+            after = timedelta(minutes=settings.raven_notify_after_min)
+            notifier = Notifier(
+                feed,
+                settings.raven_notify_urls,
+                Memory(settings.raven_state),
+                after,
+                settings.raven_time_zone,
+                retry,
+            )
+            threading.Thread(target=notifier.run, name="notifier", daemon=True).start()
         Watchdog(health, STALL_S).start()
         try:
             feed.run()
@@ -90,5 +108,29 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _try_notifications() -> int:
+    """Send a trial message; return the exit status."""
+    settings = service.load(NAME, DashboardSettings)
+    if settings is None:
+        return service.EXIT_SETTINGS
+    if not settings.raven_notify_urls:
+        print(f"{NAME}: RAVEN_NOTIFY_URLS is not set: nobody is told anything", file=sys.stderr)
+        return service.EXIT_SETTINGS
+    try:
+        settings.raven_notify_urls.outgoing(TRIAL).send()
+    except RetryableError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return service.EXIT_UNAVAILABLE
+    print("a trial message was sent")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
-    return service.parser(NAME, "Show readings and their history in a browser.", DashboardSettings)
+    description = "Show readings and their history in a browser, and tell people of troubles."
+    found = service.parser(NAME, description, DashboardSettings)
+    found.add_argument(
+        "--try-notifications",
+        action="store_true",
+        help="send a trial message to RAVEN_NOTIFY_URLS and exit (status 69 if it is not taken)",
+    )
+    return found

@@ -8,8 +8,9 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from raven_dashboard.outgoing import NotifyUrls
 from ravenbus.history import History
-from ravenbus.settings import SECRET, HomeZone, TimeZone
+from ravenbus.settings import SECRET, HomeZone, TimeZone, usable_folder
 from ravenbus.tariff import TariffError, TariffFile
 from raventools.settings import StoresSettings
 
@@ -52,6 +53,26 @@ class DashboardSettings(StoresSettings, frozen=True, kw_only=True):
         ),
     ] = None
 
+    raven_notify_urls: Annotated[
+        NotifyUrls | None,
+        Meta(
+            description="who is told of a home that is silent, a store that is behind or a broker "
+            "that is away (docs/monitoring.md); not set: nobody",
+            extra=SECRET,
+        ),
+    ] = None
+    raven_notify_after_min: Annotated[
+        int,
+        Meta(ge=1, le=1440, description="how long a trouble lasts before anybody is told, minutes"),
+    ] = 10
+    raven_state: Annotated[
+        Path | None,
+        Meta(
+            description="folder that keeps what people were told; not set: after a restart it is "
+            "told again"
+        ),
+    ] = None
+
     def store(self) -> History:
         """Return the store that history is read from, the first that is set; not connected yet."""
         return next(self.stores(answer_timeout_s=ANSWER_TIMEOUT_S))
@@ -61,8 +82,10 @@ class DashboardSettings(StoresSettings, frozen=True, kw_only=True):
         return TariffFile.read(self.raven_tariff) if self.raven_tariff else None
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with the tariff, beside the rest."""
+        """Yield what is wrong with the tariff and the folder, beside the rest."""
         yield from super().problems()
+        if self.raven_state and not usable_folder(self.raven_state):
+            yield f"RAVEN_STATE: {str(self.raven_state)!r} cannot be used: it cannot be written to"
         try:
             self.tariff()
         except TariffError as error:

@@ -1,0 +1,98 @@
+"""Messages to people by way of Apprise: the only module that knows it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from raven_dashboard.troubles import Message
+from ravenbus.errors import RetryableError
+from ravenbus.settings import UrlError
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+
+SECRET_MIN: Final = 3
+"""Letters from which on a part of a URL is kept out of what is said."""
+
+
+class NotifyUrls:
+    """Where messages go: URLs of Apprise, as ``mailto://…`` and ``json://…``; prints without them."""
+
+    ALLOWED = "URLs of Apprise, as mailtos://user:password@example.org, divided by blanks or lines"
+
+    def __init__(self, text: str) -> None:
+        """Read the URLs; raise UrlError that says which one is none."""
+        # 30 MB, of which who is told nothing needs none.
+        import apprise  # noqa: PLC0415
+
+        asset = apprise.AppriseAsset(app_id="python-raven", app_desc="", async_mode=False)
+        self._targets: dict[str, Apprise] = {}
+        with _said():
+            for number, url in enumerate(text.split(), 1):
+                target = apprise.Apprise(asset=asset)
+                if not target.add(url):
+                    raise UrlError(f"number {number} is no URL that Apprise knows", self.ALLOWED)
+                self._targets[url] = target
+
+    def __repr__(self) -> str:
+        return f"{len(self._targets)} URLs"
+
+    def outgoing(self, message: Message) -> Outgoing:
+        """Return a message that is to go to each of them."""
+        return Outgoing(self._targets, message)
+
+
+class Outgoing:
+    """A message on its way."""
+
+    def __init__(self, targets: Mapping[str, Apprise], message: Message) -> None:
+        self._left = dict(targets)
+        self._message = message
+
+    def send(self) -> None:
+        """Send to those that have not taken it yet; raise RetryableError if one does not."""
+        problems = []
+        for url, target in list(self._left.items()):
+            with _said() as said:
+                if target.notify(title=self._message.title, body=self._message.body):
+                    del self._left[url]
+                    continue
+            scheme = url.partition("://")[0]
+            problems.append(f"{scheme}: {_without(url, ' '.join(said) or 'it was not taken')}")
+        if problems:
+            raise RetryableError("; ".join(problems))
+
+
+class _Collecting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def _said() -> Iterator[list[str]]:
+    """Collect Apprise's warnings, which go nowhere else: they may quote a URL."""
+    logger, collecting = logging.getLogger("apprise"), _Collecting()
+    logger.addHandler(collecting)
+    logger.propagate = False
+    try:
+        yield collecting.lines
+    finally:
+        logger.removeHandler(collecting)
+
+
+def _without(url: str, text: str) -> str:
+    """Return a text without any part of a URL: a host may be a token, too."""
+    parts = re.split("[:/?&=@,]+", url)[1:]
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+        if len(part) >= SECRET_MIN:
+            text = text.replace(part, "…")
+    return text
