@@ -7,6 +7,7 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
 
     credentials                  make what is missing and hand it out
     credentials account NAME     print the URL of an account of the broker, made if there is none
+    credentials relay NAME NODE… the same of an account that relays the rows of these homes alone
     credentials remove NAME      take an account of the broker away
     credentials password         print the password of the pages
     credentials token            print the token with which programs use the API of the pages
@@ -59,6 +60,10 @@ BROKER_ACCOUNTS: Final = (
     "home-assistant",
     "health",
 )
+OF_RELAY: Final = re.compile(
+    r"^pattern (write|read) (raven/v1/%u/(?:reading/\w+|run|stored/\+))$", re.MULTILINE
+)
+"""What a home may at the broker that its relay needs."""
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 CA_DAYS: Final = 7300
@@ -161,8 +166,17 @@ class Credentials:
         self._give_broker()
         return f"mqtts://{name}:{quote(password, '')}@{self._names('broker')[0]}:8883"
 
+    def relay(self, name: str, nodes: list[str]) -> str:
+        """Return the URL of an account that relays these homes' rows and no others', made if there is none."""
+        for one in (name, *nodes):
+            if _checked(one) in BROKER_ACCOUNTS:
+                raise ValueError(f"{one!r} is the account of a service: allowed are homes")
+        _write(self._made / f"relay-{name}", "\n".join(nodes) + "\n")
+        return self.account(name)
+
     def remove(self, name: str) -> None:
         """Take an account of our broker away."""
+        (self._made / f"relay-{name}").unlink(missing_ok=True)
         try:
             (self._made / f"mqtt-{name}").unlink()
         except FileNotFoundError:
@@ -271,7 +285,12 @@ class Credentials:
         commands = "".join(
             f"topic write raven/v1/{_checked(node)}/command\n" for node in allowed.split()
         )
-        self._give("broker", "acl", f"{self._acl.read_text()}{commands}")
+        acl = self._acl.read_text()
+        relays = "".join(
+            relay_lines(acl, file.name.removeprefix("relay-"), file.read_text().split())
+            for file in sorted(self._made.glob("relay-*"))
+        )
+        self._give("broker", "acl", f"{acl}{commands}{relays}")
         for name in ("server.pem", "server.key"):
             self._give("broker", name, self._given(name) or (self._made / name).read_text())
         self._give("broker", "server.end", f"{_end_of(self._handed / 'broker' / 'server.pem')}\n")
@@ -358,6 +377,16 @@ def password_line(account: str, password: str) -> str:
     return f"{account}:$7${rounds}${_base64(salt)}${_base64(digest)}"
 
 
+def relay_lines(acl: str, account: str, nodes: list[str]) -> str:
+    """Return the lines by which an account relays some homes' rows, from those of every home."""
+    lines = [
+        f"topic {may} {topic.replace('%u', node)}\n"
+        for node in nodes
+        for may, topic in OF_RELAY.findall(acl)
+    ]
+    return f"user {account}\n{''.join(lines)}"
+
+
 def _checked(name: str) -> str:
     if not NAME.fullmatch(name) or name in ("dead", "gone"):
         raise ValueError(
@@ -438,6 +467,8 @@ def main(arguments: list[str]) -> int:
                 credentials.hand_out()
             case ["account", name]:
                 print(credentials.account(name))
+            case ["relay", name, *nodes] if nodes:
+                print(credentials.relay(name, nodes))
             case ["remove", name]:
                 credentials.remove(name)
             case ["renew"]:
@@ -455,7 +486,7 @@ def main(arguments: list[str]) -> int:
         said = getattr(error, "stderr", None) or str(error)
         print(f"credentials: {said}", file=sys.stderr)
         return 1
-    if arguments and arguments[0] in ("account", "remove", "renew"):
+    if arguments and arguments[0] in ("account", "relay", "remove", "renew"):
         print("the broker takes it within half a minute", file=sys.stderr)
     if arguments == ["renew"]:
         print("a published database takes it at its next start", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from credentials import relay_lines
 
 from raven_harness import stack
 from raven_sql_relay import outbox as module
@@ -240,24 +241,49 @@ def test_rows_that_nobody_takes_are_kept_until_somebody_does(system: RelaySystem
     system.wait_until_relayed(1201)
 
 
-def test_an_account_that_may_not_publish_is_said_and_keeps_the_rows(system: RelaySystem):
-    """Another node's rows are refused by the access list; those of the account's go on."""
+def of_node(node: str, hash_: str, *seqs: int) -> list[Reading]:
+    return [reading(hash_, seq, node=node) for seq in seqs]
+
+
+def test_a_node_that_the_account_may_not_write_is_said_once_and_holds_up_no_other(
+    system: RelaySystem,
+):
+    """Its rows stay as they are, over connections; once it may, all of them follow by themselves."""
+    acl = system.folder / "acl"
+    acl.write_text(stack.ACL.read_text())
+    config = Path(system.upstream.command[-1])
+    config.write_text(config.read_text().replace(str(stack.ACL), str(acl)))
     system.start_upstream()
     mine, others = new_hash(), new_hash()
     with closing(system.sql.sink()) as sink:
         sink.prepare()
-        batch = [reading(others, seq).notification for seq in range(1, 6)]
-        envelopes = [
-            Envelope(node="other", run="r", hash=others, seq=seq, received=T0)
-            for seq in range(1, 6)
-        ]
-        sink.store([Reading(e, n) for e, n in zip(envelopes, batch, strict=True)])
-        sink.store([reading(mine, seq) for seq in range(1, 6)])
-    system.relay.start()
-    system.wait_until_upstream(mine, [1, 2, 3, 4, 5])
-    text = system.wait_for_log(system.relay, "problem check=publish")
-    assert "Not authorized" in text
-    wait_until(lambda: system.relayed() == {1: 5, 0: 5}, "the others are marked as refused")
+        sink.store(of_node("other", others, *range(1, 1201)))
+        sink.store(of_node(NODE, mine, *range(1, 6)))
+        refused = "problem check=publish:raven/v1/other/reading/instantaneous_demand"
+        health = system.folder / "relay-health"
+        system.relay.env |= {"RAVEN_HEALTH_FILE": str(health)}
+        system.relay.start()
+        system.wait_until_upstream(mine, [1, 2, 3, 4, 5])
+        assert "Not authorized (0x87)" in system.wait_for_log(system.relay, refused)
+        wait_until(lambda: system.relayed() == {1: 5, 0: 1200}, "the others are kept")
+        wait_until(
+            lambda: system.relay.text().count("connected to the broker") > 1, "they are tried again"
+        )
+        sink.store(of_node("other", others, 1201) + of_node(NODE, mine, 6))
+        system.wait_until_upstream(mine, [1, 2, 3, 4, 5, 6])
+        wait_until(lambda: system.relayed() == {1: 6, 0: 1201}, "none of the others was taken")
+        assert system.relay.text().count(refused) == 1
+        assert "recovered check=publish" not in system.relay.text()
+        assert "publish:raven/v1/other/" in health.read_text()
+
+        acl.write_text(acl.read_text() + relay_lines(acl.read_text(), NODE, ["other"]))
+        system.upstream.send(signal.SIGHUP)
+        sink.store(of_node("other", others, 1202))
+        system.wait_until_upstream(others, list(range(1, 1203)))
+        system.wait_until_relayed(1208)
+    recovered = "recovered check=publish:raven/v1/other/reading/instantaneous_demand"
+    assert system.relay.text().count(recovered) == 1
+    assert system.relay.text().count(refused) == 1
 
 
 def test_without_an_upstream_broker_it_is_idle_and_healthy(tmp_path: Path):
@@ -636,6 +662,39 @@ def test_what_nobody_takes_is_tried_a_block_at_a_time(db: Db, sink: MysqlSink, o
     outbox.tend()
     taken = db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1")
     assert taken >= ((SIZE,),), "once somebody takes them the rest follows"
+
+
+def test_what_may_not_be_sent_is_tried_once_in_a_connection_and_passed_over(
+    db: Db, sink: MysqlSink, outbox: SqlOutbox, monkeypatch: pytest.MonkeyPatch
+):
+    """However many such rows come first, others that nobody took so far are not kept waiting."""
+    mine, others = new_hash(), new_hash()
+    for start in range(1, 10 * SIZE, SIZE):
+        sink.store(of_node("other", others, *range(start, start + SIZE)))
+    sink.store(of_node(NODE, mine, *range(1, 11)))
+    forbidden = frozenset({"raven/v1/other/reading/instantaneous_demand"})
+
+    def connected(*, heard: bool) -> tuple[int, int]:
+        """Return how many of either node a connection sends; the broker has a subscriber if heard."""
+        connection, sent = Connection(outbox), Counter[str]()
+        for _ in range(50):  # a look that passes a block over brings nothing
+            found = connection.take()
+            here = {entry.key: decode_reading(entry.payload).node for entry in found}
+            if "other" in here.values():
+                outbox.forbidden(forbidden)
+            sent.update(here.values())
+            outbox.kept([key for key, node in here.items() if node == "other" or not heard])
+            outbox.taken([key for key, node in here.items() if node == NODE and heard])
+        return sent[NODE], sent["other"]
+
+    assert connected(heard=False)[1] >= 10 * SIZE
+    mine_sent, others_sent = connected(heard=True)
+    assert mine_sent == 10
+    assert 0 < others_sent <= SIZE
+    assert db("SELECT COUNT(*) FROM instantaneous_demand WHERE relayed = 1") == ((10,),)
+    monkeypatch.setattr(outbox._source, "entries", lambda *_: pytest.fail("it is looked at again"))
+    for _ in range(5):
+        assert outbox.entries(0, 500) == []
 
 
 def test_a_run_is_sent_before_its_readings_and_again_when_its_meter_is_known(

@@ -11,6 +11,8 @@ from pathlib import Path
 import credentials
 import pytest
 
+from raven_harness import stack
+from ravenbus.notifications import KINDS
 from ravenbus.settings import SERVICE_ACCOUNTS
 from ravensql.rows import COLUMNS
 
@@ -268,3 +270,31 @@ def test_an_account_of_mysql_writes_what_is_its_own(tmp_path: Path, make):
         *COLUMNS,
         *("relay", "relay_run", "relay_store", "relay_waiting", "dead_letter"),
     }
+
+
+def test_a_relay_of_several_homes_may_write_their_rows_and_no_others(tmp_path: Path, make):
+    """With lines of each kind for each of them, after all others; its password stays."""
+    made = make()
+    (tmp_path / "acl").write_text(stack.ACL.read_text())
+    url = made.relay("street", ["house", "barn"])
+    assert url.startswith("mqtts://street:")
+    acl = (tmp_path / "for/broker/acl").read_text()
+    lines = acl.rpartition("user street\n")[2].splitlines()
+    assert len(lines) == 2 * (len(KINDS) + 2)
+    assert {line.split("/")[2] for line in lines} == {"house", "barn"}
+    assert "topic write raven/v1/barn/reading/price_cluster" in lines
+    assert "topic read raven/v1/barn/stored/+" in lines
+    assert {line.split("/")[3] for line in lines} == {"reading", "run", "stored"}
+    assert made.relay("street", ["house"]) == url
+    assert "barn" not in (tmp_path / "for/broker/acl").read_text().rpartition("user street")[2]
+    made.remove("street")
+    assert "user street\n" not in (tmp_path / "for/broker/acl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("verify", ["house"]), ("street", ["watcher"]), ("street", ["a/b"])]
+)
+def test_a_relay_is_no_service_and_relays_none(make, name: str, nodes: list[str]):
+    """Else a home could be given what a store or the tools may."""
+    with pytest.raises(ValueError, match=r"service|letters"):
+        make().relay(name, nodes)

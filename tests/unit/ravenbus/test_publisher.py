@@ -25,6 +25,7 @@ class MemoryOutbox:
     def __init__(self, payloads: list[bytes], topic: str = "t") -> None:
         self.waiting = [Entry(key, topic, p) for key, p in enumerate(payloads, 1)]
         self.full_disk = 0
+        self.not_allowed: frozenset[str] = frozenset()
 
     def begin(self) -> None:
         pass
@@ -46,6 +47,9 @@ class MemoryOutbox:
 
     def kept(self, keys: list[int]) -> None:
         pass
+
+    def forbidden(self, topics: frozenset[str]) -> None:
+        self.not_allowed = topics
 
     def confirmed(self, said: Confirmation) -> None:
         pass
@@ -91,17 +95,100 @@ def numbered(count: int) -> list[bytes]:
 
 
 def test_only_a_puback_of_success_removes_an_entry(monkeypatch):
-    """Reasons 16 and 0x87 keep their entries; those behind them go on and are removed."""
+    """Reasons 16 and 0x97 keep their entries; those behind them go on and are removed."""
     run = Run(MemoryOutbox(numbered(5)), monkeypatch)
 
     def prepare(connection: FakeConnection) -> None:
-        connection.puback = lambda _, payload: {b"2": 0x10, b"4": 0x87}.get(payload, 0)
+        connection.puback = lambda _, payload: {b"2": 0x10, b"4": 0x97}.get(payload, 0)
         connection.on_turn = run.stop.set
 
     run.over(prepare)
     run.go()
     assert run.outbox.left() == [b"2", b"4"]
-    assert "0x87" in run.health.problems()["publish"]
+    assert "0x97" in run.health.problems()["publish"]
+
+
+def of_two_nodes(count: int) -> MemoryOutbox:
+    """Return an outbox with as many entries of the node ``mine`` as of ``other``, in turn."""
+    outbox = MemoryOutbox(numbered(2 * count))
+    outbox.waiting = [
+        entry._replace(topic="mine" if entry.key % 2 else "other") for entry in outbox.waiting
+    ]
+    return outbox
+
+
+def test_what_an_account_may_not_write_is_said_once_by_its_topic(monkeypatch, caplog):
+    """The other topic goes on meanwhile; the end is said once too, and what was kept follows soon."""
+    caplog.set_level("INFO")
+    run = Run(of_two_nodes(3), monkeypatch)
+    allowed = False
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: 0 if topic == "mine" or allowed else 0x87
+
+        def turn() -> None:
+            nonlocal allowed
+            run.clock.now += 1
+            if run.clock.now > 1100 and not allowed:
+                allowed = True
+                run.outbox.waiting.append(Entry(100, "other", b"100"))
+                allowed_at.append(run.clock.now)
+            if not run.outbox.waiting:
+                run.stop.set()
+
+        connection.on_turn = turn
+
+    allowed_at: list[float] = []
+    run.over(*[prepare] * 6)
+    run.go()
+    assert run.clock.now - allowed_at[0] < 10, "what was kept waits for no other time"
+    said = [(r.message, r.check) for r in caplog.records if "publish" in getattr(r, "check", "")]
+    assert said == [("problem", "publish:other"), ("recovered", "publish:other")]
+    assert 2 < len(run.broker.connections) < 6
+    assert run.outbox.not_allowed == {"other"}
+
+
+def test_what_is_refused_and_then_gone_is_no_problem_for_ever(monkeypatch):
+    """Its rows were removed: a connection that has tried all there is finds nothing refused."""
+    run = Run(of_two_nodes(2), monkeypatch)
+
+    def first(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: 0 if topic == "mine" else 0x87
+
+        def turn() -> None:
+            run.clock.now += 1
+
+        connection.on_turn = turn
+
+    def second(connection: FakeConnection) -> None:
+        assert "publish:other" in run.health.problems()
+        run.outbox.waiting.clear()
+        end = run.clock.now + 100
+
+        def turn() -> None:
+            run.clock.now += 1
+            if run.clock.now > end:
+                run.stop.set()
+
+        connection.on_turn = turn
+
+    run.over(first, second)
+    run.go()
+    assert run.health.problems() == {}
+
+
+def test_very_many_topics_are_not_all_named(monkeypatch):
+    """An account with no rights at all, on a database of a thousand homes."""
+    run = Run(MemoryOutbox(numbered(300)), monkeypatch)
+    run.outbox.waiting = [entry._replace(topic=f"t{entry.key}") for entry in run.outbox.waiting]
+
+    def prepare(connection: FakeConnection) -> None:
+        connection.puback = lambda *_: 0x87
+        connection.on_turn = lambda: run.stop.set() if not connection.unanswered else None
+
+    run.over(prepare)
+    run.go()
+    assert len(run.health.problems()) == module.FORBIDDEN_MAX
 
 
 def test_an_entry_without_an_answer_is_published_again_in_the_next_connection_only(monkeypatch):

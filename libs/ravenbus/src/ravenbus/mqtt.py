@@ -40,6 +40,8 @@ TAKEN_OVER = 0x8E
 """Reason of a DISCONNECT: another client came with the same client id."""
 NO_SUBSCRIBERS = 0x10
 """Reason of a PUBACK: the broker had nobody to give the message to."""
+NOT_AUTHORIZED = 0x87
+"""Reason of a PUBACK: the account may not write there."""
 TOO_LARGE = 0x95
 """Reason for a packet beyond what the broker takes, which is not sent: it would end the connection."""
 REFUSED = 0x80

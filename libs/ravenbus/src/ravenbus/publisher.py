@@ -1,7 +1,8 @@
 """The publishing half: from an Outbox to a broker, where only a PUBACK says an entry is taken.
 
 Reason 0 says so.  Reason 16 (nobody subscribes) and every refusal (0x80 and above) keep it,
-and the entries behind it go on.  An entry is published at most once in a connection; what was
+and the entries behind it go on.  What the account may not write is said by its topic, once when
+that begins and once when it ends.  An entry is published at most once in a connection; what was
 kept is published again in the next one, which the publisher opens by itself: soon after a
 subscriber has come, and otherwise after a wait that doubles.  So it does where an answer does not
 come: a node that is cut off from its cluster answers a ping and no more.
@@ -27,6 +28,7 @@ from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import (
     NETWORK_ENDED,
     NO_SUBSCRIBERS,
+    NOT_AUTHORIZED,
     REFUSED,
     Connect,
     Connection,
@@ -59,6 +61,8 @@ ANSWER_S = 60.0
 A broker that has much to do answers late, and would have as much again to do for who left it.
 """
 UNANSWERED = Lost("the broker does not answer what was published", taken_over=False)
+FORBIDDEN_MAX = 100
+"""Topics that are named of those that the account may not write."""
 DRAIN_S = 5.0
 ONCE_MAX = 1000
 
@@ -98,6 +102,12 @@ class Outbox(Protocol):
 
     def kept(self, keys: list[int]) -> None:
         """Hear that nobody took entries, or that they were refused."""
+
+    def forbidden(self, topics: frozenset[str]) -> None:
+        """Hear to which topics nothing may be sent, as far as this connection has shown.
+
+        It is called before entries that were refused are ``kept``.
+        """
 
     def confirmed(self, said: Confirmation) -> None:
         """Note what a store has; raise PoisonError for a store that cannot be one."""
@@ -143,6 +153,7 @@ class Publisher:
         self._events: Events = SimpleQueue()
         self._retry_s = FIRST_RETRY_S
         self._unheard = False
+        self._forbidden: set[str] = set()
         self._taken: list[int] = []
         self._kept: list[int] = []
 
@@ -233,6 +244,8 @@ class Publisher:
             self._health.beat()
             if stop_at is None and (stop.is_set() or self._has_to_renew(epoch, renew_at, soon)):
                 stop_at = self._clock() + DRAIN_S
+            if self._forbidden and self._clock() >= renew_at:
+                self._allow_unless_refused(epoch)
             self._fill(epoch, draining=stop_at is not None)
             if stop_at is not None and (not epoch.in_flight or self._clock() > stop_at):
                 self._end(epoch)
@@ -351,12 +364,18 @@ class Publisher:
             if not self._unheard:
                 self._unheard = True
                 log.warning("nobody subscribes, entries are kept", extra={"topic": entry.topic})
+        elif reason == NOT_AUTHORIZED:
+            self._forbid(epoch, entry.topic)
         elif reason >= REFUSED:
             epoch.refused += 1
             why = f"the broker refuses what we publish: {puback_name(reason)} ({reason:#x})"
             self._health.failing("publish", why)
         else:
             if entry.topic in epoch.unheard:
+                epoch.subscriber_came = True
+            if entry.topic in self._forbidden:
+                self._allow(entry.topic)
+                # What was refused before it may be written is tried again in another connection.
                 epoch.subscriber_came = True
             if self._unheard:
                 self._unheard = False
@@ -365,6 +384,27 @@ class Publisher:
         epoch.kept += 1
         self._metrics.kept.labels(reason=f"{reason:#x}").inc()
         return False
+
+    def _forbid(self, epoch: _Epoch, topic: str) -> None:
+        if topic not in epoch.forbidden:
+            epoch.forbidden.add(topic)
+            self._outbox.forbidden(frozenset(epoch.forbidden))
+        if topic in self._forbidden:
+            return
+        self._forbidden.add(topic)
+        if len(self._forbidden) <= FORBIDDEN_MAX:
+            why = f"the broker refuses what is sent there: {puback_name(NOT_AUTHORIZED)}"
+            self._health.failing(f"publish:{topic}", f"{why} ({NOT_AUTHORIZED:#x})")
+
+    def _allow(self, topic: str) -> None:
+        self._forbidden.remove(topic)
+        self._health.ok(f"publish:{topic}")
+
+    def _allow_unless_refused(self, epoch: _Epoch) -> None:
+        """Let go what was refused before, once this connection has tried what there is of it."""
+        if epoch.exhausted and not epoch.in_flight and not epoch.forbidden:
+            for topic in list(self._forbidden):
+                self._allow(topic)
 
 
 class _Sent(NamedTuple):
@@ -390,6 +430,7 @@ class _Epoch:
         self.kept = 0
         self.refused = 0
         self.unheard: set[str] = set()
+        self.forbidden: set[str] = set()
         self.subscriber_came = False
         self.taken_at = clock()
 

@@ -106,6 +106,9 @@ class SpoolOutbox:
     def kept(self, keys: list[int]) -> None:
         """Keep entries that nobody took, as they are."""
 
+    def forbidden(self, topics: frozenset[str]) -> None:
+        """Try them all again with each connection: a reader has topics of its own alone."""
+
     def confirmed(self, said: Confirmation) -> None:
         """Note what a store has; raise RetryableError, and PoisonError for one store too many."""
         bit = self._bits.get(said.store) or self._learn(said.store)

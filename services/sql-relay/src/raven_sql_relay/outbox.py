@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from raven_sql_relay.claims import SIZE, Block, Claims
@@ -65,26 +65,30 @@ class _Lane:
     """The rows of one table that were sent before and that nobody took.
 
     They are tried again with each connection, a block at a time from where the last one ended,
-    for as long as somebody takes any: nobody may have subscribed to a million of them.
+    for as long as somebody takes any: nobody may have subscribed to a million of them.  What the
+    account may not write is tried in the first of these, and passed over in those that follow.
     """
 
     def __init__(self) -> None:
         self.start = 0
         self.open = False
         self.block: Block | None = None
-        self.some_taken = False
+        self.goes_on = False
+        self.passed_over = False
+        """A block since the lowest id had nothing but what may not be written."""
         self.is_others = False
         """What is left is among the rows of another relay."""
 
     def reopen(self) -> None:
         """Try again what nobody took, whatever becomes of a block tried before."""
-        self.open, self.block, self.some_taken = True, None, False
+        self.open, self.block, self.goes_on = True, None, False
+        self.passed_over = False
 
     def settled(self, block: Block) -> None:
-        """Go on if somebody took a row of the block that was tried."""
+        """Go on if somebody took a row of the block that was tried, or may not be given one."""
         if block == self.block:
-            self.open = self.some_taken
-            self.block, self.some_taken = None, False
+            self.open = self.goes_on
+            self.block, self.goes_on = None, False
 
 
 class SqlOutbox:
@@ -129,6 +133,7 @@ class SqlOutbox:
         self._in_hand: dict[Block, set[int]] = defaultdict(set)
         self._marks: dict[tuple[str, int | None], list[Ref]] = defaultdict(list)
         self._handed = 0
+        self._forbidden: frozenset[str] = frozenset()
         self._look_at = self._from_start_at = self._mark_at = self._reopen_at = 0.0
         self._start: dict[str, int] = {}
         self._lanes = {table: _Lane() for table in rows.COLUMNS}
@@ -136,6 +141,7 @@ class SqlOutbox:
     def begin(self) -> None:
         """Begin a connection, in which what nobody took is tried again."""
         self._source.announced.clear()
+        self._forbidden = frozenset()
         self._reopen()
 
     def tend(self) -> None:
@@ -169,7 +175,14 @@ class SqlOutbox:
     def kept(self, keys: list[int]) -> None:
         """Mark rows that nobody took, or that were refused."""
         self._waiting.leave(self._refs[key] for key in keys if key in self._refs)
+        for key in keys:
+            if key in self._refs and self._entries[key].topic in self._forbidden:
+                self._goes_on(self._refs[key])
         self._settle(keys, NOBODY)
+
+    def forbidden(self, topics: frozenset[str]) -> None:
+        """Pass over, in this connection, what was refused before and goes to these topics."""
+        self._forbidden = topics
 
     def confirmed(self, said: Confirmation) -> None:
         """Mark the rows as taken that every required store has.
@@ -376,7 +389,7 @@ class SqlOutbox:
                 self._waiting.park(cursor, refs)
             self._waiting.parked(refs)
             for ref in refs:
-                self._took(ref)
+                self._goes_on(ref)
             self._let_go(refs)
 
     def _forget_silent(self) -> None:
@@ -407,14 +420,23 @@ class SqlOutbox:
                 for block, condition in self._claimed(cursor, table, own=from_start):
                     in_hand = self._in_hand.get(block, ())
                     entries = self._source.entries(cursor, block, condition, in_hand)
-                    if condition == KEPT and not entries:
-                        self._lanes[table].block = None  # another relay was faster
+                    if condition == KEPT:
+                        entries = self._allowed(table, entries)
                     found += entries
         self._take_in(found)
         self._release()
         if not found:
             self._look_at = self._clock() + POLL_S
             self._metrics.oldest.set(0)
+
+    def _allowed(self, table: str, entries: Sequence[Found]) -> list[Found]:
+        """Return what may be sent of a block that is to be tried again."""
+        found = [one for one in entries if one.entry.topic not in self._forbidden]
+        lane = self._lanes[table]
+        if not any(one.ref for one in found):
+            lane.block = None  # or another relay was faster
+            lane.passed_over |= len(found) < len(entries)
+        return found
 
     def _take_in(self, found: Iterable[Found]) -> None:
         """Have entries to send, and their rows in hand."""
@@ -458,7 +480,9 @@ class SqlOutbox:
                 # From the lowest id once more, or later what is among rows on their way.
                 again = lane.start > 0 or any(b.table == table for b in self._claims)
                 lane.is_others = not again
-                lane.open = again or self._source.first(cursor, table, KEPT, 0) is not None
+                lane.open = not lane.passed_over and (
+                    again or self._source.first(cursor, table, KEPT, 0) is not None
+                )
                 lane.start = 0
 
     def _claim(self, cursor: Cursor, table: str, condition: str, start: int) -> Block | None:
@@ -491,12 +515,12 @@ class SqlOutbox:
         for ref in refs:
             self._marks[ref.table, state].append(ref)
             if state == TAKEN:
-                self._took(ref)
+                self._goes_on(ref)
 
-    def _took(self, ref: Ref) -> None:
-        """Note that somebody took a row, which may be of the block that is tried."""
+    def _goes_on(self, ref: Ref) -> None:
+        """Go on after the block that is tried, if the row is of that."""
         lane = self._lanes[ref.table]
-        lane.some_taken |= ref.block == lane.block
+        lane.goes_on |= ref.block == lane.block
 
     def _mark_when_due(self) -> None:
         count = sum(map(len, self._marks.values()))
