@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from credentials import relay_lines
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from raven_harness import stack
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Published, Received
-from ravenbus.topics import CHANNELS, DASHBOARD, IMPORT, READER, STORE, VERIFY, Topics
+from ravenbus.topics import CHANNELS, DASHBOARD, IMPORT, READER, RELAY, STORE, VERIFY, Topics
 from tests.system.system import Client
 
 NODES = ("home", "neighbour")
@@ -26,7 +27,7 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 START = "homeassistant/status"
 
 # An account may always speak as the node of its own name.
-ACCOUNTS = (*NODES, *STORES, "dashboard", "verify", "watcher", "home-assistant", "health")
+ACCOUNTS = (*NODES, *STORES, "dashboard", "verify", "watcher", "home-assistant", "health", "street")
 
 
 def sent_by(role: str, **names: str) -> set[str]:
@@ -84,6 +85,9 @@ MAY_WRITE["verify"] |= sent_by(VERIFY, store="raven-mongo-recorder") | OF_NODES 
 MAY_WRITE["verify"] |= sent_by(IMPORT)
 MAY_READ["verify"] |= NOBODYS | OF_NODES - {"raven/v1/dead/reader"}
 MAY_READ["verify"] |= {f"raven/v1/dead/{store}" for store in STORES}
+# A relay of several homes: those that its account names, here the one and not its neighbour.
+MAY_WRITE["street"] |= sent_by(RELAY, node="home")
+MAY_READ["street"] |= received_by(RELAY, node="home")
 MAY_WRITE["watcher"] |= COMMANDS | HOMEASSISTANT
 MAY_READ["watcher"] = HOMEASSISTANT | {topic for topic in TOPICS if topic.startswith("raven/v1/")}
 MAY_READ["watcher"] |= {"raven/v1", DROPPED}
@@ -103,9 +107,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Broker]:
     folder = tmp_path_factory.mktemp("broker")
     built = stack.Broker(folder, [*ACCOUNTS, "observer"])
     acl = folder / "acl"
-    acl.write_text(
-        stack.ACL.read_text() + "\nuser observer\ntopic readwrite #\ntopic read $SYS/#\n"
-    )
+    ours = stack.ACL.read_text()
+    observer = "\nuser observer\ntopic readwrite #\ntopic read $SYS/#\n"
+    acl.write_text(ours + relay_lines(ours, "street", ["home"]) + observer)
     config = Path(built.command[-1])
     config.write_text(config.read_text().replace(str(stack.ACL), str(acl)))
     built.start()
