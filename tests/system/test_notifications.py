@@ -186,7 +186,7 @@ def watching(
 def text(mail: EmailMessage) -> str:
     body = mail.get_body(("plain",))
     assert body
-    return str(body.get_content())
+    return str(body.get_content()).replace("\r\n", "\n").strip()
 
 
 def test_a_home_that_is_silent_is_told_once_by_each_way_and_its_end_too(
@@ -284,7 +284,9 @@ def test_a_trial_shows_whether_messages_arrive(tmp_path: Path, mail: Mail, hook:
         return service.wait(60), service.text()
 
     assert trial(f"{mail.url} {hook.url}")[0] == 0
-    assert mail.received.get(timeout=30)["Subject"] == TRIAL.title
+    letter = mail.received.get(timeout=30)
+    assert letter["Subject"] == TRIAL.title
+    assert text(letter) == TRIAL.body, "its lines stay lines"
     assert hook.received.get(timeout=30)["message"] == TRIAL.body
     hook.refuses.set()
     status, said = trial(hook.url)

@@ -41,7 +41,7 @@ def test_only_who_did_not_take_a_message_is_sent_it_again(monkeypatch: pytest.Mo
     """A webhook that is away has no mail come twice."""
     sent: list[str] = []
 
-    def notify(self: Apprise, **_: object) -> bool:
+    def notify(self: Apprise, *_: object, **__: object) -> bool:
         sent.append(self[0].host)
         return len(sent) != 2
 

@@ -59,7 +59,9 @@ class Outgoing:
         problems = []
         for url, target in list(self._left.items()):
             with _said() as said:
-                if target.notify(title=self._message.title, body=self._message.body):
+                title, body = self._message
+                # Without the format a mail's lines run into one another.
+                if target.notify(body, title, body_format="text"):
                     del self._left[url]
                     continue
             scheme = url.partition("://")[0]

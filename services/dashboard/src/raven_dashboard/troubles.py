@@ -130,8 +130,9 @@ def message(notices: Sequence[Notice], zone: tzinfo) -> Message:
 
 TRIAL: Final = Message(
     "python-raven: a trial",
-    "This is what a message looks like.  From here on you are told once of each home that is "
-    "silent and each store that is behind, and once when that is over.",
+    "This is what a message looks like.\n\n"
+    "You are told once of each home that is silent, each store that is behind and a broker that "
+    "is away, and once when that is over.",
 )
 
 _AT: Final = "%Y-%m-%d %H:%M %Z"
