@@ -37,7 +37,9 @@ from .system import Client, wait_until
 NODE = "house"
 STORE = "raven-sql-writer"
 HASH = new_hash()
-MS = timedelta(milliseconds=300)
+GRACE = timedelta(seconds=2)
+"""Longer than a connection to the broker takes."""
+NOTHING_FOR_S = 2 * GRACE.total_seconds()
 PASSWORD = "s3cret-word"  # noqa: S105 - the test's own
 
 
@@ -133,7 +135,7 @@ class Watching:
         retry = Retry(self.health, self.stop)
         self.feed = Feed(broker, Topics(), retry)
         self.memory = Memory(self.folder / "state")
-        notifier = Notifier(self.feed, NotifyUrls(self.urls), self.memory, MS, UTC, retry)
+        notifier = Notifier(self.feed, NotifyUrls(self.urls), self.memory, GRACE, UTC, retry)
         self.threads = [threading.Thread(target=one.run) for one in (self.feed, notifier)]
         for thread in self.threads:
             thread.start()
@@ -177,7 +179,7 @@ def watching(
     monkeypatch.setattr(module, "TURN_S", 0.1)
     monkeypatch.setattr(module, "BETWEEN_S", 0.1)
     monkeypatch.setattr(module, "AGAIN", wait_fixed(0.1))
-    monkeypatch.setattr(words, "BEHIND_AFTER", MS)
+    monkeypatch.setattr(words, "BEHIND_AFTER", timedelta(0))
     built = Watching(tmp_path, f"{mail.url}\n{hook.url}")
     yield built
     built.close()
@@ -203,7 +205,7 @@ def test_a_home_that_is_silent_is_told_once_by_each_way_and_its_end_too(
     watching.restart()
     wait_until(lambda: watching.feed.homes[NODE].status, "the home is heard again")
     with pytest.raises(Empty):
-        hook.received.get(timeout=1)
+        hook.received.get(timeout=NOTHING_FOR_S)
     watching.says()
     watching.reads(2)
     letter, post = mail.received.get(timeout=30), hook.received.get(timeout=30)
@@ -211,7 +213,7 @@ def test_a_home_that_is_silent_is_told_once_by_each_way_and_its_end_too(
     assert "Over: house: The stick is heard." in text(letter)
     assert "The trouble lasted from" in post["message"]
     with pytest.raises(Empty):
-        mail.received.get(timeout=1)
+        mail.received.get(timeout=NOTHING_FOR_S)
     assert hook.received.empty()
 
 
@@ -236,7 +238,7 @@ def test_a_store_that_is_behind_is_told_though_it_never_spoke_to_this_watch(
     wait_until(lambda: not watching.feed.homes[NODE].stores, "the store is gone")
     watching.reads(4)
     with pytest.raises(Empty):
-        hook.received.get(timeout=1)
+        hook.received.get(timeout=NOTHING_FOR_S)
 
 
 def test_a_broker_that_is_away_is_told_and_nothing_of_the_homes(watching: Watching, hook: Hook):
