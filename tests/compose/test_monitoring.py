@@ -55,6 +55,7 @@ def test_whoever_is_told_hears_of_a_service_that_is_stopped(project: Callable[..
     say(f"  up: {' '.join(sorted(name for _, name in WATCHED))}")
     disks = {labels["mountpoint"] for labels, _ in values(home, "node_filesystem_avail_bytes")}
     assert {"/volumes/mongo", "/volumes/broker", "/volumes/reader"} <= disks
+    assert all(mountpoint.startswith("/volumes/") for mountpoint in disks)
     ((_, end),) = wait_until(
         lambda: values(home, "probe_ssl_earliest_cert_expiry"), "the certificate is seen"
     )
