@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from ravenbus import health as module
-from ravenbus.health import Health
+from ravenbus.health import Health, Watchdog
 from ravenbus.logs import Sparse
 
 from .fakes import Clock
@@ -100,6 +101,20 @@ def test_a_main_loop_that_hangs_ends_the_process():
     )
     assert done.returncode == 70
     assert "most recent call first" in done.stderr
+
+
+def test_systemd_is_told_that_the_service_is_up_turns_and_how_it_is(tmp_path: Path, monkeypatch):
+    """READY once, then WATCHDOG and the problems as long as the loop turns."""
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        health = Health()
+        health.failing("broker", "away")
+        Watchdog(health, 1000).start()
+        systemd.settimeout(20)
+        assert systemd.recv(1000) == b"READY=1"
+        assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=broker: away"
 
 
 def test_what_comes_by_the_thousand_is_logged_once_an_hour_with_a_count(caplog):

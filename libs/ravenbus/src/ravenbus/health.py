@@ -11,6 +11,7 @@ import faulthandler
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -121,6 +122,8 @@ class Watchdog:
     """Ends the process when something that has to turn has hung for ``stall_s`` seconds.
 
     Docker restarts a process that ended, never one that only hangs.
+    To systemd it says that the service is up, that it turns, and what is wrong with it; a process
+    that can no longer say so is ended by systemd.
     """
 
     EXIT_STATUS = 70
@@ -131,15 +134,34 @@ class Watchdog:
 
     def start(self) -> None:
         """Watch from a thread of its own, which ends with the process."""
+        notify("READY=1")
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
         pause = threading.Event()
         while self._health.overdue_s() < self._stall_s:
+            notify("WATCHDOG=1", f"STATUS={self._status()}")
             pause.wait(self._stall_s / 10)
         log.critical("no progress, ending the process", extra={"for_s": self._stall_s})
         faulthandler.dump_traceback()
         os._exit(self.EXIT_STATUS)
+
+    def _status(self) -> str:
+        problems = [f"{check}: {reason}" for check, reason in self._health.problems().items()]
+        return "; ".join(problems).replace("\n", " ") or "healthy"
+
+
+def notify(*states: str) -> None:
+    """Tell systemd what sd_notify(3) lists, if it is systemd that started this process."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        try:
+            # What begins with @ is a name without a file.
+            sender.sendto("\n".join(states).encode(), address.replace("@", "\0", 1))
+        except OSError as error:
+            log.warning("systemd not told", extra={"reason": str(error)})
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ def run(settings: RelaySettings, stop: threading.Event) -> None:
         return
     log.info("no upstream broker, nothing to relay: UPSTREAM_MQTT_URL is not set")
     health.beat()
+    Watchdog(health, STALL_S).start()
     while not stop.wait(IDLE_BEAT_S):
         health.beat()
 
