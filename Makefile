@@ -68,6 +68,19 @@ power-test: $(VENV)/.dev system system-sql system-trace  ## Cut the power of a w
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
 	@tests/bare/run
 
+.PHONY: dist
+dist: $(VENV)/.dev  ## Build dist/ for pip and pipx, the same bytes from the same commit
+	@rm -rf dist && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
+	@$(MAKE) --no-print-directory constraints >dist/constraints.txt
+
+.PHONY: constraints
+constraints:  ## Print the versions that the tests use of what the distribution needs
+	@sed -n 's/^\([a-z0-9._-]*==[^ ]*\)\( ; .*\)\? \\$$/\1\2/p' $(IMAGES:%=requirements/%.txt) | sort -u
+
+.PHONY: dist-test
+dist-test: $(VENV)/.dev  ## Build it twice, compare, and call each command in empty environments
+	$(BIN)/pytest tests/distribution
+
 .PHONY: alerts-test
 alerts-test:  ## Check deploy/prometheus: each alert comes when it should, and not before
 	@# Unpacked, not installed: Debian's package starts a server.
@@ -147,7 +160,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) site .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import raven_simulator
 from raven_harness.crash import faults
 from raven_harness.crash.script import KINDS
 from raven_harness.stack import ROOT
@@ -45,9 +46,9 @@ def test_the_architecture_names_every_module(package: Path):
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_all_packages_are_of_one_version(package: Path):
-    """Which every command says."""
+    """Which every command says, also the simulator's, which has nothing of ours beside it."""
     found = tomllib.loads((package / "pyproject.toml").read_text())
-    assert found["project"]["version"] == __version__
+    assert found["project"]["version"] == __version__ == raven_simulator.__version__
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import argparse
 import math
 import re
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from raven_simulator import control, orders
+from raven_simulator import __version__, control, orders
 from raven_simulator.models import INTERVALS, MODELS
 from raven_simulator.ports import PortError, split_address
 from raven_simulator.timeline import Timed
@@ -82,9 +81,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES.replace("{forms}", "; ".join(control.FORMS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
-        "--version", action="version", version=f"raven-simulator {version('raven-simulator')}"
-    )
+    made.add_argument("--version", action="version", version=f"raven-simulator {__version__}")
 
     port = made.add_argument_group("port").add_mutually_exclusive_group(required=True)
     port.add_argument(
