@@ -81,6 +81,15 @@ constraints:  ## Print the versions that the tests use of what the distribution 
 dist-test: $(VENV)/.dev  ## Build it twice, compare, and call each command in empty environments
 	$(BIN)/pytest tests/distribution
 
+.PHONY: install-test
+install-test: dist system  ## Set it up on an empty Debian of the release DEBIAN (trixie) that boots systemd, break it, remove it, as root
+	@tests/installed/fetch.sh $(or $(DEBIAN),trixie)
+	DEBIAN=$(or $(DEBIAN),trixie) $(BIN)/pytest tests/installed
+
+.PHONY: emulated-test
+emulated-test: dist  ## Install it on an empty Debian of the release DEBIAN (trixie) for arm64, which QEMU plays, as root
+	@tests/installed/emulated $(or $(DEBIAN),trixie) arm64
+
 .PHONY: alerts-test
 alerts-test:  ## Check deploy/prometheus: each alert comes when it should, and not before
 	@# Unpacked, not installed: Debian's package starts a server.
@@ -160,7 +169,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) site dist .peers .brokers .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .peers .brokers .installed .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system

@@ -18,13 +18,10 @@ name in ``/own`` (deploy/secrets on the host), takes the place of one that is ma
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
 import json
 import os
 import re
-import secrets
 import ssl
 import subprocess
 import sys
@@ -34,6 +31,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
+
+from raven_setup.accounts import (
+    BROKER_ACCOUNTS,
+    MYSQL_RIGHTS,
+    NAME,
+    checked,
+    commanding,
+    made_node,
+    made_password,
+    mysql_account,
+    mysql_grants,
+    password_line,
+)
 
 RAVEN: Final = 10001
 BROKER: Final = 1883
@@ -51,20 +61,10 @@ USER_OF: Final = {
     "dashboard": RAVEN,
     "verify": RAVEN,
 }
-BROKER_ACCOUNTS: Final = (
-    "mongo-recorder",
-    "sql-writer",
-    "dashboard",
-    "verify",
-    "watcher",
-    "home-assistant",
-    "health",
-)
 OF_RELAY: Final = re.compile(
     r"^pattern (write|read) (raven/v1/%u/(?:reading/\w+|run|stored/\+))$", re.MULTILINE
 )
 """What a home may at the broker that its relay needs."""
-NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 CA_DAYS: Final = 7300
 """Homes keep a copy of the authority's certificate, which nothing renews for them."""
@@ -72,26 +72,6 @@ SERVER_DAYS: Final = 730
 """A server's is renewed at the first `up` in its second year."""
 CERTIFICATES: Final = {"broker": "server", "mysql": "mysql", "mongo": "mongo"}
 """What the files of a server's certificate are called."""
-
-WRITER_RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, CREATE VIEW, SHOW VIEW, LOCK TABLES"
-RELAY_RIGHTS: Final = {
-    **dict.fromkeys(
-        (
-            "instantaneous_demand",
-            "current_summation_delivered",
-            "price_cluster",
-            "notification",
-        ),
-        "CREATE, UPDATE",
-    ),
-    **dict.fromkeys(("relay", "relay_run", "relay_store", "dead_letter"), "CREATE, INSERT, UPDATE"),
-    "relay_waiting": "CREATE, INSERT, UPDATE, DELETE",
-}
-"""The marks of readings that are sent, and its own tables.
-
-Without CREATE MySQL refuses rights on a table that is to come.
-"""
-VERIFY_RIGHTS: Final = {"dead_letter": "CREATE, DELETE"}
 
 
 class Credentials:
@@ -161,7 +141,7 @@ class Credentials:
 
     def account(self, name: str) -> str:
         """Return the URL of an account of our broker, made if there is none."""
-        password = self._password("mqtt", _checked(name))
+        password = self._password("mqtt", checked(name))
         self._certificates()
         self._give_broker()
         return f"mqtts://{name}:{quote(password, '')}@{self._names('broker')[0]}:8883"
@@ -169,7 +149,7 @@ class Credentials:
     def relay(self, name: str, nodes: list[str]) -> str:
         """Return the URL of an account that relays these homes' rows and no others', made if there is none."""
         for one in (name, *nodes):
-            if _checked(one) in BROKER_ACCOUNTS:
+            if checked(one) in BROKER_ACCOUNTS:
                 raise ValueError(f"{one!r} is the account of a service: allowed are homes")
         _write(self._made / f"relay-{name}", "\n".join(nodes) + "\n")
         return self.account(name)
@@ -204,7 +184,7 @@ class Credentials:
     def _password(self, server: str, account: str) -> str:
         """Return an account's password: the owner's, or one that is made once."""
         name = f"{server}-{account}"
-        return self._once(name, self._given(name) or secrets.token_urlsafe(24))
+        return self._once(name, self._given(name) or made_password())
 
     def _once(self, name: str, text: str) -> str:
         """Keep a text under a name unless there is one; the owner's takes its place."""
@@ -219,7 +199,7 @@ class Credentials:
         told = self._environ.get("RAVEN_NODE") or (account if NAME.fullmatch(account) else "")
         if told in BROKER_ACCOUNTS:
             raise ValueError(f"{told!r} is the account of a service: no home can be called so")
-        return _checked(told) if told else self._once("node", f"home-{secrets.token_hex(3)}")
+        return checked(told) if told else self._once("node", made_node())
 
     def _mqtt_url(self, account: str) -> str:
         ours = f"mqtt://{account}:{quote(self._password('mqtt', account), '')}@broker"
@@ -282,15 +262,12 @@ class Credentials:
         ]
         self._give("broker", "passwords", "\n".join(lines) + "\n")
         allowed = self._environ.get("HOME_ASSISTANT_COMMANDS", self._node()).replace(",", " ")
-        commands = "".join(
-            f"topic write raven/v1/{_checked(node)}/command\n" for node in allowed.split()
-        )
         acl = self._acl.read_text()
         relays = "".join(
             relay_lines(acl, file.name.removeprefix("relay-"), file.read_text().split())
             for file in sorted(self._made.glob("relay-*"))
         )
-        self._give("broker", "acl", f"{acl}{commands}{relays}")
+        self._give("broker", "acl", f"{acl}{commanding(allowed.split())}{relays}")
         for name in ("server.pem", "server.key"):
             self._give("broker", name, self._given(name) or (self._made / name).read_text())
         self._give("broker", "server.end", f"{_end_of(self._handed / 'broker' / 'server.pem')}\n")
@@ -333,20 +310,15 @@ class Credentials:
 
     def _give_mysql(self) -> None:
         # The server runs this at each start, so that an account that came later is made too.
-        ours = ("sql-writer", "sql-relay", "dashboard", "verify", "analyst")
-        hosts = {**dict.fromkeys(ours, "%"), "health": "127.0.0.1", "root": "localhost"}
+        hosts = {**dict.fromkeys(MYSQL_RIGHTS, "%"), "health": "127.0.0.1", "root": "localhost"}
         lines = ["CREATE DATABASE IF NOT EXISTS raven;"]
         for account, host in hosts.items():
-            user, password = f"'{account}'@'{host}'", _sql(self._password("mysql", account))
-            lines.append(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};")
-            lines.append(f"ALTER USER {user} IDENTIFIED BY {password};")
-        lines.append(f"GRANT {WRITER_RIGHTS} ON raven.* TO 'sql-writer'@'%';")
-        lines += [f"GRANT SELECT ON raven.* TO '{who}'@'%';" for who in ("dashboard", "analyst")]
-        for account, rights in (("sql-relay", RELAY_RIGHTS), ("verify", VERIFY_RIGHTS)):
-            # What an older version granted is more.
-            lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
-            lines.append(f"GRANT SELECT ON raven.* TO '{account}'@'%';")
-            lines += [f"GRANT {r} ON raven.{t} TO '{account}'@'%';" for t, r in rights.items()]
+            lines += mysql_account(account, host, self._password("mysql", account))
+        for account in MYSQL_RIGHTS:
+            if account in ("sql-relay", "verify"):
+                # What an older version granted is more.
+                lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
+            lines += mysql_grants(account, "%")
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
         self._give("mysql", "ca.pem", (self._made / "ca.pem").read_text())
         for part in ("pem", "key"):
@@ -370,13 +342,6 @@ class Credentials:
         _write(self._handed / service / name, text, USER_OF[service])
 
 
-def password_line(account: str, password: str) -> str:
-    """Return a line of Mosquitto's password file."""
-    rounds, salt = 1000, secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
-    return f"{account}:$7${rounds}${_base64(salt)}${_base64(digest)}"
-
-
 def relay_lines(acl: str, account: str, nodes: list[str]) -> str:
     """Return the lines by which an account relays some homes' rows, from those of every home."""
     lines = [
@@ -385,22 +350,6 @@ def relay_lines(acl: str, account: str, nodes: list[str]) -> str:
         for may, topic in OF_RELAY.findall(acl)
     ]
     return f"user {account}\n{''.join(lines)}"
-
-
-def _checked(name: str) -> str:
-    if not NAME.fullmatch(name) or name in ("dead", "gone"):
-        raise ValueError(
-            f"{name!r}: allowed is 1 to 64 letters, digits, _ or -, but not dead or gone"
-        )
-    return name
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _sql(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _kind(name: str) -> str:

@@ -32,7 +32,8 @@ def metadata(root: Path, packages_of_extras: Mapping[str, str]) -> dict[str, Any
     extras = {
         extra: found[package]["dependencies"] for extra, package in packages_of_extras.items()
     }
-    extras = {extra: sorted({*needed} - found.keys()) for extra, needed in extras.items()}
+    always = found.keys() | {*found["ravenbus"]["dependencies"]}
+    extras = {extra: sorted({*needed} - always) for extra, needed in extras.items()}
     extras["all"] = sorted({one for needed in extras.values() for one in needed})
     base = {one for project in found.values() for one in project["dependencies"]}
     commands = {

@@ -19,12 +19,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import credentials
 import msgspec
 import pymysql
 import pytest
 
 from raven_harness import stack
+from raven_setup.accounts import WRITER_RIGHTS
 from ravenbus import archives
 from ravenbus.archiving import archive_due
 from ravenbus.errors import FatalError, PoisonError, RetryableError
@@ -726,7 +726,7 @@ def test_the_rights_that_are_documented_are_enough(filled: Filled):
     db, retention = filled.db, filled.retention()
     page = (stack.ROOT / "docs" / "stores.md").read_text()
     (rights,) = re.findall(r"in its database it needs (.*)\.", page)
-    assert set(re.split(", | and ", rights)) == set(credentials.WRITER_RIGHTS.split(", "))
+    assert set(re.split(", | and ", rights)) == set(WRITER_RIGHTS.split(", "))
     db.admin(f"REVOKE ALL ON {db.name}.* FROM {db.user}@'%'")
     db.admin(f"GRANT {rights.replace(' and ', ', ')} ON {db.name}.* TO {db.user}@'%'")
     assert retention.archive(MARCH) == 22

@@ -14,10 +14,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import credentials
 import pytest
 
 from raven_harness import stack
+from raven_setup.accounts import MYSQL_RIGHTS
 from ravenbus.messages import Reading, Run, encode
 from ravenbus.months import Month
 from ravenbus.notifications import KINDS
@@ -128,7 +128,7 @@ class VerifySystem(SqlSystem):
         self.sql.admin(f"CREATE USER {name}@'%' IDENTIFIED BY '{password}'")
         self.sql.admin(f"GRANT SELECT ON {self.sql.name}.* TO {name}@'%'")
         letters = f"{self.sql.name}.dead_letter"
-        rights = credentials.VERIFY_RIGHTS["dead_letter"]
+        rights = MYSQL_RIGHTS["verify"]["dead_letter"]
         self.sql.admin(f"GRANT {rights} ON {letters} TO {name}@'%'")
         return self.sql.url.replace(f"{self.sql.user}:{self.sql.password}", f"{name}:{password}")
 

@@ -42,7 +42,9 @@ def test_the_distribution_has_every_command_of_every_package(metadata):
 def test_the_reader_needs_no_extra(metadata):
     """Drivers of databases and what serves pages come with their extras, all of them with `all`."""
     base, extras = metadata["dependencies"], metadata["optional-dependencies"]
-    assert "pyserial" in base
+    for folder in ("libs/ravenbus", "services/reader"):
+        its = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        assert {*its["dependencies"]} - {"ravenbus"} <= {*base}
     for extra, project in (
         ("mysql", "pymysql>=1.2"),
         ("mongo", "pymongo"),

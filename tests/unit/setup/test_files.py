@@ -1,0 +1,79 @@
+"""Files of settings and of the broker's accounts: what is ours is put in, the rest stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raven_setup import broker
+from raven_setup.files import FILES
+from raven_setup.machine import Record
+from raven_setup.settings import merged, parse
+from raven_setup.units import FURTHER_READER, READER, SERVICES
+
+
+def test_settings_are_read_as_systemd_and_a_shell_read_them():
+    """Quotes, comments, blanks."""
+    text = "# A=0\nB=1\n\nC='two words'\nD=\"mysql://a:b@c/d?e=f\"\n ; E=5\n"
+    assert parse(text) == {"B": "1", "C": "two words", "D": "mysql://a:b@c/d?e=f"}
+
+
+def test_only_what_differs_is_written():
+    """In its place; comments and other variables stay, and what has to go goes."""
+    text = "# mine\nA='1'\nB=2\nC=3\nD=4\n"
+    wanted = {"A": "1", "B": "2 and more", "C": None, "E": "5"}
+    assert merged(text, wanted) == "# mine\nA='1'\nB='2 and more'\nD=4\nE=5\n"
+    assert merged(merged(text, wanted), wanted) == merged(text, wanted)
+
+
+def test_accounts_of_the_broker_come_and_go_beside_others():
+    """A line whose password is right stays to the letter: its salt is not made anew."""
+    first = broker.passwords("", {"house": "one", "dashboard": "two"})
+    mine = f"{first}watcher:$7$101$c2FsdA==$ZGlnZXN0\n"
+    assert broker.passwords(mine, {"house": "one", "dashboard": "two"}) == mine
+    changed = broker.passwords(mine, {"house": "three"}).splitlines()
+    assert changed[1:] == mine.splitlines()[1:]
+    assert changed[0] != mine.splitlines()[0]
+
+
+def test_a_broker_that_lets_others_in_is_seen():
+    """By each setting that says who is let in; comments say nothing."""
+    texts = {"a.conf": "# acl_file x\nlistener 1883\n", "b.conf": "allow_anonymous true\n"}
+    assert list(broker.rivals(texts)) == ["allow_anonymous in b.conf"]
+
+
+def test_a_file_that_its_owner_changed_stays(tmp_path: Path):
+    """One of ours gets what a newer version has; one that was there before is not ours."""
+    said: list[str] = []
+    record = Record(said.append, tmp_path / "made.json")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    theirs.write_text("mine")
+    assert record.put(ours, "1")
+    assert record.put(ours, "2")
+    assert not record.put(ours, "2")
+    ours.write_text("2, and mine")
+    again = Record(said.append, tmp_path / "made.json")
+    assert not again.put(ours, "3")
+    assert not again.put(theirs, "3")
+    assert (ours.read_text(), theirs.read_text()) == ("2, and mine", "mine")
+    assert said == [f"  kept as it is: {path}, which was changed" for path in (ours, theirs)]
+    assert again.files == [ours]
+
+
+def test_a_unit_runs_its_command_with_its_settings():
+    """Each of its own; the one for further readers by their names."""
+    units = {service.unit: service.text(Path("/opt/bin")) for service in SERVICES}
+    for service in SERVICES:
+        text = units[service.unit]
+        assert f"ExecStart=/opt/bin/raven-{service.name}" in text
+        assert f"EnvironmentFile=/etc/raven/{service.name}.env\n" in text
+        assert "$" not in text
+    assert "EnvironmentFile=/etc/raven/reader-%i.env\n" in FURTHER_READER.text(Path("/opt/bin"))
+    assert FURTHER_READER.unit == "raven-reader@.service"
+
+
+def test_the_rule_starts_the_unit_of_the_reader():
+    """For each stick that the other rules know."""
+    rules = [(FILES / name).read_text() for name in ("99-raven.rules", "99-raven-reader.rules")]
+    for vendor in ("0403", "04b4"):
+        assert all(f'ATTRS{{idVendor}}=="{vendor}"' in text for text in rules)
+    assert rules[1].count(READER.unit) == 2

@@ -1,0 +1,104 @@
+"""What a machine gets, by what its person answered and what is there already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from raven_setup.accounts import BROKER_ACCOUNTS
+from raven_setup.plan import Answers, Plan, earlier, plan
+from ravenbus.settings import SERVICE_ACCOUNTS
+
+MYSQL = Answers("auto", "mysql", node="house")
+MONGO = Answers("auto", "mongo", node="house", mongo_url="mongodb://me:x@db/raven")
+SERVER = Answers("auto", "server", mqtt_url="mqtts://house-7:x@server", mqtt_ca="/ca.pem")
+
+
+def made(answers: Answers, found: Any = None) -> Plan:
+    numbers = count(1)
+    return plan(answers, found or {}, "Europe/Berlin", lambda: f"made{next(numbers)}")
+
+
+def held(plan_: Plan) -> dict[str, dict[str, str]]:
+    """Return what the files of settings hold after a plan."""
+    return {
+        name: {key: value for key, value in values.items() if value is not None}
+        for name, values in plan_.settings.items()
+    }
+
+
+def names(plan_: Plan) -> list[str]:
+    return [service.name for service in plan_.services]
+
+
+def test_each_store_has_its_services_and_the_store_starts_first():
+    """So that it has every reading from the first on; a server elsewhere needs the reader alone."""
+    assert names(made(MYSQL)) == ["sql-writer", "dashboard", "reader"]
+    assert names(made(MONGO)) == ["mongo-recorder", "dashboard", "reader"]
+    assert names(made(SERVER)) == ["reader"]
+    upstream = replace(MYSQL, upstream_url="mqtts://me:x@up")
+    assert "sql-relay" in names(made(upstream))
+
+
+def test_each_service_has_an_account_of_its_own_here():
+    """At the broker and in the database, each with another password."""
+    plan_ = made(MYSQL)
+    assert set(plan_.broker) == {"house", "sql-writer", "dashboard", "verify"}
+    assert set(plan_.database) == {"sql-writer", "dashboard", "verify"}
+    passwords = [*plan_.broker.values(), *plan_.database.values()]
+    assert len(set(passwords)) == len(passwords)
+    settings = held(plan_)
+    assert settings["reader"]["MQTT_URL"] == f"mqtt://house:{plan_.broker['house']}@localhost"
+    assert settings["dashboard"]["RAVEN_TIME_ZONE"] == "Europe/Berlin"
+
+
+def test_what_is_elsewhere_gets_no_account_here():
+    """Neither a broker, nor a database, whose URL was given; the home is called as its account."""
+    plan_ = made(SERVER)
+    assert not plan_.broker
+    assert not plan_.database
+    assert plan_.node == "house-7"
+    own = replace(MYSQL, mqtt_url="mqtt://me:x@localhost", mysql_url="mysql://me:x@db/raven")
+    assert (made(own).broker, made(own).database) == ({}, {})
+    assert held(made(own))["verify"]["MYSQL_URL"] == "mysql://me:x@db/raven"
+    assert not made(MONGO).database
+
+
+@pytest.mark.parametrize("answers", [MYSQL, MONGO, SERVER], ids=lambda one: one.store)
+def test_the_same_answers_again_change_nothing(answers: Answers):
+    """They are what is found by default, and no password is made anew."""
+    first = made(answers)
+    again = earlier(held(first))
+    assert again == replace(answers, node=first.node)
+    assert held(made(again, held(first))) == held(first)
+
+
+def test_what_the_user_changed_stays():
+    """A URL of one service, the password of the pages, the time zone."""
+    found = held(made(MYSQL))
+    found["dashboard"] |= {
+        "RAVEN_DASHBOARD_PASSWORD": "my own password",
+        "RAVEN_TIME_ZONE": "America/New_York",
+        "MYSQL_URL": "mysql://reader:x@replica/raven",
+    }
+    answers = earlier(found)
+    assert answers
+    assert held(made(answers, found))["dashboard"] == found["dashboard"]
+
+
+def test_another_store_leaves_nothing_of_the_one_before():
+    """The pages look at the new one, and a server's account is not taken for one here."""
+    pages = made(MONGO, held(made(MYSQL))).settings["dashboard"]
+    assert pages["MYSQL_URL"] is None
+    assert pages["MONGO_URL"] == MONGO.mongo_url
+    home = held(made(replace(MYSQL, node=None), held(made(SERVER))))["reader"]
+    assert home["MQTT_URL"] == "mqtt://house-7:made1@localhost"
+    assert "MQTT_TLS_CA" not in home
+
+
+def test_the_services_accounts_are_those_that_no_home_may_have():
+    """Setup makes the accounts whose names every reader refuses."""
+    assert BROKER_ACCOUNTS == SERVICE_ACCOUNTS

@@ -1,0 +1,1 @@
+"""python-raven as services of a Debian machine: set up, and taken away again."""

@@ -1,0 +1,170 @@
+"""What a machine gets: which services, with which settings and accounts (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from raven_setup.accounts import made_node, made_password
+from raven_setup.units import DASHBOARD, MONGO_RECORDER, READER, SQL_RELAY, SQL_WRITER, Service
+from ravenbus.settings import MqttUrl
+
+Store = Literal["mysql", "mongo", "server"]
+SettingsOf = Mapping[str, Mapping[str, str | None]]
+"""By the name of the file without ``.env``; None is a variable that has to go."""
+
+HERE: Final = "localhost"
+VERIFY: Final = "verify"
+READER_STATE: Final = "/var/lib/raven-reader"
+STORE_SERVICE: Final = {"mysql": SQL_WRITER, "mongo": MONGO_RECORDER}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the person wants."""
+
+    device: str
+    store: Store
+    node: str | None = None
+    mqtt_url: str | None = None
+    """A broker elsewhere; None is one on this machine."""
+    mqtt_ca: str | None = None
+    """File with the certificates to trust there."""
+    mysql_url: str | None = None
+    """A database elsewhere; None is MariaDB on this machine."""
+    mongo_url: str | None = None
+    upstream_url: str | None = None
+    upstream_ca: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from the answers."""
+
+    services: tuple[Service, ...]
+    settings: SettingsOf
+    node: str
+    broker: Mapping[str, str]
+    """Passwords of this machine's broker by account; none where it has no broker."""
+    database: Mapping[str, str]
+    """Passwords of this machine's MariaDB by account."""
+
+
+def plan(
+    answers: Answers,
+    found: Mapping[str, Mapping[str, str]],
+    zone: str,
+    made: Callable[[], str] = made_password,
+) -> Plan:
+    """Return what the answers come to; a value that an earlier run or the user set stays.
+
+    ``found`` has the files of settings by name, ``zone`` is the machine's time zone.
+    """
+    node = (
+        answers.node
+        or found.get("reader", {}).get("RAVEN_NODE")
+        or _account_of(answers.mqtt_url)
+        or made_node()
+    )
+
+    # What was made for other answers is no value of these.
+    unchanged = answers == earlier(found)
+
+    def url(name: str, variable: str, account: str, elsewhere: str | None, ours: str) -> str:
+        kept = found.get(name, {}).get(variable)
+        if kept and (unchanged or (not elsewhere and _is_of(kept, account))):
+            return kept
+        return elsewhere or ours.format(account=account, password=quote(made(), ""))
+
+    def mqtt(name: str, account: str) -> dict[str, str | None]:
+        ours = f"mqtt://{{account}}:{{password}}@{HERE}"
+        at = url(name, "MQTT_URL", account, answers.mqtt_url, ours)
+        return {"MQTT_URL": at, "MQTT_TLS_CA": answers.mqtt_ca}
+
+    def mysql(name: str) -> str:
+        ours = f"mysql://{{account}}:{{password}}@{HERE}/raven"
+        return url(name, "MYSQL_URL", name, answers.mysql_url, ours)
+
+    def stores(name: str) -> dict[str, str | None]:
+        return {
+            "MYSQL_URL": mysql(name) if answers.store == "mysql" else None,
+            "MONGO_URL": answers.mongo_url if answers.store == "mongo" else None,
+        }
+
+    # A store that is there first has every reading from the first on.
+    services: list[Service] = []
+    settings: dict[str, Mapping[str, str | None]] = {
+        READER.name: {"RAVEN_DEVICE": answers.device, "RAVEN_NODE": node, **mqtt("reader", node)}
+    }
+    if answers.store != "server":
+        service = STORE_SERVICE[answers.store]
+        services += [service, DASHBOARD]
+        its = {name: value for name, value in stores(service.name).items() if value}
+        settings[service.name] = {**mqtt(service.name, service.name), **its}
+        pages = found.get(DASHBOARD.name, {})
+        settings[DASHBOARD.name] = {
+            **mqtt(DASHBOARD.name, DASHBOARD.name),
+            **stores(DASHBOARD.name),
+            "RAVEN_DASHBOARD_PASSWORD": pages.get("RAVEN_DASHBOARD_PASSWORD") or made(),
+            "RAVEN_TIME_ZONE": pages.get("RAVEN_TIME_ZONE") or zone,
+        }
+        settings[VERIFY] = {**mqtt(VERIFY, VERIFY), **stores(VERIFY), "RAVEN_STATE": READER_STATE}
+    if answers.upstream_url:
+        services.append(SQL_RELAY)
+        settings[SQL_RELAY.name] = {
+            "RAVEN_NODE": node,
+            "MYSQL_URL": mysql(SQL_RELAY.name),
+            "UPSTREAM_MQTT_URL": answers.upstream_url,
+            "UPSTREAM_MQTT_TLS_CA": answers.upstream_ca,
+        }
+    return Plan(
+        (*services, READER),
+        settings,
+        node,
+        {} if answers.mqtt_url else _accounts(settings, "MQTT_URL"),
+        {} if answers.mysql_url else _accounts(settings, "MYSQL_URL"),
+    )
+
+
+def earlier(found: Mapping[str, Mapping[str, str]]) -> Answers | None:
+    """Return the answers from which files of settings were made, or None if there are none."""
+    if not (reader := found.get(READER.name)):
+        return None
+    writer, recorder = (found.get(one.name, {}) for one in (SQL_WRITER, MONGO_RECORDER))
+    relay = found.get(SQL_RELAY.name, {})
+    store: Store = "mysql" if writer else "mongo" if recorder else "server"
+
+    def elsewhere(url: str | None) -> str | None:
+        return url if url and urlsplit(url).hostname != HERE else None
+
+    return Answers(
+        reader.get("RAVEN_DEVICE", "auto"),
+        store,
+        reader.get("RAVEN_NODE"),
+        elsewhere(reader.get("MQTT_URL")),
+        reader.get("MQTT_TLS_CA"),
+        elsewhere(writer.get("MYSQL_URL")),
+        recorder.get("MONGO_URL"),
+        relay.get("UPSTREAM_MQTT_URL"),
+        relay.get("UPSTREAM_MQTT_TLS_CA"),
+    )
+
+
+def _account_of(url: str | None) -> str | None:
+    return MqttUrl(url).username if url else None
+
+
+def _is_of(url: str | None, account: str) -> bool:
+    """Say whether a URL is that of an account here."""
+    if not url:
+        return False
+    found = urlsplit(url)
+    return found.hostname == HERE and found.username == account
+
+
+def _accounts(settings: SettingsOf, name: str) -> dict[str, str]:
+    """Return the accounts that the services' URLs name, with their passwords."""
+    urls = (urlsplit(values.get(name) or "") for values in settings.values())
+    return {unquote(url.username): unquote(url.password or "") for url in urls if url.username}

@@ -1,0 +1,145 @@
+"""What the person is asked, and what answers it instead: options and the environment."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import msgspec
+
+from raven_reader.serial_port import DeviceLocation, Stick
+from raven_setup.plan import Answers, Store
+from ravenbus.settings import MqttUrl, NodeName
+from ravenmongo.settings import MongoUrl
+from ravensql.settings import MysqlUrl
+
+STORES: Final[Mapping[Store, str]] = {
+    "mysql": "MariaDB on this machine, and pages in a browser",
+    "mongo": "a MongoDB whose URL you give, and pages in a browser",
+    "server": "a python-raven server elsewhere, whose URL you give",
+}
+
+
+class AnswerError(ValueError):
+    """An answer that cannot be used: says what is allowed."""
+
+
+class Person(Protocol):
+    """Who is asked."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def ask(self, question: str, default: str) -> str:
+        """Return what is answered, the default if nothing is."""
+
+
+class Questions:
+    """Asks what is not known: each answer is an option's, the environment's or a person's."""
+
+    def __init__(
+        self,
+        options: Namespace,
+        environ: Mapping[str, str],
+        person: Person,
+        earlier: Answers | None,
+    ) -> None:
+        self._options = options
+        self._environ = environ
+        self._person = person
+        self._earlier = earlier or Answers("auto", "mysql")
+
+    def answers(self, sticks: Sequence[Stick]) -> Answers:
+        """Return all answers; raise AnswerError for one that cannot be used."""
+        was, told = self._earlier, self._options
+        device = told.device or self._environ.get("RAVEN_DEVICE") or self._which_stick(sticks)
+        store = cast("Store", told.store or self._where_to())
+        node = told.node or self._environ.get("RAVEN_NODE") or was.node
+        mqtt_url = self._environ.get("MQTT_URL") or was.mqtt_url
+        mongo_url = mysql_url = upstream = None
+        if store == "server":
+            allowed = "mqtts://house-7:password@server.example.org:8883"
+            mqtt_url = self._given("MQTT_URL", "URL of the server", mqtt_url, allowed)
+        if store == "mongo":
+            allowed = "mongodb://user:password@host/raven"
+            mongo_url = self._given("MONGO_URL", "URL of MongoDB", was.mongo_url, allowed)
+        if store == "mysql":
+            mysql_url = self._environ.get("MYSQL_URL") or was.mysql_url
+            upstream = self._environ.get("UPSTREAM_MQTT_URL") or was.upstream_url
+        answers = Answers(
+            device,
+            store,
+            node,
+            mqtt_url,
+            self._certificates("MQTT_TLS_CA", mqtt_url, was.mqtt_ca),
+            mysql_url,
+            mongo_url,
+            upstream,
+            self._certificates("UPSTREAM_MQTT_TLS_CA", upstream, was.upstream_ca),
+        )
+        check(answers)
+        return answers
+
+    def _which_stick(self, sticks: Sequence[Stick]) -> str:
+        say = self._person.say
+        say("Which stick?")
+        names = [stick.link or stick.path for stick in sticks]
+        for number, (stick, name) in enumerate(zip(sticks, names, strict=True), 1):
+            say(f"  {number}     {stick.model} at {name}")
+        say("  auto  the one that is plugged in, at whichever port")
+        say("  Or another port: /dev/serial/by-id/..., or socket://host:port (ser2net).")
+        if not sticks:
+            say("  None is plugged in now; it is found once it is.")
+        answer = self._person.ask("Stick", self._earlier.device)
+        is_number = answer.isdecimal() and 1 <= int(answer) <= len(names)
+        return names[int(answer) - 1] if is_number else answer
+
+    def _where_to(self) -> str:
+        self._person.say("\nWhere do the readings go?")
+        for name, meaning in STORES.items():
+            self._person.say(f"  {name:8}{meaning}")
+        return self._person.ask("Store", self._earlier.store)
+
+    def _given(self, name: str, question: str, was: str | None, example: str) -> str:
+        """Return a URL that has to be given."""
+        if url := self._environ.get(name):
+            return url
+        self._person.say(f"\nAs in {example}")
+        # What was given before holds a password, and is not shown.
+        url = self._person.ask(question, "the one from before" if was else "")
+        if not url:
+            raise AnswerError(f"{name} is not set: allowed is a URL as {example}")
+        return was if was and url == "the one from before" else url
+
+    def _certificates(self, name: str, url: str | None, was: str | None) -> str | None:
+        if not (url or "").startswith("mqtts://"):
+            return None
+        if path := self._environ.get(name):
+            return path
+        self._person.say("\nCertificates to trust there (ca.pem), if they are no public ones.")
+        return self._person.ask("File", was or "") or None
+
+
+def check(answers: Answers) -> None:
+    """Raise AnswerError if an answer cannot be used."""
+    if answers.store not in STORES:
+        raise AnswerError(f"store {answers.store!r}: allowed is {', '.join(STORES)}")
+    urls: Sequence[tuple[str, Callable[[str], object], str | None]] = (
+        ("RAVEN_DEVICE", DeviceLocation, answers.device),
+        ("RAVEN_NODE", lambda text: msgspec.convert(text, NodeName), answers.node),
+        ("MQTT_URL", MqttUrl, answers.mqtt_url),
+        ("MYSQL_URL", MysqlUrl, answers.mysql_url),
+        ("MONGO_URL", MongoUrl, answers.mongo_url),
+        ("UPSTREAM_MQTT_URL", MqttUrl, answers.upstream_url),
+    )
+    for name, kind, text in urls:
+        try:
+            if text:
+                kind(text)
+        except ValueError as error:
+            raise AnswerError(f"{name}: {error}") from None
+    for path in (answers.mqtt_ca, answers.upstream_ca):
+        if path and not Path(path).is_file():
+            raise AnswerError(f"{path}: allowed is a file with certificates")

@@ -1,0 +1,71 @@
+"""Takes away what was put into place on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from raven_setup import machine
+from raven_setup.accounts import MYSQL_RIGHTS
+from raven_setup.machine import SETTINGS, Record
+from raven_setup.plan import HERE
+from raven_setup.setting_up import BROKER
+from raven_setup.units import SERVICES
+
+STATE: Final = Path("/var/lib")
+OURS: Final = tuple(f"raven-{service.name}" for service in SERVICES)
+
+
+def remove(record: Record, say: Callable[[str], None], *, data: bool) -> None:
+    """Stop the services and take away files and accounts; readings go only with ``data``."""
+    files = record.files
+    say("  services, their settings and the udev rule")
+    if units := _units():
+        machine.run(["systemctl", "disable", "--now", "--quiet", *units])
+    for file in {*files, *SETTINGS.glob("*.env")}:
+        record.remove(file)
+    machine.reload_units()
+    machine.works(["systemctl", "reset-failed", "raven-*"])
+    machine.reload_rules()
+    if BROKER in files:
+        say("  accounts of the broker")
+        machine.works(["systemctl", "try-restart", "mosquitto"])
+    if record.has_database:
+        say("  accounts of the database")
+        machine.sql(f"DROP USER IF EXISTS '{account}'@'{HERE}';" for account in MYSQL_RIGHTS)
+    if data:
+        say("  readings: the database raven, the spool and the archive")
+        if record.has_database:
+            machine.sql(["DROP DATABASE IF EXISTS raven;"])
+        for folder in _states():
+            shutil.rmtree(folder.resolve())
+            folder.unlink(missing_ok=True)
+    record.clear()
+
+
+def kept(record: Record, *, data: bool) -> Iterator[str]:
+    """Yield what stays, and how it goes."""
+    if not data:
+        if record.has_database:
+            yield "the readings in the database raven"
+        yield from (f"what the service keeps in {folder}" for folder in _states())
+    if record.packages:
+        yield f"Debian's packages: apt-get remove {' '.join(record.packages)}"
+    yield "the programs: pipx uninstall python-raven"
+
+
+def _states() -> list[Path]:
+    """Return the folders in which services keep data, further readers' too."""
+    return sorted(folder for name in OURS for folder in STATE.glob(f"{name}*"))
+
+
+def _units() -> list[str]:
+    """Return the units of ours that run or are to run, further readers' too."""
+    options = ["--no-legend", "--plain"]
+    loaded = ["--all", "--state=loaded"]
+    lines = machine.run(["systemctl", "list-units", *loaded, *options, "raven-*.service"])
+    lines += machine.run(["systemctl", "list-unit-files", *options, "raven-*.service"])
+    names = {line.split()[0] for line in lines.splitlines() if line.strip()}
+    return sorted(one for one in names if one.startswith(OURS) and not one.endswith("@.service"))
