@@ -72,7 +72,7 @@ TABLES = {
     ),
     "relay": ("id INTEGER PRIMARY KEY", "source", "node", "upstream"),
     "relay_run": ("hash PRIMARY KEY", "last_seq"),
-    "schema_version": ("version",),
+    "schema_version": ("version", "name"),
     "information_schema.tables": ("table_schema", "table_name"),
     "information_schema.columns": (
         *("table_schema", "table_name", "column_name", "data_type", "generation_expression"),
@@ -133,7 +133,7 @@ class Server:
         for table, columns in TABLES.items():
             self.db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
         self("INSERT INTO information_schema.tables VALUES ('energy', 'schema_version')")
-        self("INSERT INTO schema_version VALUES (%s)", schema.migrations()[-1].number)
+        self("INSERT INTO schema_version (version) VALUES (%s)", schema.migrations()[-1].number)
         for table in rows.COLUMNS:
             for number, name, kind, *_ in self(f"PRAGMA table_info({table})"):
                 column = (table, name, kind.lower(), "", number)

@@ -170,8 +170,9 @@ def test_a_connection_that_cannot_be_rolled_back_is_not_used_again(server, sink)
 
 def test_a_newer_database_is_not_written_to(server, sink):
     """A program that knows no more of it would store into tables that mean something else."""
-    server("INSERT INTO schema_version VALUES (%s)", schema.migrations()[-1].number + 1)
-    with pytest.raises(FatalError, match="run a newer one"):
+    newer = (schema.migrations()[-1].number + 1, "later of 9.0.0")
+    server("INSERT INTO schema_version VALUES (%s, %s)", *newer)
+    with pytest.raises(FatalError, match=r"9\.0\.0 made.*run 9\.0\.0, or restore a backup"):
         sink.store(READINGS)
     assert seqs(server) == []
 

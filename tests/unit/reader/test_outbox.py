@@ -491,7 +491,7 @@ def of_the_version_before(path):
             db.execute(f"DROP INDEX {index}")
         for column in ("run", "seq", "letter", "sent", "confirmed", "first"):
             db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        for table in ("store", "replayed", "waiting", "register", "backfill"):
+        for table in ("store", "replayed", "waiting", "register", "backfill", "program"):
             db.execute(f"DROP TABLE {table}")
         db.executescript("PRAGMA user_version = 1; VACUUM")
 

@@ -29,7 +29,7 @@ from ravenbus.notifications import KINDS
 from ravenbus.periods import EARLIEST, PERIODS_S, start_of
 from ravenbus.ranges import of_numbers
 from ravenbus.readback import Known, time_of
-from ravenmongo import archived, documents, rollups
+from ravenmongo import archived, documents, rollups, schema
 from ravenmongo.database import Document, duplicates, sorted_errors
 from ravenmongo.documents import ARCHIVE, RESTORED, ROLLUPS
 from ravenmongo.history import MongoHistory
@@ -151,6 +151,7 @@ class MongoArchive(MongoHistory):
 
         try:
             with lease.held(), sorted_errors():
+                schema.require_known(self._db)
                 archived.prepare(self._db)
                 self._go_on = go_on
                 yield

@@ -23,6 +23,8 @@ ROLLUPS: Final = {DEMAND: "demand_rollup", SUMMATION: "energy_rollup"}
 DUE: Final = "rollup_due"
 PROGRESS: Final = "rollup_progress"
 ARCHIVE: Final = "archive"
+SLOTS: Final = "slots"
+SCHEMA: Final = "schema"
 """Collections beside those of the kinds."""
 RESTORED: Final = "restored"
 """Field of a document that came back from the archive: when; it is in the roll-ups already."""

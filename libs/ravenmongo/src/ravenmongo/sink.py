@@ -18,7 +18,7 @@ from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.messages import DeadLetter, Item, Reading, Run
 from ravenbus.notifications import KINDS
 from ravenbus.storing import Stored
-from ravenmongo import archived, rollups
+from ravenmongo import archived, rollups, schema
 from ravenmongo import documents as mapping
 from ravenmongo.database import (
     DUPLICATE_KEY,
@@ -65,7 +65,10 @@ class MongoSink:
         return database(self._client, SOCKET_TIMEOUT_MS)
 
     def prepare(self) -> None:
-        """Create the indexes, and with them the collections; raise RetryableError."""
+        """Create the indexes, and with them the collections; raise RetryableError or FatalError."""
+        with sorted_errors():
+            schema.require_known(self._db)
+            schema.put(self._db)
         for kind in KINDS:
             self._index(kind, "meter", "time", *(["received"] if kind in ROLLUPS else []))
             self._index(kind, "run", "time")

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
+from ravenbus import __version__
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravensql import rows, server
 from ravensql.database import STRICT, Cursor, Database, ServerError, code_of
@@ -36,6 +37,10 @@ WRONG_STATEMENT_CODES: Final = frozenset(
 """Error codes of a migration where others changed the database or server: retrying is useless."""
 REFUSED_OPTION_CODES: Final = frozenset({1031, 1478})
 """Error codes of a server that cannot give a table an option, as one with shared files."""
+RESTORING: Final = 9999
+"""Version of a database that a restore is filling: every program refuses it, the older ones too."""
+MADE_BY: Final = " of "
+"""Between a step's name and the release that took it, for older ones to say which is needed."""
 HINTS: Final = {1061: ": drop or rename the index of that name, then start again"}
 OUR_KEYS: Final = {
     **dict.fromkeys(rows.COLUMNS, ({"hash", "seq", "time"}, {"id", "time"})),
@@ -97,11 +102,20 @@ def read(name: str, text: str) -> Migration:
 
 def require_known(cursor: Cursor) -> None:
     """Raise FatalError if a newer program has changed the database."""
-    version, newest = _version(cursor), migrations()[-1].number
-    if version > newest:
+    version, newest = version_of(cursor), migrations()[-1].number
+    if version == RESTORING:
         raise FatalError(
-            f"the database is at version {version} and this program knows versions up to "
-            f"{newest}: run a newer one"
+            "the database is being restored, or that was interrupted: wait for raven-restore, "
+            "or run it again"
+        )
+    if version > newest:
+        cursor.execute("SELECT name FROM schema_version WHERE version = %s", (version,))
+        ((name,),) = cursor.fetchall()
+        program = name.partition(MADE_BY)[2] or "a newer release"
+        raise FatalError(
+            f"the database is at version {version}, which {program} made, and this program, "
+            f"{__version__}, knows versions up to {newest}: run {program}, or restore a backup "
+            "that was made before"
         )
 
 
@@ -111,7 +125,7 @@ def require_current(cursor: Cursor) -> None:
     Raise FatalError if a newer program has changed it.
     """
     require_known(cursor)
-    version, newest = _version(cursor), migrations()[-1].number
+    version, newest = version_of(cursor), migrations()[-1].number
     if version < newest:
         raise RetryableError(
             f"the database is at version {version} and {newest} is needed: "
@@ -132,12 +146,12 @@ def migrate(url: MysqlUrl, beat: Callable[[], None] = lambda: None) -> list[Migr
             server.require_supported(cursor)
             is_galera = server.is_galera(cursor)
             _require_no_other_key(cursor)
-            if _version(cursor) == migrations()[-1].number:
+            if version_of(cursor) == migrations()[-1].number:
                 return []
             lock(cursor, url.database)
             # Another writer may have done it while this one waited for the lock.
             require_known(cursor)
-            version = _version(cursor)
+            version = version_of(cursor)
             done = [step for step in migrations() if step.number > version]
             for step in done:
                 _apply(cursor, step, beat)
@@ -201,7 +215,8 @@ def _apply(cursor: Cursor, step: Migration, beat: Callable[[], None]) -> None:
                     extra={"table": statement.unless and statement.unless[1], "detail": str(error)},
                 )
     cursor.execute(
-        "INSERT INTO schema_version (version, name) VALUES (%s, %s)", (step.number, step.name)
+        "INSERT INTO schema_version (version, name) VALUES (%s, %s)",
+        (step.number, f"{step.name}{MADE_BY}{__version__}"),
     )
     cursor.execute("COMMIT")
 
@@ -247,7 +262,7 @@ def _require_no_other_key(cursor: Cursor) -> None:
         )
 
 
-def _version(cursor: Cursor) -> int:
+def version_of(cursor: Cursor) -> int:
     """Return the number of the last step that was applied, 0 for none."""
     cursor.execute(
         "SELECT COUNT(*) FROM information_schema.tables "

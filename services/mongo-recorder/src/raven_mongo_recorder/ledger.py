@@ -15,8 +15,8 @@ from raven_mongo_recorder.group import Group, Slot, State
 from raven_mongo_recorder.slots import Rule
 from ravenbus.errors import RetryableError
 from ravenmongo.database import Document, client, database, explain
+from ravenmongo.documents import SLOTS
 
-SLOTS: Final = "slots"
 TIMEOUT_MS: Final = 5_000
 """Less than the default lease, so that one call that hangs does not cost it."""
 

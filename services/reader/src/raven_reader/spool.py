@@ -20,12 +20,13 @@ import msgspec
 
 from raven_reader.backfill import Wanted
 from raven_reader.registers import Baseline, baselines
+from ravenbus import __version__
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
 from ravenbus.notifications import Notification
 from ravenbus.topics import READING, REJECTED, Topics
 
-VERSION: Final = 7
+VERSION: Final = 8
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -99,7 +100,13 @@ CREATE TABLE backfill (
     PRIMARY KEY (meter, channel)
 );
 """
-_STEPS: Final = (_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD, _BACKFILL)
+_PROGRAM = """
+CREATE TABLE program (version TEXT NOT NULL);  -- release that took the last step
+"""
+_STEPS: Final = (
+    *(_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD, _BACKFILL),
+    _PROGRAM,
+)
 MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
 FULL_AT: Final = 15 / 16
@@ -382,6 +389,10 @@ def open_file(path: Path, synchronous: str) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         for number, step in enumerate(_STEPS[version:], version + 1):
             db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+        if version < VERSION:
+            db.execute("DELETE FROM program")
+            db.execute("INSERT INTO program VALUES (?)", (__version__,))
+        programs = [one for (one,) in db.execute("SELECT version FROM program")]
     except sqlite3.Error as error:
         if db:
             db.close()
@@ -398,9 +409,11 @@ def open_file(path: Path, synchronous: str) -> sqlite3.Connection:
         advice = f"; {what[code]}" if code in what else ""
         raise FatalError(f"the spool {path} cannot be opened: {error}{advice}") from error
     if version > VERSION:
+        newer = next(iter(programs), "a newer release")
         raise FatalError(
-            f"the spool {path} is of version {version}; this program knows {VERSION}: "
-            "use the newer program again, or another RAVEN_STATE"
+            f"the spool {path} is of version {version}, which {newer} made, and this program, "
+            f"{__version__}, knows versions up to {VERSION}: run {newer} until the stores have what "
+            "is in it, or give this one another RAVEN_STATE, where it begins a run of its own"
         )
     return db
 
