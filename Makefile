@@ -27,7 +27,7 @@ locked = all=$$(grep -c == $(1)); n=0; \
   done
 SOURCES := libs services tools harness tests bench deploy
 # What is in an image is locked for itself, in the versions that the tests use.
-IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify
+IMAGES := build reader simulator mongo-recorder sql-writer sql-relay dashboard verify backup
 
 .PHONY: help
 help:  ## Explain the targets

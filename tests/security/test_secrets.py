@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from raven_backup.settings import BackupSettings
 from raven_dashboard.settings import DashboardSettings
 from raven_export.settings import ExportSettings
 from raven_harness import stack
@@ -40,6 +41,8 @@ SERVICES: dict[str, type[Settings]] = {
     "raven-verify": VerifySettings,
     "raven-export": ExportSettings,
     "raven-import": ExportSettings,
+    "raven-backup": BackupSettings,
+    "raven-restore": BackupSettings,
 }
 URLS = ("MQTT_URL", "UPSTREAM_MQTT_URL", "MYSQL_URL", "MONGO_URL")
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from raven_backup.settings import BackupSettings
 from raven_dashboard.settings import DashboardSettings
 from raven_export.settings import ExportSettings
 from raven_harness import licences
@@ -70,6 +71,7 @@ SERVICES: Final[dict[str, type[Settings]]] = {
     "dashboard": DashboardSettings,
     "verify": VerifySettings,
     "export": ExportSettings,
+    "backup": BackupSettings,
 }
 """The services in the order of the page, with their settings."""
 

@@ -17,6 +17,7 @@ from ravensql.settings import MysqlUrl
 with hidden("cryptography"):
     import pymysql  # type: ignore[import-untyped]
     from pymysql import _auth, err
+    from pymysql.cursors import SSCursor  # type: ignore[import-untyped]
 
     from ravensql.bulk import BulkCursor
 
@@ -205,6 +206,16 @@ class Database:
             cursorclass=BulkCursor,
             **(trust if url.ssl_ca else {}),
         )
+
+
+def streamed(cursor: Any, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query as the server sends them, not all in memory.
+
+    The connection answers nothing else until the last one came.
+    """
+    with cursor.connection.cursor(SSCursor) as stream:
+        stream.execute(query)
+        yield from stream
 
 
 @contextmanager

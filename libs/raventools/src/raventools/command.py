@@ -15,6 +15,7 @@ from ravenbus.errors import RavenError
 from ravenbus.mqtt import Broker
 from ravenbus.readback import Store
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS, EXIT_UNAVAILABLE
+from ravenbus.settings import Settings
 from ravenbus.topics import Topics
 from raventools import bus
 from raventools.bus import Bus
@@ -23,7 +24,7 @@ from raventools.settings import StoresSettings
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-S = TypeVar("S", bound=StoresSettings)
+S = TypeVar("S", bound=Settings)
 
 
 def run(

@@ -15,22 +15,25 @@ from ravenmongo.settings import MongoUrl
 from ravensql import settings as mysql
 from ravensql.settings import MysqlUrl
 
+MysqlChoice = Annotated[
+    MysqlUrl | None,
+    Meta(description="the database of the writer; not set: it is not looked at", extra=SECRET),
+]
+MongoChoice = Annotated[
+    MongoUrl | None,
+    Meta(
+        description="the database of the recorder, `raven` if it names none; "
+        "not set: it is not looked at",
+        extra=SECRET,
+    ),
+]
+
 
 class StoresSettings(MqttSettings, frozen=True, kw_only=True):
     """The stores, MySQL first, and the broker."""
 
-    mysql_url: Annotated[
-        MysqlUrl | None,
-        Meta(description="the database of the writer; not set: it is not looked at", extra=SECRET),
-    ] = None
-    mongo_url: Annotated[
-        MongoUrl | None,
-        Meta(
-            description="the database of the recorder, `raven` if it names none; "
-            "not set: it is not looked at",
-            extra=SECRET,
-        ),
-    ] = None
+    mysql_url: MysqlChoice = None
+    mongo_url: MongoChoice = None
 
     def stores(
         self,

@@ -1,0 +1,135 @@
+"""What a backup keeps of a store: files in a folder, from which the store is made again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from ravenbus import archives
+from ravenbus.errors import FatalError
+
+ARCHIVE: Final = "archive"
+"""Folder in a copy with the months that left the store."""
+SUFFIX: Final = ".csv.gz"
+
+Counts = dict[str, int]
+"""Rows of each table, or documents of each collection."""
+
+
+class Copied(NamedTuple):
+    """What was copied, and what is wrong with files of the archive."""
+
+    counts: Counts
+    faults: list[str]
+
+
+class Copying(Protocol):
+    """A store that can be copied while services work, and filled while none does.
+
+    Raises RetryableError for a store that is away or busy, FatalError for what will not get better.
+    """
+
+    name: str
+
+    def save(self, folder: Path) -> Copied:
+        """Put everything into a folder that is there and empty, as it is at one time."""
+
+    def obstacle(self) -> str | None:
+        """Say what the store has that ``load`` would replace."""
+
+    def load(self, folder: Path) -> Counts:
+        """Replace everything by what ``save`` put into a folder.
+
+        If that is interrupted, services refuse the store until it is done again.
+        """
+
+    def close(self) -> None:
+        """Close the connections, if there are any."""
+
+
+class Recorded(NamedTuple):
+    """A file of the archive as the store has it recorded."""
+
+    name: str
+    sha256: str
+
+
+def write(folder: Path, name: str, columns: archives.Row, rows: Iterable[archives.Row]) -> int:
+    """Write the rows of a table into a folder; return how many there are."""
+    count = 0
+
+    def counted() -> Iterator[archives.Row]:
+        nonlocal count
+        yield columns
+        for row in rows:
+            count += 1
+            yield row
+
+    archives.write(folder / f"{name}{SUFFIX}", counted())
+    return count
+
+
+def read(folder: Path, name: str) -> tuple[archives.Row, Iterator[archives.Row]]:
+    """Return the columns that ``write`` wrote, and its rows."""
+    lines = archives.read(folder / f"{name}{SUFFIX}")
+    return next(lines), lines
+
+
+def names(folder: Path) -> list[str]:
+    """Return the tables of which there are files."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in folder.glob(f"*{SUFFIX}"))
+
+
+def save_archive(recorded: Iterable[Recorded], archive: Path | None, folder: Path) -> list[str]:
+    """Copy the files of the months that left a store; return what is wrong with any.
+
+    Raise FatalError if there are some and nobody said where.
+    """
+    faults = []
+    for name, sha256 in recorded:
+        if archive is None:
+            raise FatalError("months left the store, and nothing says where their files are")
+        if Path(name).name != name:
+            faults.append(f"{name}: it is not in the archive's folder")
+        elif fault := archives.altered(archive / name, sha256):
+            faults.append(f"{name}: {fault}")
+        else:
+            into = folder / ARCHIVE
+            into.mkdir(exist_ok=True)
+            copy(archive / name, into / name)
+    return faults
+
+
+def load_archive(folder: Path, archive: Path | None) -> None:
+    """Put the files of the months into the archive's folder; one that says something else is kept.
+
+    Raise FatalError if there are some and nobody said where.
+    """
+    for file in sorted((folder / ARCHIVE).glob("*")):
+        if archive is None:
+            raise FatalError("the backup has files of months, and nothing says where they belong")
+        archive.mkdir(parents=True, exist_ok=True)
+        path = archive / file.name
+        part = path.with_name(f"{path.name}.part")
+        copy(file, part)
+        archives.publish(part, path)
+        for made in archive.glob(f"{file.name}*"):
+            give_as(archive, made)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, and return when the disk has it."""
+    with source.open("rb") as reading, target.open("wb") as writing:
+        shutil.copyfileobj(reading, writing)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def give_as(folder: Path, made: Path) -> None:
+    """Have a file belong to whom its folder belongs to, where root made it for a service."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)

@@ -1,0 +1,1 @@
+"""The operator's commands that back everything up, and put it back."""

@@ -1,0 +1,76 @@
+"""The folder of backups: each is a folder of its own, under its name when it is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from raven_backup.manifest import FILE
+from ravenbus.errors import RetryableError
+
+NAME: Final = "%Y-%m-%dT%H-%M-%SZ"
+PART: Final = ".part"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one that makes backups there; raise RetryableError if another one does.
+
+    What an interrupted one left is removed.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RetryableError(f"another backup to {folder} is under way") from error
+        for left in folder.glob(f"*{PART}"):
+            shutil.rmtree(left)
+        yield
+
+
+@contextmanager
+def begun(folder: Path, at: datetime) -> Iterator[Path]:
+    """Lend a new folder, which becomes the backup of that time at the end, or is gone."""
+    part = folder / f"{at.strftime(NAME)}{PART}"
+    part.mkdir(mode=0o700)
+    try:
+        yield part
+        for inside in (part, *(one for one in part.rglob("*") if one.is_dir())):
+            _sync(inside)
+        part.rename(part.with_suffix(""))
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def newest_last(folder: Path) -> list[Path]:
+    """Return the whole backups of a folder by their age, or the folder itself if it is one."""
+    if (folder / FILE).is_file():
+        return [folder]
+    return sorted(file.parent for file in folder.glob(f"*Z/{FILE}"))
+
+
+def thin_out(folder: Path, keep: int) -> list[Path]:
+    """Remove the oldest backups but so many; return those."""
+    gone = newest_last(folder)[:-keep]
+    for one in gone:
+        # What is removed half is no backup.
+        part = one.rename(one.with_name(f"{one.name}{PART}"))
+        shutil.rmtree(part)
+    return gone
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
