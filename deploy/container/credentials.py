@@ -45,10 +45,11 @@ from raven_setup.accounts import (
     password_line,
 )
 
+ROOT: Final = 0
 RAVEN: Final = 10001
 BROKER: Final = 1883
 DATABASE: Final = 999
-"""Users that the containers run as: ours, Mosquitto's, and that of MySQL and of MongoDB."""
+"""Users that the containers run as: the backup, ours, Mosquitto's, and that of MySQL and of MongoDB."""
 
 USER_OF: Final = {
     "broker": BROKER,
@@ -60,6 +61,7 @@ USER_OF: Final = {
     "sql-relay": RAVEN,
     "dashboard": RAVEN,
     "verify": RAVEN,
+    "backup": ROOT,
 }
 OF_RELAY: Final = re.compile(
     r"^pattern (write|read) (raven/v1/%u/(?:reading/\w+|run|stored/\+))$", re.MULTILINE
@@ -109,14 +111,15 @@ class Credentials:
             self._give_ca(service, "mqtt_ca.pem")
 
         ca = (self._made / "ca.pem").read_text()
-        for server, accounts in (
-            ("mongo", ("mongo-recorder", "dashboard", "verify")),
-            ("mysql", ("sql-writer", "sql-relay", "dashboard", "verify")),
+        for server, writer, others in (
+            ("mongo", "mongo-recorder", ("dashboard", "verify")),
+            ("mysql", "sql-writer", ("sql-relay", "dashboard", "verify")),
         ):
-            for account in accounts:
+            for service in (writer, *others, "backup"):
+                account = writer if service == "backup" else service
                 url = self._database_url(server, account, server, f"/credentials/{server}_ca.pem")
-                self._give(account, f"{server}_url", self._given(f"{server}_url") or url)
-                self._give(account, f"{server}_ca.pem", ca)
+                self._give(service, f"{server}_url", self._given(f"{server}_url") or url)
+                self._give(service, f"{server}_ca.pem", ca)
         self._give_mongo()
         self._give_mysql()
 
