@@ -33,6 +33,7 @@ from tests.kinds import new_hash
 
 from .sql import OLD_INSERT, Db
 from .system import NODE, wait_until
+from .test_backup import everything
 from .test_retention import of_every_kind
 from .test_sql_writer import from_rows
 from .test_verify import VerifySystem
@@ -330,7 +331,10 @@ def test_all_that_1_0_left_behind_is_taken_over(system: Upgrade):
 
 
 def test_the_months_that_1_0_archived_are_known_and_restored(system: Upgrade):
-    """Its files are good, a redelivery of what is in them is stored already, and rows come back."""
+    """Its files are good, a redelivery of what is in them is stored already, and rows come back.
+
+    So they are after a backup that was made and restored before the upgrade.
+    """
     hash_, folder = new_hash(), system.folder / "archive"
     folder.mkdir()
     march, april = of_every_kind(hash_, 1, 3), of_every_kind(hash_, 21, 4)
@@ -361,6 +365,15 @@ def test_the_months_that_1_0_archived_are_known_and_restored(system: Upgrade):
     before = system.rows_of(columns)
     assert command("archive") == "2026-03: 20 rows archived\n"
     system.writer.stop()
+    at_1_0 = everything(system.sql)
+    settings = {"MONGO_URL": "", "RAVEN_SQL_ARCHIVE": str(folder)}
+    backups = str(system.folder / "backups")
+    assert system.command("raven-backup", backups, **settings).status == 0
+    system.sql.admin(f"DROP DATABASE {system.sql.name}")
+    system.sql.admin(f"CREATE DATABASE {system.sql.name}")
+    folder.rename(system.folder / "lost")
+    assert system.command("raven-restore", backups, **settings).status == 0
+    assert everything(system.sql) == at_1_0
     system.upgrade(system.writer)
     system.wait_for_log(system.writer, "connected to the broker")
     assert command("verify").count(": good\n") == len(rows.COLUMNS)
@@ -372,6 +385,65 @@ def test_the_months_that_1_0_archived_are_known_and_restored(system: Upgrade):
     now = system.rows_of(columns)
     assert all(before[table] <= now[table] for table in before)
     assert numbers() == list(range(1, 42))
+
+
+def test_services_are_replaced_one_by_one_while_readings_come(system: Upgrade):
+    """Stores first, the reader last: all that the stick sent is everywhere once.
+
+    Back to 1.0.0 is refused with a sentence, and changes nothing.
+    """
+    brokers = system.broker, system.upstream
+    for server in brokers:
+        server.start()
+    programs = (*system.stores, system.relay)
+    for program in programs:
+        program.start()
+        system.wait_for_log(program, "connected to the broker")
+    system.plug_in("--rate", "50")
+    system.reader.start()
+    system.accept_more(100)
+    for broker in brokers:
+        assert broker.stop() == 0
+        give_access_list(broker, stack.ACL)
+        broker.start()
+    for program in programs:
+        program.stop()
+        system.accept_more(30)
+        system.upgrade(program)
+        system.wait_for_log(program, "connected to the broker")
+    with system.simulator.paused():
+        wait_until(lambda: system.accepted()[1] == system.sent().total(), "all is read")
+        system.reader.stop()
+        system.upgrade(system.reader)
+        system.wait_for_log(system.reader, "connected to the broker")
+    system.accept_more(100)
+    system.simulator.stop()
+    system.wait_for_log(system.reader, "problem check=device")
+    system.wait_until_complete()
+    hash_, accepted = system.accepted()
+    assert system.in_spool("SELECT hash FROM run") == [(hash_,)], "the run goes on"
+    assert accepted == system.sent().total()
+    assert judge.in_sql(system.sql.url, hash_)[0] == system.sent()
+    assert system.letters_in_stores() == (set(), set())
+    for program in (system.writer, system.relay, system.reader):
+        program.stop()
+    go_back(system)
+
+
+def go_back(system: Upgrade) -> None:
+    """Start what 1.0.0 has in place of ours; it says why not, and all is as it was."""
+    columns = system.columns()
+    before = system.rows_of(columns), system.accepted()
+    for program, said in (
+        (system.writer, r"the database is at version \d+ and this program knows versions up to 8"),
+        (system.relay, r"the database is at version \d+ and this program knows versions up to 8"),
+        (system.reader, r"the spool .* is of version \d+; this program knows 3: use the newer"),
+    ):
+        program.env["PYTHONPATH"] = released.python_path(system.old)
+        program.start()
+        assert program.wait() == 1, program.name
+        assert re.search(said, program.said()), program.said()
+    assert (system.rows_of(columns), system.accepted()) == before
 
 
 def work_with_1_0(system: Upgrade) -> None:
