@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from tenacity import wait_none
 
@@ -375,6 +376,55 @@ def test_state_is_retained_and_said_again_at_each_connection(monkeypatch):
     run.publisher.send_once("reply", b"lost while away")
     run.go()
     assert [c.published for c in broker.connections] == [[("status", b"new", True)]] * 2
+
+
+def test_a_connection_that_is_renewed_says_only_what_was_not_answered(monkeypatch, caplog):
+    """What is retained was not lost with it; why it is renewed is logged."""
+    caplog.set_level("INFO")
+    run = Run(MemoryOutbox(numbered(1)), monkeypatch)
+
+    def deaf(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: {"t": 0x10, "late": None}.get(topic, 0)
+
+        def turn() -> None:
+            run.clock.now += 10
+
+        connection.on_turn = turn
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = run.stop.set
+
+    broker = run.over(deaf, second)
+    run.publisher.set_state("status", b"online")
+    run.publisher.set_state("late", b"unanswered")
+    run.go()
+    assert ("status", b"online", True) in broker.connections[0].published
+    again = [topic for topic, _, retain in broker.connections[1].published if retain]
+    assert again == ["late"]
+    (record,) = [one for one in caplog.records if one.message == "connecting anew"]
+    assert "1 entries were not taken" in record.reason
+
+
+def test_what_is_removed_is_removed_once(monkeypatch):
+    """Once the broker has done so nothing is said at that topic any more; a refusal is no removal."""
+    run = Run(MemoryOutbox([]), monkeypatch)
+    removed: list[str] = []
+
+    def first(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: 0x87 if topic == "another's" else 0
+        turns = iter(range(10))
+        connection.on_turn = lambda: connection.lose() if next(turns) == 2 else None
+
+    def second(connection: FakeConnection) -> None:
+        connection.on_turn = run.stop.set
+
+    broker = run.over(first, second)
+    for topic in ("former", "another's"):
+        run.publisher.remove_state(topic, partial(removed.append, topic))
+    run.go()
+    assert [topic for topic, _, _ in broker.connections[0].published] == ["former", "another's"]
+    assert [topic for topic, _, _ in broker.connections[1].published] == ["another's"]
+    assert removed[0] == "former"
 
 
 def test_a_store_that_comes_is_told_the_run_again(monkeypatch):

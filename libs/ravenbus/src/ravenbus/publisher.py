@@ -23,6 +23,7 @@ from tenacity.wait import wait_base
 from ravenbus.confirming import StoreListener
 from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
+from ravenbus.logs import Sparse
 from ravenbus.messages import Confirmation
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.mqtt import (
@@ -146,8 +147,10 @@ class Publisher:
         self._subscriptions: dict[str, tuple[Callable[[Received], None], bool]] = {}
         self._wait = wait
         self._clock = clock
+        self._sparse = Sparse(log)
         self._lock = threading.Lock()
         self._state: dict[str, bytes] = {}
+        self._removals: dict[str, Callable[[], None]] = {}
         self._unsent_state: dict[str, None] = {}
         self._once: deque[tuple[str, bytes]] = deque(maxlen=ONCE_MAX)
         self._events: Events = SimpleQueue()
@@ -193,11 +196,16 @@ class Publisher:
             self._events.put(Wake())
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        """Retain ``payload`` at ``topic``, and again after each reconnect until the next one."""
+        """Retain ``payload`` at ``topic``, and again whenever a connection was lost."""
         with self._lock:
             self._state[topic] = payload
             self._unsent_state[topic] = None
         self.wake()
+
+    def remove_state(self, topic: str, removed: Callable[[], None] = lambda: None) -> None:
+        """Remove what is retained at ``topic``; ``removed`` is called once the broker has done so."""
+        self._removals[topic] = removed
+        self.set_state(topic, b"")
 
     def send_once(self, topic: str, payload: bytes) -> None:
         """Publish something that nobody needs later: it is not kept, nor sent again."""
@@ -209,21 +217,25 @@ class Publisher:
         """Publish until ``stop`` is set, then drain what is in flight."""
         reconnecting = Reconnecting()
         retry = Retry(self._health, stop, self._wait)
+        renewed = False
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
                 connection = retry("broker", lambda: self._connect(self._events))
             except BrokerAwayError:
                 return
-            with self._lock:
-                self._unsent_state = dict.fromkeys(self._state)
-                self._once.clear()
+            if not renewed:
+                # Who lost the connection may have lost what was retained, too.
+                with self._lock:
+                    self._unsent_state = dict.fromkeys(self._state)
+                    self._once.clear()
             log.info("connected to the broker")
             self._metrics.connected.set(1)
             opened_at = self._clock()
             lost = self._serve(connection, stop)
             self._metrics.connected.set(0)
             connection.close()
+            renewed = lost is None
             if lost:
                 pause_s = reconnecting.pause_s(self._clock() - opened_at)
                 reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
@@ -244,6 +256,8 @@ class Publisher:
             self._health.beat()
             if stop_at is None and (stop.is_set() or self._has_to_renew(epoch, renew_at, soon)):
                 stop_at = self._clock() + DRAIN_S
+                if not stop.is_set():
+                    log.info("connecting anew", extra={"reason": self._reason(epoch)})
             if self._forbidden and self._clock() >= renew_at:
                 self._allow_unless_refused(epoch)
             self._fill(epoch, draining=stop_at is not None)
@@ -262,6 +276,9 @@ class Publisher:
                 return lost or NETWORK_ENDED
 
     def _end(self, epoch: _Epoch) -> None:
+        with self._lock:
+            unanswered = [sent.topic for sent in epoch.in_flight.values() if sent.retained]
+            self._unsent_state |= dict.fromkeys(t for t in unanswered if t in self._state)
         self._metrics.unanswered.inc(epoch.entries)
         self._metrics.in_flight.set(0)
 
@@ -274,6 +291,12 @@ class Publisher:
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
             return True
         return False
+
+    def _reason(self, epoch: _Epoch) -> str:
+        """Return why a connection that works is left for another."""
+        if epoch.subscriber_came:
+            return f"a subscriber came: it is sent the {epoch.kept} entries that nobody took before"
+        return f"{epoch.kept} entries were not taken: they are tried again, next in {self._retry_s:.0f} s"
 
     def _fill(self, epoch: _Epoch, *, draining: bool) -> None:
         """Publish what the window has room for: state first, then the outbox in order."""
@@ -316,13 +339,11 @@ class Publisher:
         for event in events:
             match event:
                 case Published(mid, reason):
-                    if entry := epoch.in_flight.pop(mid, _NOTHING).entry:
-                        epoch.entries -= 1
-                        if self._is_taken(epoch, entry, reason):
-                            epoch.taken_at = self._clock()
-                            self._taken.append(entry.key)
-                        else:
-                            self._kept.append(entry.key)
+                    sent = epoch.in_flight.pop(mid, _NOTHING)
+                    if sent.entry:
+                        self._answered(epoch, sent.entry, reason)
+                    elif sent.retained:
+                        self._is_retained(sent.topic, reason)
                 case Received():
                     # It may be the confirmation of what was taken just before.
                     self._settle_taken()
@@ -357,6 +378,23 @@ class Publisher:
         self._health.ok("outbox")
         self._metrics.taken.inc(len(self._taken))
         self._taken = []
+
+    def _answered(self, epoch: _Epoch, entry: Entry, reason: int) -> None:
+        epoch.entries -= 1
+        if self._is_taken(epoch, entry, reason):
+            epoch.taken_at = self._clock()
+            self._taken.append(entry.key)
+        else:
+            self._kept.append(entry.key)
+
+    def _is_retained(self, topic: str, reason: int) -> None:
+        """Hear what became of a state."""
+        if reason >= REFUSED:
+            self._sparse.warning("state refused", puback_name(reason), topic=topic)
+        elif topic in self._removals:
+            with self._lock:
+                self._state.pop(topic, None)
+            self._removals.pop(topic)()
 
     def _is_taken(self, epoch: _Epoch, entry: Entry, reason: int) -> bool:
         if reason == NO_SUBSCRIBERS:
@@ -408,11 +446,13 @@ class Publisher:
 
 
 class _Sent(NamedTuple):
+    topic: str
+    retained: bool
     entry: Entry | None
     at: float
 
 
-_NOTHING = _Sent(None, 0.0)
+_NOTHING = _Sent("", False, None, 0.0)
 
 
 class _Epoch:
@@ -445,7 +485,7 @@ class _Epoch:
         self, topic: str, payload: bytes, *, retain: bool = False, entry: Entry | None = None
     ) -> None:
         mid = self.connection.publish(topic, payload, retain=retain)
-        self.in_flight[mid] = _Sent(entry, self._clock())
+        self.in_flight[mid] = _Sent(topic, retain, entry, self._clock())
         self.entries += entry is not None
 
 
