@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from raven_harness import stack
-from raven_reader.commands import SETTERS
+from raven_reader.commands import SETTERS, write
 from raven_reader.framing import FRAGMENT_MAX
 from raven_reader.line import OPENING_COMMANDS
 from tests.system.system import NODE, System, wait_until
@@ -164,7 +164,10 @@ def test_no_refused_command_reaches_the_stick(attacked: Attacked):
     assert (answers[-1]["id"], answers[-1]["sent"]) == ("last", True)
     assert not any(answer["sent"] for answer in answers[:-1])
     assert all(len(answer["detail"]) > 5 for answer in answers)
-    opening = [f"<Command><Name>{name}</Name></Command>\r\n" for name in OPENING_COMMANDS]
+    opening = [
+        write(name, parameters, allow_setters=False).decode()
+        for name, parameters in OPENING_COMMANDS.items()
+    ]
     # Between these it asks because the stick is silent; what is asked from the bus comes after.
     asked = "<Command><Name>get_instantaneous_demand</Name><Refresh>Y</Refresh></Command>\r\n"
     last = opening[-1]

@@ -327,6 +327,7 @@ Everything in this folder is made from the code by `make docs`.
 ## Topics
 
 `<prefix>` is `RAVEN_TOPIC_PREFIX`, by default `raven`, and `<node>` the name of a reader (`RAVEN_NODE`).
+`<homeassistant>` is `RAVEN_HOMEASSISTANT_PREFIX`.
 "You" are Home Assistant or a program of yours.
 """
 
@@ -338,6 +339,10 @@ A reading is identified by `(hash, seq)`: `hash` is the UUID of its run, and `se
 A reading may come more than once, each time with the same identity and content: store it under its identity.
 Nothing is missing from a run when as many readings are stored as the highest `seq` says.
 A dead letter is identified by its `id`.
+
+**Latest.**
+What is retained comes again with each connection, so `latest` has `heard` too: when the device said it last.
+A report that only repeats the reading changes `heard`, and nothing else.
 
 **Null.**
 `null` means that the device said nothing, or sent the number that stands for nothing; it never means zero.

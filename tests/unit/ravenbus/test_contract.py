@@ -278,7 +278,7 @@ def test_every_topic_is_an_asyncapi_channel():
     own |= {"{node}/reading/{kind}", "{node}/latest/{kind}", "{node}/stored/{store}"}
     own |= {"dead/{service}", "gone/{store}"}
     assert addresses == {f"{{prefix}}/v1/{one}" for one in own} | {
-        "homeassistant/device/{node}/config",
+        "{homeassistant}/device/{node}/config",
         "homeassistant/status",
     }
     for channel in asyncapi()["channels"].values():

@@ -36,6 +36,11 @@ class Recorder:
         self.states = defaultdict(list)
         self.sent = defaultdict(list)
         self.woken = 0
+        self.removed = []
+
+    def remove_state(self, topic, removed=lambda: None):
+        self.removed.append(topic)
+        removed()
 
     def set_state(self, topic, payload):
         self.states[topic].append(msgspec.json.decode(payload) if payload else None)

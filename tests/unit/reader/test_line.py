@@ -77,13 +77,14 @@ class World:
     def command_sent(self, command):
         self.noted.append(command)
 
-    def run(self, *, ask_after_s=120.0, reopen_after_s=300.0):
+    def run(self, *, ask_after_s=120.0, reopen_after_s=300.0, link_ask_s=3600.0):
         line = Line(
             self.open,
             self,
             self.commands,
             ask_after_s=ask_after_s,
             reopen_after_s=reopen_after_s,
+            link_ask_s=link_ask_s,
             clock=lambda: self.now,
             pause_s=self.pause,
         )
@@ -128,7 +129,7 @@ def test_the_opening_commands_are_paced():
     """After a line end, what the device may never say by itself is asked, one command a second."""
     world = World([REPORT] * 60, until_s=25).run()
     assert world.written[0] == (100.0, b"\r\n")
-    assert tuple(name for _, name in world.sent) == OPENING_COMMANDS
+    assert [name for _, name in world.sent] == list(OPENING_COMMANDS)
     times = [at for at, _ in world.sent]
     assert all(b - a >= COMMAND_PAUSE_S for a, b in pairwise(times))
     assert times[-1] - times[0] < 2 * COMMAND_PAUSE_S * len(times)
@@ -143,6 +144,13 @@ def test_commands_from_the_bus_are_paced_too():
     assert [name for _, name in world.sent if name[4:].isdigit()] == [f"get_{n}" for n in range(5)]
     times = [at for at, _ in world.sent]
     assert all(b - a >= COMMAND_PAUSE_S for a, b in pairwise(times))
+
+
+def test_the_link_is_asked_for_now_and_then():
+    """What a stick says of its link only when asked is asked at each interval, while it is idle."""
+    world = World([REPORT, b"", b"", b""] * 500, until_s=1000).run(link_ask_s=300.0)
+    at = [at - 100 for at, name in world.sent if name == "get_connection_status"]
+    assert [round(each, -2) for each in at] == [0, 300, 600, 900]
 
 
 def test_a_question_waits_until_the_device_is_idle_and_nothing_else_is_to_be_sent():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from raven_reader.node import will
+from raven_reader.outbox import Backlog
 from ravenbus import __version__
 from ravenbus.messages import Status, decode, now
 from ravenbus.topics import Topics
 
-from .examples import demand, device_info, price
+from .examples import DEVICE, METER, OTHER_METER, RAVEN, demand, device_info, price
 from .fakes import received
 
 
@@ -122,29 +123,53 @@ def test_the_last_readings_are_retained_after_a_restart(home):
     """A restart publishes the last reading of each kind before anything is heard."""
     home.hear(demand("0x000001"), demand("0x000002"), price())
     home.restart()
-    assert [r["demand"] for r in home.state("latest/instantaneous_demand")] == [2]
-    assert [r["price"] for r in home.state("latest/price_cluster")] == [603]
+    assert {r["demand"] for r in home.state("latest/instantaneous_demand")} == {2}
+    assert {r["price"] for r in home.state("latest/price_cluster")} == {603}
 
 
 def test_a_repeated_report_refreshes_the_last_one(home):
-    """A report sent again is not stored again; the last reading is retained anew."""
-    home.hear(price(), price(), price())
+    """A report sent again is not stored again; the last reading is retained with when it was said."""
+    home.hear(price())
+    home.clock.forward(90)
+    home.hear(price())
     assert len(home.readings) == 1
-    latest = home.state("latest/price_cluster")
-    assert len(latest) == 3
-    assert {reading["seq"] for reading in latest} == {1}
-    assert home.counted("raven_fragments_total", outcome="repeated") == 2
+    first, *_, last = home.state("latest/price_cluster")
+    assert first["seq"] == last["seq"] == 1
+    assert first["received"] == last["received"] == first["heard"] == "2026-03-01T12:00:00Z"
+    assert last["heard"] == "2026-03-01T12:01:30Z"
+    assert home.counted("raven_fragments_total", outcome="repeated") == 1
+
+
+def test_what_was_heard_before_a_restart_is_not_new(home):
+    """The last readings are said again with when they were heard, not with now."""
+    home.hear(demand())
+    home.clock.forward(600)
+    home.restart()
+    assert {r["heard"] for r in home.state("latest/instantaneous_demand")} == {
+        "2026-03-01T12:00:00Z"
+    }
+
+
+def test_a_status_says_what_has_yet_to_reach_the_stores(home):
+    """What nobody took and what each store has not confirmed is said, and again when it changes."""
+    home.node.set_backlog(Backlog(3, {"raven-sql-writer": 12}))
+    home.reader.lost("unplugged")
+    for status in home.state("status")[1:]:
+        assert (status["waiting"], status["behind"]) == (3, {"raven-sql-writer": 12})
+    home.node.set_backlog(Backlog(0, {"raven-sql-writer": 0}))
+    assert home.state("status")[-1]["waiting"] == 0
 
 
 def test_the_stick_is_described_once_for_what_is_known(home):
     """Home Assistant hears of the stick when something new is known, and when it starts."""
-    home.hear(demand(), demand("0x000001"), device_info(), price(), price())
+    home.hear(device_info(), demand(), demand("0x000001"), price(), price())
     found = home.descriptions
-    assert [d["device"].get("model") for d in found] == [None] + ["Z105-2-EMU2-LEDD_JM"] * 2
-    assert found[2]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
+    assert [d["device"].get("model") for d in found] == ["Z105-2-EMU2-LEDD_JM"] * 2
+    assert "price" not in found[0]["components"]
+    assert found[1]["components"]["price"]["unit_of_measurement"] == "USD/kWh"
     home.node.homeassistant_status(received(b"online"))
     home.node.homeassistant_status(received(b"offline"))
-    assert found[3:] == [found[2]]
+    assert found[2:] == [found[1]]
 
 
 def test_the_description_can_be_turned_off(make):
@@ -160,3 +185,37 @@ def test_the_description_is_the_same_after_a_restart(home):
     home.restart().hear(device_info(), price(), demand())
     found = home.descriptions[-1]
     assert found["components"]["price"].get("unit_of_measurement") == "USD/kWh"
+
+
+def test_the_meter_is_known_by_the_first_that_was_heard(home):
+    """Its id stays through a restart, another stick and another meter."""
+    home.hear(device_info(), demand()).restart()
+    home.reader.opened("/dev/ttyUSB1")
+    home.hear(*[demand(f"0x00000{n}", DeviceMacId=RAVEN, MeterMacId=OTHER_METER) for n in range(9)])
+    assert {d["device"]["identifiers"][0] for d in home.descriptions} == {f"raven_{METER[2:]}"}
+    assert home.descriptions[-1]["device"]["serial_number"] == RAVEN[2:]
+
+
+def test_a_stick_that_names_no_meter_is_known_by_itself(home):
+    """With one meter a RAVEn need not name it."""
+    home.hear(device_info(), demand(MeterMacId=""))
+    assert home.descriptions[-1]["device"]["identifiers"] == [f"raven_{DEVICE[2:]}"]
+
+
+def test_a_slower_stick_is_waited_for_longer(home):
+    """What a sensor expires after follows the reports as they come."""
+    for n in range(4):
+        home.hear(demand(f"0x00000{n}"))
+        home.clock.forward(80)
+    expires = [d["components"]["power"]["expire_after"] for d in home.descriptions]
+    assert (expires[0], expires[-1]) == (45, 360)
+
+
+def test_a_former_name_is_left(home):
+    """Whatever is retained under it is removed, its description last."""
+    left = []
+    home.node.leave("cabin", lambda: left.append("cabin"))
+    assert home.bus.removed[0].startswith("raven/v1/cabin/latest/")
+    assert {"raven/v1/cabin/run", "raven/v1/cabin/status"} < set(home.bus.removed)
+    assert home.bus.removed[-1] == "homeassistant/device/cabin/config"
+    assert left == ["cabin"]

@@ -491,8 +491,10 @@ def of_the_version_before(path):
             db.execute(f"DROP INDEX {index}")
         for column in ("run", "seq", "letter", "sent", "confirmed", "first"):
             db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        for table in ("store", "replayed", "waiting", "register", "backfill", "program"):
+        tables = ("store", "replayed", "waiting", "register", "backfill", "identity", "program")
+        for table in tables:
             db.execute(f"DROP TABLE {table}")
+        db.execute("ALTER TABLE node DROP COLUMN retained")
         db.executescript("PRAGMA user_version = 1; VACUUM")
 
 

@@ -313,8 +313,9 @@ def test_a_spool_of_1_0_is_taken_over(files):
     spool.close()
     db = sqlite3.connect(files.path)
     db.executescript(
-        "DROP TABLE waiting; DROP TABLE register; DROP TABLE backfill; "
-        "DROP TABLE program; ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
+        "DROP TABLE waiting; DROP TABLE register; DROP TABLE backfill; DROP TABLE identity; "
+        "DROP TABLE program; ALTER TABLE node DROP COLUMN retained; "
+        "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
         "PRAGMA user_version = 3;"
     )
     db.close()
@@ -322,6 +323,40 @@ def test_a_spool_of_1_0_is_taken_over(files):
     assert spool.waiting() == []
     assert spool.registers() == [Baseline(HOUSE, "delivered_kwh", 601.001, NOON)]
     assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [3]
+
+
+def test_an_installation_of_1_0_is_known_by_its_stick(files):
+    """The stick that was heard before the upgrade stays what Home Assistant knows."""
+    spool = files.spool()
+    spool.accept([reading(1)], [])
+    spool.close()
+    with closing(sqlite3.connect(files.path)) as db:
+        db.executescript(
+            "DROP TABLE identity; DROP TABLE program; "
+            "ALTER TABLE node DROP COLUMN retained; PRAGMA user_version = 7;"
+        )
+    spool = files.spool()
+    assert spool.identity == "d8d5b90000001234"
+    spool.accept([reading(3)], [])
+    assert spool.identity == "d8d5b90000001234"
+
+
+def test_a_former_name_is_one_until_it_was_left(files):
+    """A name that is used again is none, whoever used it meanwhile."""
+    files.spool(node="home")
+    assert files.spool(node="cabin").former == ["home"]
+    files.outbox().left_node("home")
+    assert files.spool(node="cabin").former == []
+    assert files.spool(node="home").former == ["cabin"]
+
+
+def test_without_a_store_nothing_waits(files):
+    """Readings are numbered and known, and the disk has no more of them however long it takes."""
+    with closing(Spool(files.path, Topics(), max_mb=1, for_stores=False)) as spool:
+        spool.begin("home", "default", NOON)
+        assert [one.envelope.seq for one in spool.accept([reading(1), reading(2)], [])] == [1, 2]
+        assert len(spool.latest()) == 1
+    assert files.outbox().entries(0, 10) == []
 
 
 @pytest.mark.parametrize("of", ["nobody", "the version before"])
@@ -336,7 +371,8 @@ def test_a_start_on_a_full_disk_says_so(tmp_path, of):
             with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as db:
                 db.executescript(
                     "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
-                    "DROP TABLE backfill; DROP TABLE program; PRAGMA user_version = 4;"
+                    "DROP TABLE backfill; DROP TABLE identity; DROP TABLE program; "
+                    "ALTER TABLE node DROP COLUMN retained; PRAGMA user_version = 4;"
                 )
         with (tmp_path / "other").open("wb", buffering=0) as other, suppress(OSError):
             while other.write(bytes(4096)):

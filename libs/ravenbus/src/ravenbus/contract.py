@@ -104,6 +104,10 @@ def asyncapi() -> Json:
             | _HOMEASSISTANT,
             "parameters": {
                 "prefix": {"description": "RAVEN_TOPIC_PREFIX", "default": "raven"},
+                "homeassistant": {
+                    "description": "RAVEN_HOMEASSISTANT_PREFIX",
+                    "default": "homeassistant",
+                },
                 "node": {"description": "Name of a reader in a fleet."},
                 "kind": {"description": "What the device sent.", "enum": list(KINDS)},
                 "store": {

@@ -49,6 +49,10 @@ Seq = Annotated[int, Meta(ge=1, le=2**63 - 1, description="number in the run, fr
 
 
 LetterId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+StoreName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="client id of a store"),
+]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +104,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ``clock`` is `right`, or what is wrong: the stick's clock is `unset` or `off`, and readings go
     by the reader's, or the reader's machine is behind (`host-behind`), and they go by the stick's.
     It is null until the stick's clock shows; ``clock_ahead_s`` says how far that was ahead then.
+    ``waiting`` and ``behind`` are of the last minute, and null before the first.
     """
 
     v: Version = CONTRACT_VERSION
@@ -113,6 +118,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     clock_ahead_s: Annotated[float, Meta(description="seconds")] | None = None
     version: (
         Annotated[str, Meta(max_length=64, description="release of the reader, from 1.1 on")] | None
+    ) = None
+    waiting: (
+        Annotated[int, Meta(ge=0, description="entries of the spool that nobody has taken yet")]
+        | None
+    ) = None
+    behind: (
+        Annotated[
+            dict[StoreName, int],
+            Meta(description="how many entries each store has not confirmed a minute after"),
+        ]
+        | None
     ) = None
 
 
@@ -144,12 +160,6 @@ Item = Reading | Run | DeadLetter
 
 DEAD_PAYLOAD_MAX = 8 * 2**20
 """Bytes: a document of MongoDB ends at 16 MiB and base64 adds a third."""
-
-
-StoreName = Annotated[
-    str,
-    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="client id of a store"),
-]
 
 
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +234,11 @@ def encode(message: Reading | Message) -> bytes:
         envelope = _encoder.encode(message.envelope)
         return envelope[:-1] + b"," + _encoder.encode(message.notification)[1:]
     return _encoder.encode(message)
+
+
+def encode_latest(reading: Reading, heard: datetime) -> bytes:
+    """Return the JSON of the last reading of its kind, with when the device said it last."""
+    return encode(reading)[:-1] + b',"heard":' + _encoder.encode(heard) + b"}"
 
 
 def decode_reading(payload: bytes) -> Reading:

@@ -62,7 +62,7 @@ LATEST: Final = Channel(
     "latest",
     "{prefix}/v1/{node}/latest/{kind}",
     Reading,
-    "The last reading of a kind, for people and dashboards.",
+    "The last reading of a kind, for people and dashboards; `heard` says when it was said last.",
     senders=(READER,),
     receivers=(DASHBOARD,),
     retained=True,
@@ -142,7 +142,7 @@ GONE: Final = Channel(
 )
 HOMEASSISTANT_DISCOVERY: Final = Channel(
     "homeassistantDiscovery",
-    "homeassistant/device/{node}/config",
+    "{homeassistant}/device/{node}/config",
     dict,
     "Home Assistant's device discovery; in Home Assistant's format.",
     senders=(READER,),
@@ -165,13 +165,17 @@ CHANNELS: Final[tuple[Channel[Any], ...]] = (
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics under ``prefix``, as in ``raven/v1/<node>/reading/<kind>``."""
+    """The topics under ``prefix``, as in ``raven/v1/<node>/reading/<kind>``.
+
+    ``homeassistant`` is the prefix of Home Assistant's discovery.
+    """
 
     prefix: str = "raven"
+    homeassistant: str = "homeassistant"
 
     def of(self, channel: Channel[Any], **names: str) -> str:
         """Return a channel's topic of these names; ``+`` for a name is every one."""
-        return channel.address.format(prefix=self.prefix, **names)
+        return channel.address.format(prefix=self.prefix, homeassistant=self.homeassistant, **names)
 
     def stored(self) -> list[str]:
         """Return the subscriptions of a store: readings, runs, and the readers' dead letters."""
@@ -191,14 +195,14 @@ class Topics:
 
     def channel(self, topic: str) -> Channel[Any]:
         """Return the channel of a topic; raise ContractError if it is none of the contract's."""
-        for channel, pattern in _patterns(self.prefix).items():
+        for channel, pattern in _patterns(self).items():
             if pattern.fullmatch(topic):
                 return channel
         raise ContractError("not-contract", f"{topic!r} is no topic of {self.prefix}/v1")
 
     def names(self, channel: Channel[Any], topic: str) -> dict[str, str]:
         """Return the names in a topic of a channel; raise ContractError if it is another's."""
-        if match := _patterns(self.prefix)[channel].fullmatch(topic):
+        if match := _patterns(self)[channel].fullmatch(topic):
             return match.groupdict()
         raise ContractError("not-contract", f"{topic!r} is not {self.of(channel, **_SHOWN)}")
 
@@ -222,12 +226,15 @@ _SHOWN: Final = {name: f"<{name}>" for name in ("node", "kind", "service", "stor
 
 
 @lru_cache
-def _patterns(prefix: str) -> dict[Channel[Any], re.Pattern[str]]:
+def _patterns(topics: Topics) -> dict[Channel[Any], re.Pattern[str]]:
     """Return what the topics of each channel look like, those first that name no node."""
-    own = re.escape(prefix)
+
+    def pattern(address: str) -> str:
+        for name in ("prefix", "homeassistant"):
+            address = address.replace(f"{{{name}}}", re.escape(getattr(topics, name)))
+        return re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", address)
+
     return {
-        channel: re.compile(
-            re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", channel.address.replace("{prefix}", own))
-        )
+        channel: re.compile(pattern(channel.address))
         for channel in sorted(CHANNELS, key=lambda channel: "{node}" in channel.address)
     }

@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 
 COMMAND_PAUSE_S: Final = 1.0
 """Commands sent back to back get lost (peers wait 0.1 to 3 s)."""
-OPENING_COMMANDS: Final = (
-    "initialize",
-    "get_device_info",
-    "get_connection_status",
-    "get_current_summation_delivered",
-    "get_current_price",
-)
+OPENING_COMMANDS: Final[dict[str, dict[str, str]]] = {
+    "initialize": {},
+    "get_device_info": {},
+    "get_connection_status": {},
+    "get_schedule": {"Event": "demand"},
+    "get_current_summation_delivered": {},
+    "get_current_price": {},
+}
 """Asked once at each opening: what the device would otherwise say minutes later, or never."""
 IDLE_S: Final = 1.0
 """A device that has said nothing for so long is not busy."""
@@ -82,6 +83,7 @@ class Line:
         *,
         ask_after_s: float,
         reopen_after_s: float,
+        link_ask_s: float,
         clock: Callable[[], float] = time.monotonic,
         pause_s: Callable[[float], float] | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Line:
         self._listener = listener
         self._ask_after_s = ask_after_s
         self._reopen_after_s = reopen_after_s
+        self._link_ask_s = link_ask_s
         self._clock = clock
         self._commands = commands
         self._pause_s = pause_s or Reconnecting().pause_s
@@ -122,8 +125,12 @@ class Line:
     def _listen(self, port: OpenPort, silence: Silence, stop: threading.Event) -> None:
         self._listener.opened(port.name)
         port.write(b"\r\n")  # ends whatever noise the device took for a command
-        own = deque(write(name, {}, allow_setters=False) for name in OPENING_COMMANDS)
+        own = deque(
+            write(name, parameters, allow_setters=False)
+            for name, parameters in OPENING_COMMANDS.items()
+        )
         send_at = busy_at = silence.heard_at
+        ask_link_at = send_at + self._link_ask_s
         while not stop.is_set():
             data = port.read()
             now = self._clock()
@@ -142,9 +149,13 @@ class Line:
                     raise PortError(f"{port.name}: silent for {silent_s:.0f} s, reopening")
                 case Step.LISTEN:
                     pass
+            idle = now - busy_at >= IDLE_S
+            if idle and now >= ask_link_at:
+                own.append(write("get_connection_status", {}, allow_setters=False))
+                ask_link_at = now + self._link_ask_s
             if now < send_at:
                 continue
-            if command := self._next_command(own, idle=now - busy_at >= IDLE_S):
+            if command := self._next_command(own, idle=idle):
                 port.write(command)
                 self._listener.command_sent(command)
                 send_at = now + COMMAND_PAUSE_S

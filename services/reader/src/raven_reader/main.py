@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import Queue
 
 from raven_reader import recording, replay, serial_port
@@ -21,6 +22,7 @@ from raven_reader.serial_port import Port
 from raven_reader.settings import DeviceSettings, ReaderSettings
 from raven_reader.spool import Spool, locked
 from ravenbus import __version__, service
+from ravenbus.confirming import AUTO
 from ravenbus.errors import RavenError
 from ravenbus.health import Health, Watchdog
 from ravenbus.messages import now
@@ -71,15 +73,25 @@ def main() -> int:
 
 def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = False) -> None:
     """Read the stick and publish until ``stop`` is set: the service's whole wiring."""
-    topics = Topics(settings.raven_topic_prefix)
+    topics = settings.topics
     health = Health(settings.raven_health_file)
     metrics = ReaderMetrics()
     metrics.serve(settings.raven_metrics_port)
 
     max_mb = settings.raven_spool_max_mb
-    spool = Spool(settings.spool_file, topics, max_mb=max_mb, on_given_up=metrics.given_up.inc)
+    stores = settings.raven_stores
+    spool = Spool(
+        settings.spool_file,
+        topics,
+        max_mb=max_mb,
+        for_stores=not stores.none,
+        on_given_up=metrics.given_up.inc,
+    )
     outbox = SpoolOutbox(
-        settings.spool_file, stores=settings.raven_stores, metrics=metrics, health=health
+        settings.spool_file,
+        stores=AUTO if stores.none else stores,
+        metrics=metrics,
+        health=health,
     )
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     name = spool.node
@@ -107,6 +119,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     publisher = Publisher(broker, outbox, health, metrics, window=settings.raven_window)
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     node = Node(name, settings, publisher, commands.put_nowait)
+    outbox.on_backlog = node.set_backlog
     reader = Reader(settings.limits, spool, node, health, metrics, publisher.wake)
     publisher.subscribe(topics.of(COMMAND, node=name), node.command)
     # What was accepted under an earlier prefix or name is confirmed under that.
@@ -120,10 +133,13 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         commands,
         ask_after_s=settings.raven_silence_ask_s,
         reopen_after_s=settings.raven_silence_reopen_s,
+        link_ask_s=settings.raven_link_ask_s,
     )
     metrics.watch(outbox.depth, outbox.unconfirmed)
 
     reader.begin()
+    for former in spool.former:
+        node.leave(former, partial(outbox.left_node, former))
     Watchdog(health, STALL_S).start()
     ended = threading.Event()
 

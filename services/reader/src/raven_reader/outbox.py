@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from raven_reader.spool import REQUIRED, disk_errors, open_file, transaction
 from ravenbus.confirming import AUTO, STORES_MAX, Stores
@@ -23,11 +23,19 @@ log = logging.getLogger(__name__)
 KEEP_TURNS: Final = int(600 / TURN_S)
 """Fewest turns that taken entries stay: a store that is switched on late gets them too."""
 
+BACKLOG_TURNS: Final = int(60 / TURN_S)
 SEND_AGAIN: Final = (
     "INSERT INTO outbox (topic, payload, at, run, seq, letter, confirmed, first) "
     "SELECT topic, payload, at, run, seq, letter, confirmed, coalesce(first, sent) "
     "FROM outbox WHERE key = ?"
 )
+
+
+class Backlog(NamedTuple):
+    """What has yet to reach the stores: entries that nobody took, and that each has not confirmed."""
+
+    waiting: int | None
+    behind: dict[str, int] | None
 
 
 class SpoolOutbox:
@@ -49,6 +57,8 @@ class SpoolOutbox:
         self._db = open_file(path, synchronous="NORMAL")
         self._learns = stores.names is None
         self._metrics = metrics
+        self.on_backlog: Callable[[Backlog], None] = lambda _: None
+        """Told each minute what has yet to reach the stores."""
         self._clock = clock
         (last,) = self._db.execute(
             "SELECT max((SELECT coalesce(max(sent), 0) FROM outbox), "
@@ -85,6 +95,8 @@ class SpoolOutbox:
             self._turn += 1
             self._turn_at = self._clock() + TURN_S
             self._tidy()
+            if self._turn % BACKLOG_TURNS == 0:
+                self.on_backlog(self.backlog())
 
     def entries(self, after: int, limit: int) -> list[Entry]:
         """Return the next entries in order; raise RetryableError when the disk fails."""
@@ -170,6 +182,25 @@ class SpoolOutbox:
             (self._required, self._required),
         ).fetchone()
         return int(count)
+
+    def backlog(self) -> Backlog:
+        """Return what nobody took, and what each required store has not confirmed in a minute."""
+        query = (
+            "SELECT count(*) FROM outbox INDEXED BY sent "
+            "WHERE sent IS NOT NULL AND sent <= ? AND confirmed & ? = 0"
+        )
+        late = self._turn - BACKLOG_TURNS
+        required = {name: bit for name, bit in self._bits.items() if bit & self._required}
+        behind = {
+            name: int(self._db.execute(query, (late, bit)).fetchone()[0])
+            for name, bit in sorted(required.items())
+        }
+        return Backlog(self.depth()[0], behind)
+
+    def left_node(self, node: str) -> None:
+        """Note that nothing is retained under a former name any more."""
+        with transaction(self._db):
+            self._db.execute("UPDATE node SET retained = FALSE WHERE name = ?", (node,))
 
     def close(self) -> None:
         """Close the file."""

@@ -24,7 +24,7 @@ from ravenbus.errors import PoisonError, RetryableError
 from ravenbus.health import Health
 from ravenbus.logs import Sparse
 from ravenbus.messages import DEAD_PAYLOAD_MAX, DeadLetter, now
-from ravenbus.notifications import Notification, kind_of
+from ravenbus.notifications import Notification
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Reader:
     def begin(self) -> None:
         """Go on from what is known from before."""
         latest = self._spool.latest()
-        self._node.begin(self._spool.run, latest)
+        self._node.begin(self._spool.run, latest, self._spool.identity)
         for reading in latest:
             self._intake.acceptance.resume(reading.notification)
         registers = self._spool.registers()
@@ -99,6 +99,7 @@ class Reader:
         """Start over with whatever is plugged in now."""
         log.info("port opened", extra={"port": port})
         self._intake.another_port()
+        self._node.opened()
         self._port = port
         self._set_status("silent", "nothing heard yet")
 
@@ -171,7 +172,7 @@ class Reader:
             case Accepted(report):
                 self._accept(report)
             case Repeated(report):
-                self._node.refresh(kind_of(report.notification))
+                self._node.refresh(report.notification)
                 self._backfill.heard(report.notification, report.received or self._clock())
             case Rejected(error, raw, received):
                 self._reject(error, raw, received or self._clock())
@@ -196,7 +197,6 @@ class Reader:
         received = report.received or self._clock()
         self._pending.append((report.notification, received))
         self._backfill.heard(report.notification, received)
-        self._node.describe(report.notification)
 
     def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
         self._metrics.rejected.labels(reason=error.reason).inc()
@@ -247,7 +247,7 @@ class Reader:
         self._decided.clear()
         self._backfill.kept()
         for reading in readings:
-            self._node.set_latest(reading)
+            self._node.describe(reading, self._spool.identity)
         if self._spool.run.meter != meter:
             self._node.set_run(self._spool.run)
         self._on_kept()

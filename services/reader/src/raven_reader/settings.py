@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from raven_reader.acceptance import Limits
 from raven_reader.serial_port import DeviceLocation
-from ravenbus.confirming import AUTO, RequiredStores
+from ravenbus.confirming import Stores
 from ravenbus.messages import RunName
-from ravenbus.settings import MqttSettings, NodeName, Settings, Window, usable_folder
+from ravenbus.settings import (
+    MqttSettings,
+    NodeName,
+    Settings,
+    TopicPrefix,
+    Window,
+    usable_folder,
+)
+from ravenbus.topics import Topics
 
 Device = Annotated[
     DeviceLocation,
     Meta(description="the stick: `auto` finds it by USB identity"),
 ]
+
+
+class ReaderStores(Stores):
+    """The stores that must confirm; ``none`` is for a home without a store."""
+
+    ALLOWED = f"{Stores.ALLOWED}, or none (no reading is kept or sent to be stored)"
+
+    def __init__(self, text: str) -> None:
+        """Read a list; raise ValueError if it is none."""
+        super().__init__(text)
+        self.none: Final = text == "none"
 
 
 class DeviceSettings(Settings, frozen=True, kw_only=True):
@@ -46,7 +65,13 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=1_000_000, description="largest size of the spool in MiB"),
     ] = 1024
-    raven_stores: RequiredStores = AUTO
+    raven_stores: Annotated[
+        ReaderStores,
+        Meta(
+            description="stores that must confirm a reading before it is forgotten here; it is sent "
+            "again until they do"
+        ),
+    ] = ReaderStores("auto")
     raven_window: Window = 100
     raven_max_demand_kw: Annotated[
         float,
@@ -82,9 +107,36 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
     raven_allow_setters: Annotated[
         bool, Meta(description="accept commands that change the device's or the meter's settings")
     ] = False
+    raven_link_ask_s: Annotated[
+        float,
+        Meta(ge=60, le=86400, description="seconds between questions for the link to the meter"),
+    ] = 900.0
     raven_homeassistant: Annotated[
         bool, Meta(description="publish Home Assistant's device discovery")
     ] = True
+    raven_homeassistant_prefix: Annotated[
+        TopicPrefix,
+        Meta(description="first part of the discovery's topics, as set in Home Assistant"),
+    ] = "homeassistant"
+    raven_name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+\Z")] | None,
+        Meta(
+            description="what Home Assistant calls the meter; default: Smart meter and the node",
+            extra={"allowed": "1 to 100 characters, none of them a control character"},
+        ),
+    ] = None
+    raven_dashboard_url: Annotated[
+        Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?\Z")] | None,
+        Meta(
+            description="address of the dashboard's pages, to which Home Assistant leads",
+            extra={"allowed": "an address that begins with http:// or https://"},
+        ),
+    ] = None
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this reader."""
+        return Topics(self.raven_topic_prefix, self.raven_homeassistant_prefix)
 
     @property
     def limits(self) -> Limits:

@@ -23,10 +23,10 @@ from raven_reader.registers import Baseline, baselines
 from ravenbus import __version__
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading, encode
-from ravenbus.notifications import Notification
+from ravenbus.notifications import Notification, Scaled
 from ravenbus.topics import READING, REJECTED, Topics
 
-VERSION: Final = 8
+VERSION: Final = 9
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -100,12 +100,20 @@ CREATE TABLE backfill (
     PRIMARY KEY (meter, channel)
 );
 """
+_IDENTITY = """
+CREATE TABLE identity (id TEXT NOT NULL);  -- Home Assistant's sensors are known by it; one row
+INSERT INTO identity  -- before version 1.1 by the stick
+    SELECT json_extract(said, '$.device') FROM (SELECT CAST(payload AS TEXT) AS said FROM latest)
+    WHERE json_extract(said, '$.device') IS NOT NULL
+    ORDER BY json_extract(said, '$.received') DESC LIMIT 1;
+ALTER TABLE node ADD COLUMN retained INTEGER NOT NULL DEFAULT TRUE;  -- something is, under this name
+"""
 _PROGRAM = """
 CREATE TABLE program (version TEXT NOT NULL);  -- release that took the last step
 """
 _STEPS: Final = (
     *(_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD, _BACKFILL),
-    _PROGRAM,
+    *(_IDENTITY, _PROGRAM),
 )
 MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
@@ -149,7 +157,8 @@ class Spool:
     """The reader's side: accepts readings and dead letters under the run that goes on.
 
     Used by one thread, in the process that has the state locked.  Raises RetryableError when the
-    disk is full or busy; nothing of that call is then kept.  Before that, what subscribers took
+    disk is full or busy; nothing of that call is then kept.  Unless it is ``for_stores``, readings
+    are numbered and nothing waits to be sent.  Before the disk counts as full, what subscribers took
     makes room, confirmed or not: ``on_given_up`` is told how many that no store confirmed.
     """
 
@@ -159,9 +168,11 @@ class Spool:
         topics: Topics,
         *,
         max_mb: int,
+        for_stores: bool = True,
         on_given_up: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._topics = topics
+        self._for_stores = for_stores
         self._on_given_up = on_given_up
         self._max_bytes = max_mb * 2**20 * FULL_AT
         self._db = open_file(path, synchronous="FULL")
@@ -169,6 +180,10 @@ class Spool:
         """The name under which everything is published."""
         self.nodes: list[str] = []
         """Every name under which something was published, the first one first."""
+        self.former: list[str] = []
+        """Those of them that are not used any more, and under which something is retained still."""
+        self.identity: str | None = None
+        """What Home Assistant's sensors are known by: the meter, or before version 1.1 the stick."""
         self._run: Run | None = None
 
     @property
@@ -205,7 +220,12 @@ class Spool:
             self.node = node or (self.nodes or [f"raven-{uuid.uuid4().hex[:8]}"])[0]
             if self.node not in self.nodes:
                 self.nodes.append(self.node)
-                self._db.execute("INSERT INTO node VALUES (?)", (self.node,))
+                self._db.execute("INSERT INTO node (name) VALUES (?)", (self.node,))
+            self._db.execute("UPDATE node SET retained = TRUE WHERE name = ?", (self.node,))
+            former = self._db.execute("SELECT name FROM node WHERE retained").fetchall()
+            self.former = [name for (name,) in former if name != self.node]
+            known = self._db.execute("SELECT id FROM identity").fetchone()
+            self.identity = known and known[0]
             last = self.last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
@@ -259,7 +279,7 @@ class Spool:
         wanted: Sequence[Wanted] = (),
         replayed: str | None = None,
     ) -> list[Reading]:
-        run = self.run
+        run, identity = self.run, self.identity
         readings: list[Reading] = []
         with transaction(self._db):
             if replayed:
@@ -293,6 +313,9 @@ class Spool:
                 readings.append(reading)
                 if run.meter is None and notification.meter:
                     run = msgspec.structs.replace(run, meter=notification.meter)
+                if identity is None and isinstance(notification, Scaled):
+                    identity = notification.meter or notification.device
+                    self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
             self._db.execute(
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
@@ -309,7 +332,7 @@ class Spool:
                 [(one.meter or "", one.channel, msgspec.json.encode(one)) for one in wanted],
             )
             self._require_room()
-        self._run = run
+        self._run, self.identity = run, identity
         return readings
 
     def latest(self) -> list[Reading]:
@@ -349,6 +372,8 @@ class Spool:
         seq: int | None = None,
         letter: str | None = None,
     ) -> None:
+        if not self._for_stores:
+            return
         self._db.execute(
             "INSERT INTO outbox (topic, payload, at, run, seq, letter) VALUES (?, ?, ?, ?, ?, ?)",
             (topic, payload, at.timestamp(), run, seq, letter),
