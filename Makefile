@@ -64,6 +64,11 @@ power-test: $(VENV)/.dev system system-sql system-trace  ## Cut the power of a w
 	@harness/src/raven_harness/crash/fetch.sh
 	CUTS=$(or $(CUTS),300) $(BIN)/pytest -o faulthandler_timeout=0 tests/power -s
 
+.PHONY: homeassistant-test
+homeassistant-test: $(VENV)/.dev system system-browser  ## Run a real Home Assistant (in a Debian sid of its own) against the reader, as root
+	@tests/homeassistant/fetch.sh
+	$(BIN)/pytest tests/homeassistant -o faulthandler_timeout=600
+
 .PHONY: bare-test
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
 	@tests/bare/run

@@ -406,9 +406,9 @@ def test_a_connection_that_is_renewed_says_only_what_was_not_answered(monkeypatc
 
 
 def test_what_is_removed_is_removed_once(monkeypatch):
-    """Once the broker has done so nothing is said at that topic any more; a refusal is no removal."""
+    """Nothing is said at that topic any more; whoever wants to know hears whether it was done."""
     run = Run(MemoryOutbox([]), monkeypatch)
-    removed: list[str] = []
+    answers: dict[str, bool] = {}
 
     def first(connection: FakeConnection) -> None:
         connection.puback = lambda topic, _: 0x87 if topic == "another's" else 0
@@ -420,11 +420,11 @@ def test_what_is_removed_is_removed_once(monkeypatch):
 
     broker = run.over(first, second)
     for topic in ("former", "another's"):
-        run.publisher.remove_state(topic, partial(removed.append, topic))
+        run.publisher.set_state(topic, b"", partial(answers.__setitem__, topic))
     run.go()
     assert [topic for topic, _, _ in broker.connections[0].published] == ["former", "another's"]
-    assert [topic for topic, _, _ in broker.connections[1].published] == ["another's"]
-    assert removed[0] == "former"
+    assert broker.connections[1].published == []
+    assert answers == {"former": True, "another's": False}
 
 
 def test_a_store_that_comes_is_told_the_run_again(monkeypatch):

@@ -38,7 +38,7 @@ class Home:
         self.spool = None
         self.restart()
 
-    def restart(self, run="default"):
+    def restart(self, run="default", leaves=None):
         if self.spool:
             self.spool.close()
         self.spool = Spool(self.settings.spool_file, TOPICS, max_mb=16)
@@ -59,6 +59,9 @@ class Home:
             elapsed=lambda: self.seconds,
             synchronised=lambda: self.synchronised,
         )
+        self.left = []
+        if leaves:
+            self.node.leave(leaves, lambda: self.left.append(leaves))
         self.reader.begin()
         return self
 

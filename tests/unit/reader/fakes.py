@@ -36,14 +36,11 @@ class Recorder:
         self.states = defaultdict(list)
         self.sent = defaultdict(list)
         self.woken = 0
-        self.removed = []
+        self.answers = {}
 
-    def remove_state(self, topic, removed=lambda: None):
-        self.removed.append(topic)
-        removed()
-
-    def set_state(self, topic, payload):
+    def set_state(self, topic, payload, answered=None):
         self.states[topic].append(msgspec.json.decode(payload) if payload else None)
+        self.answers[topic] = answered
 
     def send_once(self, topic, payload):
         self.sent[topic].append(msgspec.json.decode(payload))

@@ -212,10 +212,33 @@ def test_a_slower_stick_is_waited_for_longer(home):
 
 
 def test_a_former_name_is_left(home):
-    """Whatever is retained under it is removed, its description last."""
-    left = []
-    home.node.leave("cabin", lambda: left.append("cabin"))
-    assert home.bus.removed[0].startswith("raven/v1/cabin/latest/")
-    assert {"raven/v1/cabin/run", "raven/v1/cabin/status"} < set(home.bus.removed)
-    assert home.bus.removed[-1] == "homeassistant/device/cabin/config"
-    assert left == ["cabin"]
+    """What is retained under it is removed; Home Assistant lets go of it before it hears the new one."""
+    home.hear(demand()).restart(leaves="cabin")
+    for leaf in ("latest/instantaneous_demand", "run", "status"):
+        assert home.bus.states[f"raven/v1/cabin/{leaf}"] == [None]
+    former = "homeassistant/device/cabin/config"
+    home.hear(demand("0x000001"))
+    assert home.bus.states[former] == [{"migrate_discovery": True}]
+    assert home.descriptions == []
+    home.bus.answers[former](True)
+    home.hear(demand("0x000002"))
+    assert home.descriptions == []
+    home.clock.forward(8)
+    home.hear(demand("0x000003"))
+    assert len(home.descriptions) == 1
+    assert home.bus.states[former][1:] == [None]
+    assert home.left == []
+    home.bus.answers[former](True)
+    assert home.left == ["cabin"]
+
+
+def test_a_former_name_that_cannot_be_left_holds_nothing_up(home):
+    """Where the account may not write there, that is tried again at the next start."""
+    home.hear(demand()).restart(leaves="cabin")
+    former = "homeassistant/device/cabin/config"
+    home.bus.answers[former](False)
+    home.clock.forward(8)
+    home.hear(demand("0x000001"))
+    home.bus.answers[former](False)
+    assert len(home.descriptions) == 1
+    assert home.left == []

@@ -150,7 +150,7 @@ class Publisher:
         self._sparse = Sparse(log)
         self._lock = threading.Lock()
         self._state: dict[str, bytes] = {}
-        self._removals: dict[str, Callable[[], None]] = {}
+        self._answers: dict[str, Callable[[bool], None]] = {}
         self._unsent_state: dict[str, None] = {}
         self._once: deque[tuple[str, bytes]] = deque(maxlen=ONCE_MAX)
         self._events: Events = SimpleQueue()
@@ -195,17 +195,20 @@ class Publisher:
         if self._events.empty():
             self._events.put(Wake())
 
-    def set_state(self, topic: str, payload: bytes) -> None:
-        """Retain ``payload`` at ``topic``, and again whenever a connection was lost."""
+    def set_state(
+        self, topic: str, payload: bytes, answered: Callable[[bool], None] | None = None
+    ) -> None:
+        """Retain ``payload`` at ``topic``, and again whenever a connection was lost.
+
+        What is empty removes what is retained, once.  ``answered`` is told on the main loop whether
+        the broker did it.
+        """
         with self._lock:
+            if answered:
+                self._answers[topic] = answered
             self._state[topic] = payload
             self._unsent_state[topic] = None
         self.wake()
-
-    def remove_state(self, topic: str, removed: Callable[[], None] = lambda: None) -> None:
-        """Remove what is retained at ``topic``; ``removed`` is called once the broker has done so."""
-        self._removals[topic] = removed
-        self.set_state(topic, b"")
 
     def send_once(self, topic: str, payload: bytes) -> None:
         """Publish something that nobody needs later: it is not kept, nor sent again."""
@@ -391,10 +394,12 @@ class Publisher:
         """Hear what became of a state."""
         if reason >= REFUSED:
             self._sparse.warning("state refused", puback_name(reason), topic=topic)
-        elif topic in self._removals:
-            with self._lock:
+        with self._lock:
+            if topic not in self._unsent_state and not self._state.get(topic):
                 self._state.pop(topic, None)
-            self._removals.pop(topic)()
+            answered = self._answers.pop(topic, None)
+        if answered:
+            answered(reason < REFUSED)
 
     def _is_taken(self, epoch: _Epoch, entry: Entry, reason: int) -> bool:
         if reason == NO_SUBSCRIBERS:

@@ -20,6 +20,8 @@ from ravenbus.notifications import CURRENCIES, DeviceInfo
 from ravenbus.topics import LATEST, STATUS, Topics
 
 SUPPORT_URL: Final = "https://github.com/CalPlug/python-raven"
+MIGRATE: Final = b'{"migrate_discovery": true}'
+"""What has Home Assistant let go of a topic's sensors, and keep what a person made of them."""
 REPORTS: Final = 3
 """Reports that may fail to come before a value is old."""
 

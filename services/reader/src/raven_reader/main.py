@@ -137,9 +137,9 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     )
     metrics.watch(outbox.depth, outbox.unconfirmed)
 
-    reader.begin()
     for former in spool.former:
         node.leave(former, partial(outbox.left_node, former))
+    reader.begin()
     Watchdog(health, STALL_S).start()
     ended = threading.Event()
 

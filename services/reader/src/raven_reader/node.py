@@ -6,9 +6,10 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from queue import Full
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -41,6 +42,9 @@ from ravenbus.publisher import Publisher
 from ravenbus.topics import HOMEASSISTANT_DISCOVERY, LATEST, RAW, REPLY, RUN, STATUS, Topics
 
 log = logging.getLogger(__name__)
+
+MIGRATION: Final = timedelta(seconds=5)
+"""Time that Home Assistant has to let go of the sensors of a former name."""
 
 
 def will(topics: Topics, node: str, started: datetime) -> Will:
@@ -80,6 +84,9 @@ class Node:
         self._lock = threading.Lock()
         self._status: Status | None = None
         self._backlog = Backlog(None, None)
+        self._former: dict[str, Callable[[], None]] = {}
+        self._migrating: set[str] = set()
+        self._describe_at = clock()
         self._described: Described | None = None
         self._identity: str | None = None
         self._stick: str | None = None
@@ -109,12 +116,19 @@ class Node:
             )
 
     def leave(self, former: str, left: Callable[[], None]) -> None:
-        """Remove what is retained under a former name; ``left`` is called once that is done."""
+        """Remove what is retained under a former name; ``left`` is called once that is done.
+
+        Home Assistant knows a sensor by one topic at a time: it is told to let go of the former one,
+        has some time for that, and only then hears of the new one.
+        """
         for kind in KINDS:
-            self._publisher.remove_state(self._topics.of(LATEST, node=former, kind=kind))
+            self._publisher.set_state(self._topics.of(LATEST, node=former, kind=kind), b"")
         for channel in (RUN, STATUS):
-            self._publisher.remove_state(self._topics.of(channel, node=former))
-        self._publisher.remove_state(self._topics.of(HOMEASSISTANT_DISCOVERY, node=former), left)
+            self._publisher.set_state(self._topics.of(channel, node=former), b"")
+        self._former[former] = left
+        self._migrating.add(former)
+        topic = self._topics.of(HOMEASSISTANT_DISCOVERY, node=former)
+        self._publisher.set_state(topic, discovery.MIGRATE, partial(self._migrates, former))
 
     def set_run(self, run: Run) -> None:
         """Publish the run under way."""
@@ -232,8 +246,22 @@ class Node:
             self._status = status
             self._publisher.set_state(self._topics.of(STATUS, node=self._name), encode(status))
 
+    def _migrates(self, former: str, _: bool) -> None:
+        """Hear that Home Assistant was told to let go of a former name, or that nobody can tell it."""
+        self._migrating.discard(former)
+        self._describe_at = self._clock() + MIGRATION
+
     def _describe(self) -> None:
         """Describe the meter to Home Assistant if there is something new to say."""
+        if self._migrating or self._clock() < self._describe_at:
+            return
+        self._describe_anew()
+        while self._former:
+            former, left = self._former.popitem()
+            topic = self._topics.of(HOMEASSISTANT_DISCOVERY, node=former)
+            self._publisher.set_state(topic, b"", partial(_if_done, left))
+
+    def _describe_anew(self) -> None:
         if not (self._settings.raven_homeassistant and self._identity and self._stick):
             return
         described = Described(
@@ -259,3 +287,8 @@ class Node:
             # A sensor that is described anew has no value until it hears one.
             for kind in self._latest:
                 self._publish_latest(kind)
+
+
+def _if_done(then: Callable[[], None], done: bool) -> None:
+    if done:
+        then()
