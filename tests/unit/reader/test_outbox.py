@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from raven_reader import outbox as module
-from raven_reader.outbox import KEEP_TURNS, TURN_S, SpoolOutbox
+from raven_reader.outbox import BACKLOG_TURNS, KEEP_TURNS, TURN_S, Backlog, SpoolOutbox
 from raven_reader.spool import Spool, disk_errors
 from ravenbus import resending
 from ravenbus.confirming import Stores
@@ -537,3 +537,19 @@ def test_what_was_accepted_under_another_name_is_confirmed_under_it(tmp_path):
         assert spool.nodes == names
         spool.close()
     assert spool.node == "home"
+
+
+def test_a_store_is_behind_after_a_minute(home):
+    """What nobody took and what a store has not confirmed is told at once, and then each minute."""
+    told = []
+    home.outbox.on_backlog = told.append
+    home.confirm(SQL)
+    home.accept(1, 2, 3)
+    home.after(1)
+    assert told == [Backlog(3, {SQL: 0})]
+    home.confirm(SQL, (1, 1))
+    home.after(BACKLOG_TURNS)
+    home.accept(4)
+    home.after(BACKLOG_TURNS)
+    assert told[-1].behind == {SQL: 2}
+    assert home.outbox.backlog().waiting == 0

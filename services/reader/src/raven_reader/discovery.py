@@ -152,7 +152,8 @@ class _Sensors:
                     "last_seen",
                     "Last seen",
                     "instantaneous_demand",
-                    "value_json.heard",
+                    # To the minute: each state is a line of the logbook.
+                    "{{ value_json.heard[:16] }}:00+00:00",
                     device_class="timestamp",
                     availability=None,
                     expire_after=None,

@@ -65,6 +65,7 @@ class SpoolOutbox:
             "(SELECT coalesce(max(heard), 0) FROM store))"
         ).fetchone()
         self._turn: int = last + 1
+        self._backlog_turn = self._turn
         self._spoke = 0
         self._bits: dict[str, int] = dict(self._db.execute("SELECT name, bit FROM store"))
         self._db.execute("UPDATE store SET heard = ? WHERE heard IS NULL", (self._turn,))
@@ -95,7 +96,8 @@ class SpoolOutbox:
             self._turn += 1
             self._turn_at = self._clock() + TURN_S
             self._tidy()
-            if self._turn % BACKLOG_TURNS == 0:
+            if self._turn >= self._backlog_turn:
+                self._backlog_turn = self._turn + BACKLOG_TURNS
                 self.on_backlog(self.backlog())
 
     def entries(self, after: int, limit: int) -> list[Entry]:
