@@ -8,6 +8,7 @@ import subprocess
 from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -339,6 +340,16 @@ def test_an_installation_of_1_0_is_known_by_its_stick(files):
     assert spool.identity == "d8d5b90000001234"
     spool.accept([reading(3)], [])
     assert spool.identity == "d8d5b90000001234"
+
+
+def test_a_home_is_known_from_the_first_id_on(files):
+    """A reading that names neither meter nor stick is accepted; the next one's meter is the identity."""
+    spool = files.spool()
+    nameless, at = reading(1)
+    spool.accept([(msgspec.structs.replace(nameless, meter=None, device=None), at)], [])
+    assert spool.identity is None
+    spool.accept([reading(2)], [])
+    assert spool.identity == nameless.meter
 
 
 def test_a_former_name_is_one_until_it_was_left(files):

@@ -315,7 +315,8 @@ class Spool:
                     run = msgspec.structs.replace(run, meter=notification.meter)
                 if identity is None and isinstance(notification, Scaled):
                     identity = notification.meter or notification.device
-                    self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
+                    if identity is not None:
+                        self._db.execute("INSERT INTO identity VALUES (?)", (identity,))
             self._db.execute(
                 "UPDATE run SET seq = ?, meter = ? WHERE hash = ?", (seq, run.meter, run.hash)
             )
