@@ -6,7 +6,7 @@ import re
 import pytest
 
 from raven_simulator import control, faults, orders, reports
-from raven_simulator.timeline import ClockJump, Silence, Timeline, Unplug
+from raven_simulator.timeline import ClockJump, Reset, Silence, Stall, Timeline, Unplug
 
 ROOT = re.compile(b"<(" + "|".join(reports.KINDS).encode() + b")>")
 
@@ -132,13 +132,15 @@ def test_the_same_seed_damages_the_same():
 
 
 def test_a_timeline_is_asked_at_any_time():
-    """Silence holds and repeats, the clock jumps for good, an unplug is handed out once."""
-    timeline = Timeline((Silence(10, 2, 60), ClockJump(5, -30), Unplug(7, 1, "tty{n}")), 3)
+    """Silence holds and repeats, the clock jumps for good, what befalls the port is handed out once."""
+    ordered = (Silence(10, 2, 60), ClockJump(5, -30), Stall(9), Reset(8), Unplug(7, 1, "tty{n}"))
+    timeline = Timeline(ordered, 3)
     assert [t for t in range(150) if timeline.silent(t)] == [10, 11, 70, 71, 130, 131]
     assert [timeline.clock_offset_s(t) for t in (4, 5, 100)] == [0, -30, -30]
-    assert timeline.next_unplug(6) is None
-    assert timeline.next_unplug(8) == Unplug(7, 1, "tty3")
-    assert timeline.next_unplug(9) is None
+    assert timeline.next_of_port(6) is None
+    assert timeline.next_of_port(7.5) == Unplug(7, 1, "tty3")
+    assert timeline.next_of_port(7.5) is None
+    assert [timeline.next_of_port(9) for _ in range(3)] == [Reset(8), Stall(9), None]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,7 @@ def test_a_timeline_is_asked_at_any_time():
         ("silence:5", r"1 parameters; allowed: silence:AT,SECONDS\[,EVERY\]"),
         ("silence:0,9,5", "EVERY is not longer than SECONDS"),
         ("unplug:-1,5", "-1 is negative"),
+        ("reset", "0 parameters; allowed: reset:AT"),
         ("clock:nan,1", "'nan' is not finite"),
     ],
 )

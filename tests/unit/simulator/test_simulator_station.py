@@ -31,6 +31,7 @@ class Line:
         self.room = 1 << 30
         self.heard = b""
         self.said = b""
+        self.stalls = 0
 
     def plug(self, address: str | None = None):
         self.plugged = True
@@ -51,6 +52,9 @@ class Line:
         self.room -= len(taken)
         self.heard += taken
         return len(taken)
+
+    def stall(self):
+        self.stalls += 1
 
     def unread(self):
         return 0
@@ -277,3 +281,31 @@ def test_raw_text_is_sent_and_recorded():
         ("unknown", False),
     ]
     assert is_whole(raw)
+
+
+def test_a_reset_breaks_off_what_is_said():
+    """The port goes in the middle of the next report, which nobody heard, and is there again at once."""
+    bench = Bench("reset:5")
+    bench.line.reader = True
+    bench.run(8)
+    assert bench.line.plugged
+    assert not bench.line.reader
+    broken = bench.line.heard[bench.line.heard.rindex(b"\r\n<") :]
+    assert b"</" in broken
+    assert not is_whole(broken)
+    (back,) = [
+        n for n, one in enumerate(bench.ledger) if one["fields"].get("Status") == "Rejoining"
+    ]
+    assert not bench.ledger[back - 2]["heard"]
+    bench.line.reader = True
+    bench.run(5)
+    assert bench.ledger[-1]["whole"]
+
+
+def test_a_stall_is_the_ports():
+    """It is handed on when it is due, once."""
+    bench = Bench("stall:5")
+    bench.run(4)
+    assert bench.line.stalls == 0
+    bench.run(4)
+    assert bench.line.stalls == 1

@@ -11,6 +11,8 @@ from raven_simulator import orders
 FORMS: Final = (
     "unplug",
     "replug [LINK]",
+    "reset",
+    "stall",
     "silence on|off",
     "clock SECONDS",
     "send RAWTEXT",
@@ -36,7 +38,7 @@ def parse(line: str) -> Order:
     """Read a control line; raises ValueError that names what was wrong and what is allowed."""
     device, line = _addressed(line.strip("\r\n"))
     verb, _, rest = line.strip(" ").partition(" ")
-    if verb in ("unplug", "stop") and not rest:
+    if verb in ("unplug", "reset", "stall", "stop") and not rest:
         return Order(verb, None, device)
     if verb == "replug":
         return Order(verb, rest or None, device)

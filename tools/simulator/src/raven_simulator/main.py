@@ -20,6 +20,8 @@ from raven_simulator.models import MODELS, Setup
 from raven_simulator.ports import PortError, PtyPort, TcpPort, split_address
 from raven_simulator.station import Limits, Station
 from raven_simulator.timeline import Timeline
+from raven_simulator.usb import FUNCTIONS
+from raven_simulator.usb_port import UsbPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,8 +119,9 @@ def _setup(chosen: Options, n: int, day_s: float) -> Setup:
 def _port(chosen: Options, n: int) -> Port:
     if chosen.pty is not None:
         return PtyPort(Path(chosen.pty.replace("{n}", str(n))))
-    host, number = split_address(chosen.tcp or "")
-    return TcpPort(host, number + n if number else 0)
+    host, number = split_address(chosen.tcp or chosen.usbip or "")
+    number = number + n if number else 0
+    return TcpPort(host, number) if chosen.tcp else UsbPort(host, number, FUNCTIONS[chosen.model])
 
 
 def _real_demand_period_s(chosen: Options) -> float:
@@ -254,6 +257,10 @@ class _Loop:
                 address = link.replace("{n}", str(n)) if isinstance(link, str) else None
                 station.replug(address, now_s, unix_s)
                 return station.port.address
+            case "reset", _:
+                station.reset()
+            case "stall", _:
+                station.stall()
             case "silence", bool(on):
                 station.silent = on
                 return "on" if on else "off"

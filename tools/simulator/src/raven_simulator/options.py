@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from raven_simulator import __version__, control, orders
 from raven_simulator.models import INTERVALS, MODELS
 from raven_simulator.ports import PortError, split_address
-from raven_simulator.timeline import Timed
+from raven_simulator.timeline import Stall, Timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ examples:
   raven-simulator --pty /tmp/ttyRAVEN                  a RAVEn with its real schedule
   raven-simulator --pty /tmp/ttyRAVEN --speed 60       an hour of reports in a minute
   raven-simulator --model emu2 --tcp 127.0.0.1:2000    an EMU-2 for socket://127.0.0.1:2000
+  raven-simulator --model emu2 --usbip 127.0.0.1:3240  an EMU-2 for `usbip attach -r 127.0.0.1 -b 1-1`
   raven-simulator --pty /tmp/tty{n} --devices 5 --rate 200 --wait --count 10000 --ledger sent.jsonl
   raven-simulator --pty /tmp/ttyRAVEN --speed 30 --solar --fault cut:0.02 --fault nul --fault unplug:20,5
   raven-simulator --pty /tmp/ttyRAVEN --capture capture.txt --rate 100 --wait
@@ -34,7 +35,8 @@ examples:
 faults (AT, SECONDS, EVERY, UNTIL: wall seconds since the start; PROBABILITY: of each report):
   garbage nul cut overwrite letters digit repeat negative sentinel   [:PROBABILITY], 0.05 if not given
   midstart chunks oneline ff                                         [:PROBABILITY], 1 if not given
-  silence:AT,SECONDS[,EVERY]   unplug:AT,SECONDS[,NEWLINK]   clock:AT,SECONDS   unset-clock[:UNTIL]
+  silence:AT,SECONDS[,EVERY]   unplug:AT,SECONDS[,NEWLINK]   reset:AT   stall:AT (of --usbip)
+  clock:AT,SECONDS   unset-clock[:UNTIL]
 
 control lines (--control), each answered by one line "ok ..." or "error ...":
   {forms}
@@ -50,6 +52,7 @@ class Options(argparse.Namespace):
     model: str
     pty: str | None
     tcp: str | None
+    usbip: str | None
     devices: int
     device_mac: int
     meter_mac: int
@@ -77,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="raven-simulator",
-        description="A Rainforest RAVEn or EMU-2 smart-meter stick on a pseudo-terminal or TCP port, with faults to order.",
+        description="A Rainforest RAVEn or EMU-2 smart-meter stick as a pseudo-terminal, TCP port or USB device, with faults to order.",
         epilog=_EXAMPLES.replace("{forms}", "; ".join(control.FORMS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
         "--pty", metavar="LINK", help="pseudo-terminal behind this link; {n} is the device's number"
     )
     port.add_argument("--tcp", metavar="HOST:PORT", help="TCP port, 0 for any free one")
+    port.add_argument(
+        "--usbip", metavar="HOST:PORT", help="USB device that `usbip attach` plugs into a Linux"
+    )
 
     device = made.add_argument_group("device")
     device.add_argument("--model", choices=tuple(MODELS), default="raven", help="default: raven")
@@ -184,13 +190,17 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     options = made.parse_args(arguments, namespace=Options())
     if options.pty and options.devices > 1 and "{n}" not in options.pty:
         made.error("--devices needs {n} in --pty, such as --pty /tmp/ttyRAVEN{n}")
-    if options.tcp:
+    for name, address in (("--tcp", options.tcp), ("--usbip", options.usbip)):
+        if address is None:
+            continue
         try:
-            _, number = split_address(options.tcp)
+            _, number = split_address(address)
         except PortError as error:
-            made.error(f"argument --tcp: {error}")
+            made.error(f"argument {name}: {error}")
         if number and number + options.devices > 1 << 16:
-            made.error("argument --tcp: not enough ports after the first for --devices")
+            made.error(f"argument {name}: not enough ports after the first for --devices")
+    if not options.usbip and any(isinstance(fault, Stall) for fault in options.fault):
+        made.error("only a USB device (--usbip) stalls")
     if max(options.device_mac, options.meter_mac) + options.devices > 1 << 64:
         made.error("--device-mac or --meter-mac leaves no room to count up")
     chances = {fault.kind for fault in options.fault if isinstance(fault, orders.Chance)}

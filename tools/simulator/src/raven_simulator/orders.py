@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from raven_simulator.faults import CHANCES
-from raven_simulator.timeline import ClockJump, Silence, Timed, Unplug, UnsetClock
+from raven_simulator.timeline import ClockJump, Reset, Silence, Stall, Timed, Unplug, UnsetClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,10 +15,20 @@ FORMS: Final[Mapping[str, str]] = {
     **{kind: f"{kind}[:PROBABILITY]" for kind in CHANCES},
     "silence": "silence:AT,SECONDS[,EVERY]",
     "unplug": "unplug:AT,SECONDS[,NEWLINK]",
+    "reset": "reset:AT",
+    "stall": "stall:AT",
     "clock": "clock:AT,SECONDS",
     "unset-clock": "unset-clock[:UNTIL]",
 }
 """Syntax of each kind of fault."""
+_PARAMETERS: Final[Mapping[str, tuple[int, int]]] = {
+    "silence": (2, 3),
+    "unplug": (2, 3),
+    "reset": (1, 1),
+    "stall": (1, 1),
+    "clock": (2, 2),
+}
+"""The fewest and the most of each timed fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +61,13 @@ def _chance(kind: str, rest: str) -> Chance:
 
 def _timed(kind: str, rest: str) -> Timed:
     parts = rest.split(",", 2) if rest else []
-    fewest, most = {"silence": (2, 3), "unplug": (2, 3), "clock": (2, 2)}.get(kind, (0, 1))
+    fewest, most = _PARAMETERS.get(kind, (0, 1))
     if not fewest <= len(parts) <= most:
         raise ValueError(f"{len(parts)} parameters")
     if kind == "unplug":
         return Unplug(_not_negative(parts[0]), _not_negative(parts[1]), *parts[2:])
+    if kind in ("reset", "stall"):
+        return (Reset if kind == "reset" else Stall)(_not_negative(parts[0]))
     if kind == "clock":
         return ClockJump(_not_negative(parts[0]), _number(parts[1]))
     if kind == "silence":

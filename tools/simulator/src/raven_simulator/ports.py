@@ -1,4 +1,4 @@
-"""The two ends that a host can open: a pseudo-terminal and a TCP port.  Nothing here blocks."""
+"""Ends that a host can open: a pseudo-terminal and a TCP port.  Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READ_MOST: Final = 4096
 _PORT_MOST: Final = 0xFFFF
+_NO_USB: Final = "only a USB device (--usbip) stalls"
 
 
 class PortError(Exception):
@@ -53,6 +54,9 @@ class Port(Protocol):
 
     def write(self, data: bytes) -> int:
         """Write what fits now; returns the number of bytes taken, 0 when the line is full or closed."""
+
+    def stall(self) -> None:
+        """Refuse the host's transfers; raises PortError where the port is no USB device."""
 
     def unread(self) -> int | None:
         """At least 1 while written bytes wait for the reader, 0 when none do, None where it cannot be known."""
@@ -154,6 +158,10 @@ class PtyPort:
         except OSError:
             return 0
 
+    def stall(self) -> None:
+        """Raise PortError."""
+        raise PortError(_NO_USB)
+
     def unread(self) -> int | None:
         """Bytes that the reader did not take yet, as the slave counts them."""
         if self._master is None or not self._held:
@@ -229,8 +237,7 @@ class TcpPort:
     @property
     def address(self) -> str:
         """Host and the actual port."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{host}:{self._port}"
+        return join_address(self._host, self._port)
 
     @property
     def plugged(self) -> bool:
@@ -241,14 +248,7 @@ class TcpPort:
         """Listen; the port keeps its number when it is plugged again.  Raises PortError."""
         if address is not None:
             self._host, self._port = split_address(address)
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        try:
-            self._listener = socket.create_server((self._host, self._port), family=family)
-        except OSError as error:
-            raise PortError(
-                f"cannot listen on {self.address}: {error.strerror or error}"
-            ) from error
-        self._listener.setblocking(False)
+        self._listener = listen(self._host, self._port)
         self._port = self._listener.getsockname()[1]
 
     def unplug(self) -> None:
@@ -292,6 +292,10 @@ class TcpPort:
             self._hang_up()
             return 0
 
+    def stall(self) -> None:
+        """Raise PortError."""
+        raise PortError(_NO_USB)
+
     def unread(self) -> int | None:
         """Bytes that the reader's system did not acknowledge yet."""
         if self._reader is None:
@@ -330,6 +334,23 @@ class TcpPort:
                 self._reader.shutdown(socket.SHUT_RDWR)
             self._reader.close()
         self._reader = None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen without blocking; raises PortError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        address = join_address(host, port)
+        raise PortError(f"cannot listen on {address}: {error.strerror or error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def join_address(host: str, port: int) -> str:
+    """HOST:PORT or [HOST]:PORT."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split_address(address: str) -> tuple[str, int]:

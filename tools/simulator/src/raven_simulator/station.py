@@ -14,6 +14,7 @@ from raven_simulator.commands import Commands
 from raven_simulator.faults import Sent
 from raven_simulator.ports import PortError
 from raven_simulator.reports import UNSET, device_time, is_whole
+from raven_simulator.timeline import Reset, Stall, Unplug
 
 if TYPE_CHECKING:
     from raven_simulator.commands import Command
@@ -123,6 +124,7 @@ class Station:
         self._unplug_by_s: float | None = None
         self._replug_s: float | None = None
         self._replug_address: str | None = None
+        self._resets = False
         self.blocked = False
         """True if it waits for room on the line."""
 
@@ -171,6 +173,14 @@ class Station:
         """
         self._unplug_by_s = now_s + _UNPLUG_PATIENCE_S
         self._drained_since_s = None
+
+    def reset(self) -> None:
+        """Let the port go in the middle of the next report, and start again under it at once."""
+        self._resets = True
+
+    def stall(self) -> None:
+        """Have the port refuse its host; raises PortError where it is no USB device."""
+        self.port.stall()
 
     def drained(self, now_s: float) -> bool:
         """Return True if the reader took all that was sent, as far as is known; ask repeatedly."""
@@ -251,11 +261,15 @@ class Station:
                 self.problem = str(error)
                 self._replug_s = None
         if self.port.plugged and self._unplug_by_s is None and not self._finished:
-            unplug = self._timeline.next_unplug(elapsed_s)
-            if unplug is not None:
-                self._replug_s = now_s + unplug.for_s
-                self._replug_address = unplug.link
-                self.unplug(now_s)
+            match self._timeline.next_of_port(elapsed_s):
+                case Unplug(for_s=for_s, link=link):
+                    self._replug_s = now_s + for_s
+                    self._replug_address = link
+                    self.unplug(now_s)
+                case Reset():
+                    self.reset()
+                case Stall():
+                    self.stall()
 
     def _let_go(self, now_s: float, unix_s: float) -> None:
         if self._unplug_by_s is None or not (self.drained(now_s) or now_s >= self._unplug_by_s):
@@ -320,6 +334,9 @@ class Station:
                 self._torn = self._torn or first.begun
                 self._leave(first, heard=False, unix_s=unix_s)
                 continue
+            if self._resets:
+                self._break_off(first.pieces[0], now_s, unix_s)
+                return
             if not self._write(first):
                 self.blocked = True
                 return
@@ -328,6 +345,13 @@ class Station:
                 self._leave(first, heard=True, unix_s=unix_s)
             elif len(self._queue) == 1:
                 self._pause_until_s = now_s + _CHUNK_PAUSE_S
+
+    def _break_off(self, piece: bytes, now_s: float, unix_s: float) -> None:
+        self._resets = False
+        self.port.write(piece[: len(piece) // 2])
+        self.port.unplug()
+        self._look(now_s, unix_s)
+        self.replug(None, now_s, unix_s)
 
     def _write(self, outgoing: _Outgoing) -> bool:
         """Write the next piece; whether all of it fitted."""

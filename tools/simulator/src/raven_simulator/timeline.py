@@ -31,6 +31,20 @@ class Unplug:
 
 
 @dataclass(frozen=True, slots=True)
+class Reset:
+    """The port goes away in the middle of the report after at_s, and comes back at once."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The USB device refuses its host's transfers from at_s until the driver has cleared that."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJump:
     """The device's clock jumps by by_s seconds at at_s."""
 
@@ -45,21 +59,23 @@ class UnsetClock:
     until_s: float | None = None
 
 
-Timed = Silence | Unplug | ClockJump | UnsetClock
+Timed = Silence | Unplug | Reset | Stall | ClockJump | UnsetClock
 
 
 class Timeline:
-    """Timed faults of the device with a number, to be asked at any time; only unplugs are handed out once."""
+    """Timed faults of the device with a number, to be asked at any time; what befalls the port is handed out once."""
 
     def __init__(self, faults: tuple[Timed, ...] = (), number: int = 0) -> None:
         self._silences = [fault for fault in faults if isinstance(fault, Silence)]
         self._jumps = [fault for fault in faults if isinstance(fault, ClockJump)]
         self._unset = [fault for fault in faults if isinstance(fault, UnsetClock)]
-        self._unplugs = sorted(
+        self._port = sorted(
             (
                 replace(fault, link=fault.link and fault.link.replace("{n}", str(number)))
-                for fault in faults
                 if isinstance(fault, Unplug)
+                else fault
+                for fault in faults
+                if isinstance(fault, Unplug | Reset | Stall)
             ),
             key=lambda fault: fault.at_s,
         )
@@ -76,8 +92,8 @@ class Timeline:
         """Return True if the device's clock is not set yet."""
         return any(unset.until_s is None or elapsed_s < unset.until_s for unset in self._unset)
 
-    def next_unplug(self, elapsed_s: float) -> Unplug | None:
-        """Unplug that is due, once."""
-        if self._unplugs and self._unplugs[0].at_s <= elapsed_s:
-            return self._unplugs.pop(0)
+    def next_of_port(self, elapsed_s: float) -> Unplug | Reset | Stall | None:
+        """Return what is due to befall the port, once."""
+        if self._port and self._port[0].at_s <= elapsed_s:
+            return self._port.pop(0)
         return None
