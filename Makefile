@@ -69,6 +69,12 @@ homeassistant-test: $(VENV)/.dev system system-browser  ## Run a real Home Assis
 	@tests/homeassistant/fetch.sh
 	$(BIN)/pytest tests/homeassistant -o faulthandler_timeout=600
 
+.PHONY: machine-test
+machine-test: $(VENV)/.dev  ## Plug simulated sticks into a virtual machine with Debian's kernel, udev and ModemManager, as root
+	@$(call needs,qemu-system-x86_64 mmdebstrap ssh,qemu-system-x86 mmdebstrap openssh-client)
+	@tests/machine/image.sh
+	$(BIN)/pytest -o faulthandler_timeout=0 -s tests/machine
+
 .PHONY: bare-test
 bare-test:  ## Type the README's lines on a bare Debian of the release DEBIAN (trixie), as root
 	@tests/bare/run
@@ -174,7 +180,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) site dist .peers .brokers .installed .crash .fuzz .compose-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .peers .brokers .installed .crash .fuzz .compose-test .machine .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system

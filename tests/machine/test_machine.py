@@ -1,0 +1,163 @@
+"""Sticks that are USB devices, on a Debian with its own kernel, udev, systemd and ModemManager."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.machine.machine import Machine, say, wait_until
+
+EMU2 = "usb-Rainforest_Automation__Inc._RFA-Z105-2_HW2.7.3_EMU-2-if00"
+RAVEN = "usb-Rainforest_RFA-Z106-RA-PC_RAVEn_v2.3.21-if00-port0"
+PROPERTIES = "udevadm info --query property --name"
+
+
+def reader_reads(machine: Machine, device: str) -> None:
+    """Have the reader read another device."""
+    machine.run(
+        f"echo RAVEN_DEVICE={device} >/etc/default/raven-reader; systemctl restart raven-reader"
+    )
+
+
+def complete(machine: Machine, more_than: int = 0) -> int:
+    """Wait until the database has more than so many readings, and lacks none but what is under way; say how many."""
+    settings = "RAVEN_STATE=/var/lib/raven-reader MYSQL_URL=mysql://raven:raven@127.0.0.1/raven"
+
+    def counted() -> int | None:
+        said = machine.run(f"{settings} /opt/raven/bin/raven-verify --json", check=False)
+        report = json.loads(said or "{}")
+        stores = [one for run in report.get("runs", []) for one in run["stores"].values()]
+        count = sum(one["count"] for one in stores)
+        lacking = any(one["lacking"] or one["doubled"] for one in stores)
+        return count if count > more_than and not lacking else None
+
+    return int(wait_until(counted, f"the database has all, and more than {more_than}"))
+
+
+@pytest.mark.parametrize(
+    ("model", "node", "name", "link"),
+    [("emu2", "ttyACM0", EMU2, "emu2"), ("raven", "ttyUSB0", RAVEN, "raven")],
+)
+def test_a_stick_that_is_plugged_in_is_found(machine, stick, model, node, name, link):
+    """The kernel's driver makes a port of it, udev its names and its group, and `auto` reads it."""
+    machine.wait_device("disconnected", "no RAVEn or EMU-2 is plugged in")
+    machine.attach(stick(model).port)
+    status = machine.wait_device("connected")
+    assert status["port"] == f"/dev/{node}"
+    assert machine.run("ls /dev/serial/by-id") == name
+    assert machine.run(f"readlink -f /dev/{link}") == f"/dev/{node}"
+    assert machine.run(f"stat -c '%G %a' /dev/{node}") == "dialout 660"
+    listed = machine.run("/opt/raven/bin/raven-reader devices")
+    assert f"/dev/{node}" in listed
+    assert f"/dev/serial/by-id/{name}" in listed
+    say(f"  {listed}")
+    assert "ID_MM_PORT_IGNORE=1" in machine.run(f"{PROPERTIES} /dev/{node}")
+    assert "ID_SERIAL_SHORT" not in machine.run(f"{PROPERTIES} /dev/{node}")
+    assert machine.run("mmcli -L") == "No modems were found"
+
+
+def test_modemmanager_leaves_a_stick_alone(machine, stick):
+    """It looks at a stick where the udev rule is not; with it, it passes over the stick and writes not a byte."""
+
+    def looked() -> int:
+        return machine.run("journalctl --unit ModemManager").count("vhci_hcd.0/usb1/1-1': not supp")
+
+    machine.run("systemctl stop raven-reader; systemctl is-active ModemManager")
+    rule = "/etc/udev/rules.d/99-raven.rules"
+    one = stick("emu2", "--rate", "10")
+    before = looked()
+    machine.run(f"mv {rule} /root/; udevadm control --reload")
+    try:
+        machine.attach(one.port)
+        wait_until(lambda: looked() > before, "ModemManager looks at it")
+    finally:
+        machine.run(f"mv /root/99-raven.rules {rule}; udevadm control --reload")
+    machine.run("usbip detach --port 0")
+    wait_until(lambda: machine.run("ls /dev/ttyACM0", check=False) == "", "it is unplugged")
+    before, reports = looked(), one.ledger.read_text().count("\n")
+    machine.attach(one.port)
+    wait_until(lambda: one.ledger.read_text().count("\n") > reports + 400, "40 s have passed")
+    assert looked() == before
+    since = one.ledger.read_text().splitlines()[reports:]
+    assert not [line for line in since if '"heard": true' in line or '"command"' in line]
+
+
+def test_unplugged_in_mid_fragment_it_comes_back_under_another_name(machine, stick):
+    """The reader says that it is unplugged, finds it as ttyACM1, and has lost what was under way alone."""
+    one = stick("emu2")
+    machine.attach(one.port)
+    assert machine.wait_device("connected")["port"] == "/dev/ttyACM0"
+    # A program that keeps the file open keeps the kernel from giving its number again.
+    hold = "exec 3</dev/ttyACM0; touch /run/held; exec nohup sleep infinity"
+    machine.run(
+        f"systemd-run --collect --unit hold sh -c '{hold}'; until [ -e /run/held ]; do sleep 1; done"
+    )
+    one.order("reset")
+    machine.wait_device("disconnected")
+    machine.attach(one.port)
+    assert machine.wait_device("connected")["port"] == "/dev/ttyACM1"
+    machine.run("systemctl stop hold")
+    complete(machine)
+
+
+def test_a_stall_is_overcome(machine, stick):
+    """cdc_acm clears it by itself; ftdi_sio stops reading, and the reader opens the port again."""
+    settings = "RAVEN_SILENCE_ASK_S=10\\nRAVEN_SILENCE_REOPEN_S=20"
+    machine.run(
+        f"printf '{settings}\\n' >/etc/default/raven-reader; systemctl restart raven-reader"
+    )
+    for model in ("emu2", "raven"):
+        one = stick(model)
+        machine.attach(one.port)
+        machine.wait_device("connected")
+        one.order("stall")
+        before = one.ledger.read_text().count('"heard": true')
+        wait_until(
+            lambda one=one, before=before: (
+                one.ledger.read_text().count('"heard": true') > before + 3
+            ),
+            "it is heard again",
+        )
+        machine.wait_device("connected")
+        machine.run("usbip detach --port 0 || true")
+        machine.wait_device("disconnected")
+    assert re.search(r"silent for 2\d s, reopening", machine.run("journalctl -u raven-reader"))
+
+
+def test_two_sticks_at_once(machine, stick):
+    """`auto` takes neither and names both; a reader that is given one of them reads that one."""
+    emu2, raven = stick("emu2"), stick("raven")
+    machine.attach(emu2.port)
+    machine.attach(raven.port)
+    machine.run("systemctl restart raven-reader")
+    machine.wait_device("disconnected", "has to name one of /dev/ttyACM0, /dev/ttyUSB0")
+    reader_reads(machine, "/dev/raven")
+    assert machine.wait_device("connected")["port"] == "/dev/raven"
+    emu2.order("unplug")
+    assert machine.wait_device("connected")["port"] == "/dev/raven"
+
+
+def test_two_sticks_of_a_kind(machine, stick):
+    """They share a name in by-id, and each has one of its own in by-path."""
+    for _ in range(2):
+        machine.attach(stick("raven").port)
+    wait_until(lambda: machine.run("ls /dev/ttyUSB*", check=False).count("tty") == 2, "two ports")
+    assert machine.run("ls /dev/serial/by-id") == RAVEN
+    paths = machine.run("ls -d /dev/serial/by-path/*").split()
+    assert len({machine.run(f"readlink -f {path}") for path in paths}) == 2
+
+
+@pytest.mark.parametrize("how", ["reboot", "cut_power"])
+def test_everything_comes_back_by_itself(machine, stick, how):
+    """After a reboot, and a power cut, the chain runs as before, and the database has all that was accepted."""
+    one = stick("raven")
+    machine.attach(one.port)
+    machine.wait_device("connected")
+    before = complete(machine)
+    getattr(machine, how)()
+    machine.attach(one.port)  # a real stick is in its port all the time
+    machine.wait_device("connected")
+    stored = complete(machine, more_than=before)
+    say(f"  {how}: {before} readings before, {stored} after, none missing")
