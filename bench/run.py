@@ -23,6 +23,7 @@ from typing import Final
 import psutil
 
 import decode
+import disk
 import export
 import growth
 import history
@@ -52,6 +53,7 @@ BENCHES: Final[dict[str, ModuleType]] = {
     "memory": memory,
     "start": start,
     "size": size,
+    "disk": disk,
 }
 BY_ROWS: Final = ("growth", "history")
 MILLIONS: Final = (1.0, 10.0, 40.0)

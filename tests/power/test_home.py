@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
-import msgspec
-
 from raven_harness import cuts
-from raven_harness.stack import MariaDb, Server, wait_until
+from raven_harness.home import command
+from raven_harness.stack import MariaDb, wait_until
 from raven_reader.spool import VERSION
 from tests import judge
 from tests.system.sql import SqlSystem
-
-from .home import Part
 
 CUTS = int(os.environ.get("CUTS", "300"))
 WHOLE_EACH = 30
@@ -43,13 +39,7 @@ def test_what_was_promised_before_a_power_cut_is_there_after_it(
         sink.prepare()
     server.stop()
     parts = [server, home.broker, home.writer, home.simulator, home.reader]
-    described = [
-        Part(one.name, one.command, one.env, one.port if isinstance(one, Server) else None)
-        for one in parts
-    ]
-    (folder / "parts").write_bytes(msgspec.json.encode(described))
-    program = [sys.executable, "-m", "tests.power.home", str(folder / "parts")]
-    program += [home.broker.url("watcher"), str(READINGS)]
+    program = command(folder, parts, home.broker.url("watcher"), READINGS)
     recording = cuts.record(program, disk, folder / "strace")
     (folder / "strace").unlink()
 

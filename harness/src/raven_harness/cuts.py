@@ -128,6 +128,8 @@ class Recording:
 
     before: Disk
     operations: Sequence[Operation]
+    paths: Mapping[int, str]
+    """What each file and folder was called last, below the folder."""
 
 
 def left(
@@ -235,7 +237,7 @@ def record(command: Sequence[str], folder: Path, log: Path) -> Recording:
             recording.operations += [Said(line) for line in _data(arguments).decode().splitlines()]
         else:
             recording.take(name, arguments, result)
-    return Recording(recording.before, recording.operations)
+    return Recording(recording.before, recording.operations, recording.paths)
 
 
 def _calls(log: Path) -> Iterator[tuple[str, str, int, bool]]:
@@ -270,6 +272,7 @@ class _Recorder:
     folder: str
     before: Disk = field(default_factory=Disk)
     operations: list[Operation] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _position: dict[str, int] = field(default_factory=dict)
@@ -280,7 +283,7 @@ class _Recorder:
         for path in sorted(folder.iterdir()):
             self._count += 1
             file = self._names[str(path)] = -self._count if path.is_dir() else self._count
-            self.before.apply(Named({self._place(str(path)): file}))
+            self.before.apply(Named({self._place(str(path), file): file}))
             if path.is_dir():
                 self.find(path)
             else:
@@ -368,7 +371,7 @@ class _Recorder:
     def _name(self, names: Mapping[str, int | None]) -> None:
         if not names:
             return
-        places = {self._place(path): file for path, file in names.items()}
+        places = {self._place(path, file): file for path, file in names.items()}
         self.operations.append(Named(places))
         for path, file in names.items():
             if file is None:
@@ -376,8 +379,10 @@ class _Recorder:
             else:
                 self._names[path] = file
 
-    def _place(self, path: str) -> tuple[int, str]:
+    def _place(self, path: str, file: int | None) -> tuple[int, str]:
         parent, _, name = path.rpartition("/")
+        if file is not None:
+            self.paths[file] = path.removeprefix(f"{self.folder}/")
         return (ROOT if parent == self.folder else self._names[parent]), name
 
     def _inside(self, path: str) -> bool:
