@@ -514,7 +514,11 @@ def test_settings_that_cannot_be_used_are_named(
 
 def test_an_address_that_is_taken_is_named(door: Dashboard, tmp_path: Path):
     """Status 1, with the settings to look at."""
-    again = {**door.process.env, "RAVEN_HEALTH_FILE": str(tmp_path / "health")}
+    again = {
+        **door.process.env,
+        "RAVEN_HEALTH_FILE": str(tmp_path / "health"),
+        "RAVEN_METRICS_PORT": "0",
+    }
     second: Callable[..., stack.Server] = stack.dashboard
     process = second(tmp_path, door.broker.url("dashboard"))
     process.env = again
