@@ -19,6 +19,7 @@ from tests.system.sql import Db
 from tests.system.system import Client
 
 from . import homes
+from .proxy import TRUSTED
 
 SCREENSHOTS = stack.ROOT / ".screenshots"
 NODE = homes.NODE
@@ -36,6 +37,7 @@ class Dashboard:
             self.broker.url("dashboard"),
             RAVEN_TIME_ZONE=homes.ZONE.key,
             RAVEN_DASHBOARD_PASSWORD=self.password,
+            RAVEN_DASHBOARD_TRUSTED_PROXY=TRUSTED,
             **store,
         )
         self.address = f"http://127.0.0.1:{self.process.port}"
@@ -118,13 +120,11 @@ class Visit:
 
     def __init__(self, browser: Browser, dashboard: Dashboard, name: str, **options: Any) -> None:
         usual: dict[str, Any] = {"locale": "en-GB", "timezone_id": "America/New_York"}
-        usual |= {"viewport": {"width": 1100, "height": 800}}
+        usual |= {"viewport": {"width": 1100, "height": 800}, "base_url": dashboard.address}
         self.dashboard = dashboard
         self.complaints: list[str] = []
         self._name = name
-        self._context: BrowserContext = browser.new_context(
-            base_url=dashboard.address, **{**usual, **options}
-        )
+        self._context: BrowserContext = browser.new_context(**{**usual, **options})
         self._context.set_default_timeout(1000 * stack.WAIT_S)
         self.page: Page = self._context.new_page()
         self.page.on("console", self._note)

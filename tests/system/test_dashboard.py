@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin
 
 import jsonschema
 import pytest
@@ -41,6 +41,7 @@ from .system import Client, wait_until
 
 NODE = "house"
 ZONE = "Europe/Berlin"
+PROXY = "127.0.0.2"
 HASH = new_hash()
 DAY = datetime(2026, 3, 28, 23, tzinfo=UTC)
 """The local 29 March, which has 23 hours."""
@@ -104,6 +105,7 @@ class Dashboard:
             RAVEN_TIME_ZONE=ZONE,
             RAVEN_DASHBOARD_PASSWORD=self.password,
             RAVEN_DASHBOARD_TOKEN=self.token,
+            RAVEN_DASHBOARD_TRUSTED_PROXY=PROXY,
             RAVEN_HEALTH_FILE=str(folder / "health"),
             RAVEN_METRICS_PORT=str(self.metrics),
             **store,
@@ -115,9 +117,11 @@ class Dashboard:
         self.process.start()
 
     def send(
-        self, method: str, path: str, body: str = "", **headers: str
+        self, method: str, path: str, body: str = "", *, source: str = "", **headers: str
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.process.port, timeout=60)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.process.port, timeout=60, source_address=(source, 0)
+        )
         with closing(connection):
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body or None, named)
@@ -434,9 +438,9 @@ def test_nobody_sees_anything_without_the_password_or_the_token(door: Dashboard)
             assert answer.status == 401, path
             assert "allowed" in json.loads(body)["detail"].lower()
     answer, _ = door.send("GET", "/history?node=house")
-    assert answer.headers["location"] == "/login?next=%2Fhistory%3Fnode%3Dhouse"
+    assert answer.headers["location"] == "login?next=%2Fhistory%3Fnode%3Dhouse"
     session = log_in(door)
-    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(session.split("; "))
+    assert {"HttpOnly", "SameSite=strict"} <= set(session.split("; "))
     assert "Secure" not in session
     assert "Secure" in log_in(door, X_Forwarded_Proto="https").split("; ")
     cookie = session.partition(";")[0]
@@ -444,6 +448,27 @@ def test_nobody_sees_anything_without_the_password_or_the_token(door: Dashboard)
     assert door.send("GET", "/api/v1/meters", Cookie=cookie)[0].status == 200
     changed = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
     assert door.send("GET", "/api/v1/meters", Cookie=changed)[0].status == 401
+
+
+def test_the_trusted_proxy_is_known_by_its_connection_alone(door: Dashboard):
+    """It needs no password; who writes its address in a header does."""
+    for path in ("/", "/api/v1/meters"):
+        assert door.send("GET", path, source=PROXY)[0].status == 200
+        for source in ("127.0.0.1", "127.0.0.3"):
+            said = {"X_Forwarded_For": PROXY, "X_Ingress_Path": "/x", "Forwarded": f"for={PROXY}"}
+            answer, _ = door.send("GET", path, source=source, **said)
+            assert answer.status in (303, 401)
+            assert answer.headers["x-frame-options"] == "DENY"
+
+
+def test_no_answer_leads_out_of_the_path_of_a_proxy(door: Dashboard):
+    """A redirect is relative, and a page that is written with a slash at its end is none."""
+    for path in ("/", "/history/", "/a/b/c"):
+        answer, _ = door.send("GET", path)
+        there = urljoin(f"https://proxy.example/under{path}", answer.headers["location"])
+        assert there.startswith("https://proxy.example/under/login?")
+    for path in ("/history/", "/static", "/api/v1/meters/"):
+        assert door.send("GET", path, source=PROXY)[0].status == 404
 
 
 def log_in(at: Dashboard, password: str = "", target: str = "/", **headers: str) -> str:
@@ -454,13 +479,14 @@ def log_in(at: Dashboard, password: str = "", target: str = "/", **headers: str)
 
 
 @pytest.mark.parametrize(
-    "target", ["//evil.example", "https://evil.example", "/\\evil", "/\r\nX: y"]
+    "target",
+    ["//evil.example", "https://evil.example", "/\\evil", "/\r\nX: y", "/../evil", "/static/evil"],
 )
 def test_a_login_leads_to_a_page_of_ours_alone(door: Dashboard, target: str):
     """However another address is written."""
     form = f"password={door.password}&next={quote(target)}"
     answer, _ = door.send("POST", "/login", form)
-    assert answer.headers["location"] == "/"
+    assert answer.headers["location"] == "./"
     assert answer.headers["x"] is None
 
 
@@ -475,12 +501,16 @@ def test_another_site_logs_nobody_in_or_out(door: Dashboard):
 
 
 def test_guessing_is_slow(tmp_path: Path, mongo: stack.Mongo | None):
-    """After some wrong passwords the next is not looked at for a while, not even the right one."""
+    """After some wrong passwords the next is not looked at for a while, not even the right one.
+
+    Whom a proxy of this machine names as another need not wait.
+    """
     assert mongo, "a server of yours is not asked"
     with closing(Dashboard(tmp_path, MONGO_URL=mongo.url)) as at:
         places = [log_in(at, f"wrong-{number}") for number in range(12)]
-        assert all(place.startswith("/login?wrong=") for place in places)
-        assert log_in(at).startswith("/login?wrong=")
+        assert all(place.startswith("login?wrong=") for place in places)
+        assert log_in(at).startswith("login?wrong=")
+        assert log_in(at, X_Forwarded_For="192.0.2.9").startswith("raven=")
         assert "wrong-1" not in at.process.text()
         assert at.password not in at.process.text()
 
@@ -493,6 +523,10 @@ def test_guessing_is_slow(tmp_path: Path, mongo: stack.Mongo | None):
         (
             {"RAVEN_DASHBOARD_PASSWORD": "short"},
             "what it holds (not shown) cannot be used: allowed",
+        ),
+        (
+            {"RAVEN_DASHBOARD_TRUSTED_PROXY": "supervisor"},
+            "'supervisor' cannot be used: allowed is an IPv4 address, as 172.30.32.2",
         ),
         ({"RAVEN_DASHBOARD_TOKEN": "short"}, "allowed is 16 to 1024 visible ASCII characters"),
     ],

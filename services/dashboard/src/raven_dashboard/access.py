@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from ipaddress import IPv4Address
 from typing import Final
 
 COOKIE: Final = "raven"
@@ -42,7 +43,12 @@ class Access:
     password: str
     token: str | None = None
     clock: Callable[[], float] = time.time
+    proxy: IPv4Address | None = None
     _guesses: dict[str, Guesses] = field(default_factory=dict)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Say whether a connection's other end is the proxy that lets in whom it knows alone."""
+        return self.proxy is not None and peer == str(self.proxy)
 
     def log_in(self, address: str, password: str) -> str | None:
         """Return a session for the right password, None for a wrong one or during a pause."""

@@ -302,7 +302,7 @@ def document() -> Json:
             "version": __version__,
             "description": "Readings and their history, as the pages show them.",
         },
-        "servers": [{"url": "/api/v1"}],
+        "servers": [{"url": "v1"}],
         "security": [{"token": []}, {"session": []}],
         "paths": {f"/{one.name}": {"get": _operation(one)} for one in QUESTIONS},
         "components": {

@@ -58,7 +58,11 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("started", extra={"version": __version__, "at": f"http://{shown}:{port}"})
-    access = Access(settings.raven_dashboard_password, settings.raven_dashboard_token)
+    access = Access(
+        settings.raven_dashboard_password,
+        settings.raven_dashboard_token,
+        proxy=settings.raven_dashboard_trusted_proxy,
+    )
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(settings.store())) for _ in range(STORE_THREADS)]
         first = Answers(stores[0], feed, settings.raven_time_zone, settings.tariff())
@@ -71,6 +75,8 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                # Or a header would say who is at the other end.
+                proxy_headers=False,
                 lifespan="on",
                 limit_concurrency=CONNECTIONS_MAX,
                 timeout_graceful_shutdown=GRACE_S,

@@ -10,11 +10,15 @@ FOLDER: Final = Path(__file__).parent / "templates"
 PAGES: Final = {"/": "now", "/history": "history", "/homes": "homes", "/health": "health"}
 """The pages' names by their paths, in the order of the links."""
 WITH_CHART: Final = ("now", "history")
-_CHART: Final = '<script src="/static/vendor/dygraph-combined.js" defer></script>\n'
+_CHART: Final = '<script src="static/vendor/dygraph-combined.js" defer></script>\n'
+_LOGOUT: Final = '<form method="post" action="logout"><button>Log out</button></form>\n'
 
 
-def page(name: str) -> bytes:
-    """Return one of the pages; nothing in it comes from a reading or a request."""
+def page(name: str, *, logout: bool = True) -> bytes:
+    """Return one of the pages; nothing in it comes from a reading or a request.
+
+    Its addresses are relative, so that it may stand under any path of a proxy.
+    """
     links = (_link(path, other, current=other == name) for path, other in PAGES.items())
     main = _template(name).substitute(empty=_template("empty").substitute())
     text = _template("frame").substitute(
@@ -22,6 +26,7 @@ def page(name: str) -> bytes:
         title=name.capitalize(),
         chart=_CHART if name in WITH_CHART else "",
         links="\n".join(links),
+        logout=_LOGOUT if logout else "",
         main=main,
     )
     return text.encode()
@@ -33,4 +38,4 @@ def _template(name: str) -> Template:
 
 def _link(path: str, name: str, *, current: bool) -> str:
     here = ' aria-current="page"' if current else ""
-    return f'<a href="{path}"{here}>{name.capitalize()}</a>'
+    return f'<a href=".{path}"{here}>{name.capitalize()}</a>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -50,6 +51,14 @@ class DashboardSettings(StoresSettings, frozen=True, kw_only=True):
             description="what programs send to use the API, as in `Authorization: Bearer …`; "
             "not set: only people who gave the password can",
             extra={"allowed": "16 to 1024 visible ASCII characters", **SECRET},
+        ),
+    ] = None
+    raven_dashboard_trusted_proxy: Annotated[
+        IPv4Address | None,
+        Meta(
+            description="address of a proxy that lets nobody through whom it does not know: its "
+            "requests need no password, and pages may stand in frames of its own; not set: none",
+            extra={"allowed": "an IPv4 address, as 172.30.32.2"},
         ),
     ] = None
 

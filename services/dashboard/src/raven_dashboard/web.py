@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response, Stream
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from raven_dashboard import api
 from raven_dashboard.access import COOKIE, SESSION_S, Access
@@ -56,14 +57,21 @@ QUEUE_MAX: Final = 1000
 LISTENERS_MAX: Final = 200
 FORM_MAX: Final = 8192
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    b"connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
+    b"frame-ancestors "
 )
-HEADERS: Final = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
+ALONE: Final = [
+    (b"content-security-policy", POLICY + b"'none'"),
     (b"x-frame-options", b"DENY"),
+]
+FRAMED: Final = [
+    (b"content-security-policy", POLICY + b"'self'"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+]
+"""What the trusted proxy may show in a page of its own."""
+HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -74,7 +82,7 @@ _json = msgspec.json.Encoder()
 
 
 class Guarded:
-    """Lets nobody in without a session or the token, and gives every answer its headers."""
+    """Lets nobody in without a session, the token or the trusted proxy; adds headers."""
 
     def __init__(self, app: ASGIApp, access: Access, metrics: DashboardMetrics) -> None:
         self._app = app
@@ -86,24 +94,27 @@ class Guarded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        request = Request(scope)
+        # The connection's own, which no header has changed yet: anybody could have written one.
+        trusted = self._access.trusts(request.client and request.client.host)
+        request.state.trusted = trusted
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
-                headers += HEADERS
+                headers += HEADERS + (FRAMED if trusted else ALONE)
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"private, no-cache"))
                 self._metrics.requests.labels(str(message["status"])).inc()
             await send(message)
 
-        request = Request(scope)
-        if self._may(request):
+        if trusted or self._may(request):
             await self._app(scope, receive, with_headers)
         else:
             await _denied(request)(scope, receive, with_headers)
 
     def _may(self, request: Request) -> bool:
-        path = request.url.path
+        path = request.scope["path"]
         if path == "/login" or path.startswith("/static/"):
             return True
         return self._access.may(request.cookies, request.headers.get("authorization"))
@@ -142,9 +153,12 @@ class Web:
             "homes": lambda a, _: a.homes(),
             "chain": lambda a, q: a.chain(_needed(q, "node") if "node" in q else None),
         }
-        return Starlette(
+        app = Starlette(
             routes=[
-                *(Route(path, partial(_page, page(name))) for path, name in PAGES.items()),
+                *(
+                    Route(path, partial(_page, page(name), page(name, logout=False)))
+                    for path, name in PAGES.items()
+                ),
                 Route("/login", self._login, methods=["GET", "POST"]),
                 Route("/logout", self._logout, methods=["POST"]),
                 *(
@@ -159,6 +173,8 @@ class Web:
             ],
             middleware=[
                 Middleware(Guarded, access=self._access, metrics=self._metrics),
+                # Tells apart who guesses, where a proxy of this machine is in front.
+                Middleware(ProxyHeadersMiddleware),
                 Middleware(GZipMiddleware, minimum_size=500),
             ],
             exception_handlers={
@@ -169,6 +185,9 @@ class Web:
             },
             lifespan=self._lifespan,
         )
+        # They would lead out of a proxy's path.
+        app.router.redirect_slashes = False
+        return app
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -289,31 +308,38 @@ class Web:
         address = request.client.host if request.client else ""
         session = self._access.log_in(address, form.get("password", [""])[0])
         if session:
-            answer = RedirectResponse(_own(form.get("next", ["/"])[0]), 303)
-            answer.set_cookie(
-                COOKIE,
-                session,
-                max_age=SESSION_S,
-                httponly=True,
-                samesite="strict",
-                secure=_is_https(request),
-            )
+            answer = RedirectResponse(f".{_own(form.get('next', ['/'])[0])}", 303)
+            _set_cookie(answer, session, SESSION_S, request)
             return answer
         wait_s = self._access.wait_s(address)
         log.warning("wrong password", extra={"address": address, "wait_s": round(wait_s)})
         again = {"wrong": max(1, round(wait_s)), "next": _own(form.get("next", ["/"])[0])}
-        return RedirectResponse(f"/login?{urlencode(again)}", 303)
+        return RedirectResponse(f"login?{urlencode(again)}", 303)
 
     async def _logout(self, request: Request) -> Response:
         if not _same_origin(request):
             return _problem(403, "The form was not sent from this page.")
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        answer = RedirectResponse("login", 303)
+        _set_cookie(answer, "", 0, request)
         return answer
 
 
-async def _page(body: bytes, request: Request) -> Response:
-    return _tagged(body, "text/html; charset=utf-8", request)
+async def _page(body: bytes, without_logout: bytes, request: Request) -> Response:
+    shown = without_logout if request.state.trusted else body
+    return _tagged(shown, "text/html; charset=utf-8", request)
+
+
+def _set_cookie(answer: Response, session: str, age_s: int, request: Request) -> None:
+    """Set the session; without a path, so that it goes where the browser found the login."""
+    answer.set_cookie(
+        COOKIE,
+        session,
+        max_age=age_s,
+        path=None,
+        httponly=True,
+        samesite="strict",
+        secure=_is_https(request),
+    )
 
 
 def _tagged(body: bytes, media_type: str, request: Request) -> Response:
@@ -355,14 +381,14 @@ async def _failed(_request: Request, _error: Exception) -> Response:
 
 
 def _denied(request: Request) -> Response:
-    if request.url.path.startswith("/api/"):
+    path, query = request.scope["path"], request.url.query
+    if path.startswith("/api/"):
         answer = _problem(401, "Allowed is a session, or a token as in Authorization: Bearer …")
         answer.headers["www-authenticate"] = "Bearer"
         return answer
-    path, query = request.url.path, request.url.query
-    return RedirectResponse(
-        f"/login?{urlencode({'next': f'{path}?{query}' if query else path})}", 303
-    )
+    up = "../" * (path.count("/") - 1)
+    there = urlencode({"next": f"{path}?{query}" if query else path})
+    return RedirectResponse(f"{up}login?{there}", 303)
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -404,9 +430,8 @@ def _step(query: Query) -> Step | None:
 
 
 def _own(path: str) -> str:
-    """Return a path of this service, the first page for what leads elsewhere."""
-    allowed = path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable()
-    return path if allowed else "/"
+    """Return the path of a page of ours, that of the first one for what leads elsewhere."""
+    return path if path.partition("?")[0] in PAGES and path.isprintable() else "/"
 
 
 def _is_https(request: Request) -> bool:

@@ -38,7 +38,7 @@ function showLetters(letters) {
   byId("letters-table").hidden = !letters?.length;
   byId("letters").replaceChildren(...(letters ?? []).map(({ reason, count: many, service }) => make(
     "tr", {},
-    make("th", { scope: "row" }, make("a", { href: `/static/reasons.html#${encodeURIComponent(reason)}` }, reason)),
+    make("th", { scope: "row" }, make("a", { href: `static/reasons.html#${encodeURIComponent(reason)}` }, reason)),
     make("td", {}, make("bdi", {}, service)), make("td", { class: "number" }, count(many)),
   )));
 }
@@ -65,4 +65,4 @@ keepDoing(async () => {
   showLetters(chain.dead_letters);
 }, REFRESH_MS);
 
-byId("node").addEventListener("change", (event) => location.assign(`/health?${query({ node: event.target.value })}`));
+byId("node").addEventListener("change", (event) => location.assign(`health?${query({ node: event.target.value })}`));

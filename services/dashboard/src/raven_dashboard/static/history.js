@@ -38,7 +38,7 @@ function go(change, back = null) {
   const { span, bars, compare, by } = { ...view(), ...change };
   const [from, to] = span.map(iso);
   const parameters = { ...current, from, to, bars: bars === "auto" ? null : bars, compare: compare ? 1 : null, by };
-  history.pushState({ back }, "", `/history?${query(parameters)}`);
+  history.pushState({ back }, "", `history?${query(parameters)}`);
   asking.abort();
   refresh();
 }
@@ -53,7 +53,7 @@ function narrowed(from, to) {
 /** Go back to what was zoomed into; an address that was sent has nothing before it, so look wider. */
 function wider() {
   if (history.state?.back) {
-    history.pushState(null, "", `/history${history.state.back}`);
+    history.pushState(null, "", `history${history.state.back}`);
     refresh();
     return;
   }

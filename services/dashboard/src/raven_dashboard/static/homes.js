@@ -17,7 +17,7 @@ function lineOf(node) {
   cells.states = make("ul", { class: "states" });
   const line = make(
     "tr", {},
-    make("th", { scope: "row" }, make("a", { href: `/?${query({ node })}` }, make("bdi", {}, node))),
+    make("th", { scope: "row" }, make("a", { href: `./?${query({ node })}` }, make("bdi", {}, node))),
     make("td", {}, cells.states),
     cell("power", "Now"), cell("today", "Today"), cell("last", "Last reading"),
     cell("complete", "Complete"), cell("version", "Version"),
@@ -70,7 +70,7 @@ const refresh = keepDoing(async () => {
 byId("search").addEventListener("input", search);
 
 let soon = 0;
-listen("/api/v1/live?kind=state", {
+listen("api/v1/live?kind=state", {
   heard: () => {},
   changed: () => { soon ||= setTimeout(() => { soon = 0; refresh(); }, SOON_MS); },
   connected: () => {},

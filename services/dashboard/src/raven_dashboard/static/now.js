@@ -104,11 +104,11 @@ const refresh = keepDoing(async () => {
   if (!meters.length) {
     ({ meters, zone } = await askMeters());
     if (!meters.length) return "";
-    const go = ({ node, meter }) => location.assign(`/?${query({ node, meter })}`);
+    const go = ({ node, meter }) => location.assign(`./?${query({ node, meter })}`);
     const { node, meter } = pick(byId("meter"), meters, go);
     current = { node, meter };
-    byId("history").href = `/history?${query(current)}`;
-    listen(`/api/v1/live?${query({ node })}`, { heard, changed, connected: () => link(true), lost: () => link(false) });
+    byId("history").href = `history?${query(current)}`;
+    listen(`api/v1/live?${query({ node })}`, { heard, changed, connected: () => link(true), lost: () => link(false) });
   }
   await loadNow();
   if (missed) await loadCurve();

@@ -57,7 +57,8 @@ export async function ask(what, parameters = {}, signal = undefined) {
     throw new ServiceError("The dashboard does not answer.");
   }
   if (answer.status === 401) {
-    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+    const page = location.pathname.slice(location.pathname.lastIndexOf("/"));
+    location.assign(`login?next=${encodeURIComponent(page + location.search)}`);
     return new Promise(() => {});
   }
   const body = await answer.json().catch(() => ({}));
@@ -75,7 +76,7 @@ export async function askMeters() {
 
 /** Return where the service answers a question. */
 export function address(what, parameters) {
-  return `/api/v1/${what}?${query(parameters)}`;
+  return `api/v1/${what}?${query(parameters)}`;
 }
 
 /** Return parameters as a query, those without a value left out. */
