@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from urllib.request import Request, urlopen
 DATA: Final = Path(os.environ.get("ADDON_DATA", "/data"))
 SUPERVISOR: Final = os.environ.get("ADDON_SUPERVISOR", "http://supervisor")
 EXIT_SETTINGS: Final = 78
+PAGES: Final = {
+    "RAVEN_DASHBOARD_HOST": "0.0.0.0",  # noqa: S104 - of its container
+    # The Supervisor's address, which no other container has.
+    "RAVEN_DASHBOARD_TRUSTED_PROXY": "172.30.32.2",
+}
 SETTINGS: Final = {
     "device": "RAVEN_DEVICE",
     "name": "RAVEN_NAME",
@@ -56,9 +62,15 @@ def programs(options: Mapping[str, Any], base: Mapping[str, str]) -> dict[str, d
         found["raven-sql-writer"] = {**shared, "MYSQL_URL": stores["MYSQL_URL"]}
     if "MONGO_URL" in stores:
         found["raven-mongo-recorder"] = {**shared, "MONGO_URL": stores["MONGO_URL"]}
-    if stores and (password := options.get("dashboard_password")):
-        listens = {"RAVEN_DASHBOARD_HOST": "0.0.0.0", "RAVEN_DASHBOARD_PASSWORD": password}  # noqa: S104 - of its container
-        found["raven-dashboard"] = {**shared, **stores, **listens}
+    if stores:
+        # Without a password for the port there is one that nobody knows.
+        password = options.get("dashboard_password") or secrets.token_hex()
+        found["raven-dashboard"] = {
+            **PAGES,
+            **shared,
+            **stores,
+            "RAVEN_DASHBOARD_PASSWORD": password,
+        }
     return found
 
 

@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -72,15 +74,19 @@ def test_the_add_on_uses_the_broker_that_the_supervisor_knows(system: System, su
 
 
 def test_the_add_on_fills_a_database(system: System, db: Db):
-    """With one it starts the writer and the dashboard too, and ends them together."""
+    """With one it starts the writer and the dashboard too, and ends them together.
+
+    The pages are there for the proxy alone: the port has no password that anybody knows.
+    """
+    port, proxy = stack.free_port(), "127.0.0.2"
+    said = {"RAVEN_DASHBOARD_PORT": str(port), "RAVEN_DASHBOARD_TRUSTED_PROXY": proxy}
     addon = Addon(
         system.folder,
         device=system.device,
         node=NODE,
         mqtt_url=system.broker.url(NODE),
         mysql_url=db.url,
-        dashboard_password="correct horse",  # noqa: S106 - the test's own
-        settings=[{"name": "RAVEN_DASHBOARD_PORT", "value": str(stack.free_port())}],
+        settings=[{"name": name, "value": value} for name, value in said.items()],
     )
     # All of them share an account, as that of the Supervisor's broker.
     config = Path(system.broker.command[-1])
@@ -91,6 +97,11 @@ def test_the_add_on_fills_a_database(system: System, db: Db):
     system.wait_for_log(addon, "raven-dashboard: started")
     system.wait_for_log(addon, "raven-sql-writer: connected to the broker")
     wait_until(lambda: db("SELECT count(*) FROM instantaneous_demand")[0][0] > 5, "rows come")
+    for source, status in ((proxy, 200), ("127.0.0.1", 401)):
+        asking = HTTPConnection("127.0.0.1", port, timeout=60, source_address=(source, 0))
+        with closing(asking):
+            asking.request("GET", "/api/v1/meters", headers={"X-Forwarded-For": proxy})
+            assert asking.getresponse().status == status
     assert addon.stop() == 0
     for name in ("raven-reader", "raven-sql-writer", "raven-dashboard"):
         assert f"{name} has ended with status 0" in addon.text()

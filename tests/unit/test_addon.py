@@ -8,7 +8,9 @@ from typing import Final
 
 import pytest
 import yaml
+from msgspec import structs
 
+from raven_dashboard.settings import DashboardSettings
 from raven_harness import stack
 from ravenbus import __version__
 
@@ -24,7 +26,8 @@ FORMS: Final = {
     "startup": "initialize|system|services|application|once",
     "boot": "auto|manual|manual_only",
     "url": r"https?://\S+",
-    "webui": r"(https?|\[PROTO:\w+\])://\[HOST\]:\[PORT:\d+\].*",
+    "panel_icon": r"mdi:[a-z-]+",
+    "panel_title": r".+",
 }
 TYPES: Final = {
     "arch": list,
@@ -32,6 +35,8 @@ TYPES: Final = {
     "uart": bool,
     "services": list,
     "timeout": int,
+    "ingress": bool,
+    "ingress_port": int,
     "ports": dict,
     "ports_description": dict,
     "options": dict,
@@ -61,7 +66,6 @@ def test_the_supervisor_takes_the_configuration():
     assert 10 <= CONFIG["timeout"] <= 300
     assert all(re.fullmatch(r"\d+/(tcp|udp)", port) for port in CONFIG["ports"])
     assert CONFIG["ports_description"].keys() <= CONFIG["ports"].keys()
-    assert f"[PORT:{next(iter(CONFIG['ports'])).split('/')[0]}]" in CONFIG["webui"]
     for one in elements(CONFIG["schema"]):
         assert re.fullmatch(ELEMENT, one), one
 
@@ -88,21 +92,43 @@ def test_the_repository_is_one_of_add_ons():
     [
         ({}, {"raven-reader"}),
         ({"dashboard_password": "correct horse"}, {"raven-reader"}),
-        ({"mysql_url": "mysql://db/raven"}, {"raven-reader", "raven-sql-writer"}),
         (
-            {"mongo_url": "mongodb://db/raven", "dashboard_password": "correct horse"},
+            {"mysql_url": "mysql://db/raven"},
+            {"raven-reader", "raven-sql-writer", "raven-dashboard"},
+        ),
+        (
+            {"mongo_url": "mongodb://db/raven"},
             {"raven-reader", "raven-mongo-recorder", "raven-dashboard"},
         ),
     ],
 )
 def test_options_say_what_runs(options, expected):
-    """The reader always, a store's service with its URL, the dashboard with a store and a password."""
+    """The reader always, a store's service with its URL, the dashboard with a store."""
     found = PROGRAMS({"device": "auto", "mqtt_url": "mqtt://broker", **options}, {"PATH": "/bin"})
     assert found.keys() == expected
     assert all(env["MQTT_URL"] == "mqtt://broker" for env in found.values())
     has_store = len(expected) > 1
     assert (found["raven-reader"].get("RAVEN_STORES") == "none") is not has_store
     assert not {"MYSQL_URL", "MONGO_URL", "RAVEN_DASHBOARD_PASSWORD"} & found["raven-reader"].keys()
+
+
+@pytest.mark.parametrize("said", [{}, {"dashboard_password": ""}])
+def test_a_password_that_is_not_set_is_one_that_nobody_knows(said):
+    """Another one at each start; the pages are then seen through the Supervisor alone."""
+    options = {"device": "auto", "mqtt_url": "mqtt://broker", "mysql_url": "mysql://db/raven"}
+    first, second = (PROGRAMS(options | said, {})["raven-dashboard"] for _ in range(2))
+    assert first["RAVEN_DASHBOARD_TRUSTED_PROXY"] == "172.30.32.2"
+    assert len(first["RAVEN_DASHBOARD_PASSWORD"]) >= 32
+    assert first["RAVEN_DASHBOARD_PASSWORD"] != second["RAVEN_DASHBOARD_PASSWORD"]
+    known = PROGRAMS(options | {"dashboard_password": "correct horse"}, {})["raven-dashboard"]
+    assert known["RAVEN_DASHBOARD_PASSWORD"] == "correct horse"  # noqa: S105 - the test's own
+
+
+def test_ingress_leads_to_the_port_at_which_the_dashboard_listens():
+    """The same as the one that a person may open, which is closed as it is installed."""
+    default = {field.name: field.default for field in structs.fields(DashboardSettings)}
+    assert CONFIG["ingress_port"] == default["raven_dashboard_port"]
+    assert CONFIG["ports"] == {f"{CONFIG['ingress_port']}/tcp": None}
 
 
 def test_any_other_setting_can_be_made():
