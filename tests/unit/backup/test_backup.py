@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,10 +15,8 @@ import pytest
 from raven_backup import backups, main, manifest
 from raven_backup.manifest import FILE
 from raven_backup.settings import BackupSettings
-from raven_harness.stack import ROOT
 from ravenbus.copies import Copied, Counts
 from ravenbus.errors import FatalError, RetryableError
-from ravenbus.settings import settings_of
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -233,12 +230,3 @@ def test_releases_are_compared_as_numbers(tmp_path: Path):
     made = manifest.Manifest("1.9.0", T0, T0, {}, {})
     assert manifest._release("1.9.0") < manifest._release("1.10.0")
     assert list(manifest.faults(tmp_path, msgspec.structs.replace(made, version="0.9.0"))) == []
-
-
-def test_the_unit_calls_the_command_as_it_is():
-    """Its words are taken, and what it sets is a setting."""
-    unit = (ROOT / "deploy" / "systemd" / "raven-backup.service").read_text()
-    (command,) = re.findall(r"^ExecStart=raven-backup (.*)$", unit, re.MULTILINE)
-    assert main._backup_parser().parse_args(command.split()).keep == 7
-    names = set(re.findall(r"^Environment=(\w+)=", unit, re.MULTILINE))
-    assert names <= {setting.name for setting in settings_of(BackupSettings)}

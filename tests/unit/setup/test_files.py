@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from raven_backup.main import _backup_parser
+from raven_backup.settings import BackupSettings
 from raven_setup import broker
 from raven_setup.files import FILES
 from raven_setup.machine import Record
+from raven_setup.plan import Answers, plan
 from raven_setup.settings import merged, parse
-from raven_setup.units import FURTHER_READER, READER, SERVICES
+from raven_setup.units import FURTHER_READER, READER, SERVICES, backup_unit
+from ravenbus.settings import settings_of
 
 
 def test_settings_are_read_as_systemd_and_a_shell_read_them():
@@ -69,6 +74,18 @@ def test_a_unit_runs_its_command_with_its_settings():
         assert "$" not in text
     assert "EnvironmentFile=/etc/raven/reader-%i.env\n" in FURTHER_READER.text(Path("/opt/bin"))
     assert FURTHER_READER.unit == "raven-reader@.service"
+
+
+def test_the_unit_of_the_backup_calls_the_command_as_it_is():
+    """Its words are taken, its folder is the one that it may write to, its settings are settings."""
+    unit = backup_unit(Path("/opt/bin"), "/srv/b")
+    (words,) = re.findall(r"^ExecStart=/opt/bin/raven-backup (.*)$", unit, re.MULTILINE)
+    assert words == "--keep 7 ${BACKUP_FOLDER}"
+    assert _backup_parser().parse_args(words.split()).keep == 7
+    assert "ReadWritePaths=/srv/b\n" in unit
+    answers = Answers("auto", "mysql", backup="/srv/b")
+    names = plan(answers, {}, "UTC").settings["backup"].keys()
+    assert names - {setting.name for setting in settings_of(BackupSettings)} == {"BACKUP_FOLDER"}
 
 
 def test_the_rule_starts_the_unit_of_the_reader():

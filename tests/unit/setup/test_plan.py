@@ -99,6 +99,29 @@ def test_another_store_leaves_nothing_of_the_one_before():
     assert "MQTT_TLS_CA" not in home
 
 
+def test_a_backup_goes_by_the_accounts_and_folders_of_the_stores():
+    """Of those that are here; a folder of months that the user chose is taken, and nothing changes."""
+    found = held(made(MYSQL)) | {"dashboard": {"MYSQL_URL": "mysql://reader:x@replica/raven"}}
+    found["sql-writer"]["RAVEN_SQL_ARCHIVE"] = "/srv/months"
+    answers = earlier(found)
+    assert answers
+    plan_ = made(replace(answers, backup="/srv/b"), found)
+    assert held(plan_)["backup"] == {
+        "BACKUP_FOLDER": "/srv/b",
+        "RAVEN_CREDENTIALS": "/etc/raven",
+        "MYSQL_URL": found["sql-writer"]["MYSQL_URL"],
+        "RAVEN_SQL_ARCHIVE": "/srv/months",
+    }
+    assert held(plan_)["dashboard"]["MYSQL_URL"] == found["dashboard"]["MYSQL_URL"]
+    assert plan_.settings["backup"]["MONGO_URL"] is None
+    again = earlier(held(plan_))
+    assert again
+    assert again.backup == "/srv/b"
+    mongo = held(made(replace(MONGO, backup="/srv/b")))["backup"]
+    assert mongo["RAVEN_MONGO_ARCHIVE"] == "/var/lib/raven-mongo-recorder"
+    assert "backup" not in held(made(replace(again, backup=None), held(plan_)))
+
+
 def test_the_services_accounts_are_those_that_no_home_may_have():
     """Setup makes the accounts whose names every reader refuses."""
     assert BROKER_ACCOUNTS == SERVICE_ACCOUNTS

@@ -16,7 +16,7 @@ from raven_setup import machine, plan, removing, setting_up
 from raven_setup.machine import SETTINGS, Record, SetupError
 from raven_setup.plan import Answers, Plan
 from raven_setup.questions import STORES, AnswerError, Questions
-from raven_setup.units import DASHBOARD
+from raven_setup.units import DASHBOARD, HIDDEN
 from ravenbus import __version__
 from ravenbus.errors import RavenError
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS
@@ -24,8 +24,6 @@ from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS
 NAME: Final = "raven-setup"
 REMOVE: Final = "raven-remove"
 EXIT_INTERRUPTED: Final = 130
-HIDDEN: Final = ("/root", "/home", "/tmp", "/var/tmp", "/run/user")  # noqa: S108 - not used
-"""What a hardened service does not see."""
 FOR_ALL: Final = (
     "sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install 'python-raven[all]'"
 )
@@ -77,6 +75,9 @@ def main() -> int:
     parser.add_argument("--device", metavar="PORT", help="the stick: auto, a path, socket://…")
     parser.add_argument("--store", choices=tuple(STORES), help="where readings go")
     parser.add_argument("--node", metavar="NAME", help="name of this home; default: made once")
+    parser.add_argument(
+        "--backup", metavar="FOLDER", help="back up to it each night; none: make no backups"
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing, take the defaults")
     options = parser.parse_args()
     return _run(NAME, lambda: _set_up(options))
@@ -160,6 +161,8 @@ def _announce(made: Plan, person: Terminal) -> None:
         person.say("  MariaDB gets a database, raven")
     names = ", ".join(f"raven-{service.name}" for service in made.services)
     person.say(f"  services: {names}")
+    if made.backup:
+        person.say(f"  a backup each night to {made.backup}")
 
 
 def _with_certificates(answers: Answers) -> Answers:
@@ -200,6 +203,7 @@ def _how_to_see(made: Plan) -> str:
         "  the services          systemctl status 'raven-*'",
         "  what the stick says   journalctl -fu raven-reader",
         f"  settings              {SETTINGS}/*.env",
+        *(["  a backup at once      systemctl start raven-backup"] if made.backup else []),
         "  take it away again    raven-remove",
     ]
     return "\n".join(lines)
@@ -208,6 +212,7 @@ def _how_to_see(made: Plan) -> str:
 def _remove(options: argparse.Namespace) -> int:
     person = Terminal(yes=options.yes)
     record = Record(print)
+    was = plan.earlier(setting_up.found_settings())
     person.say("Services, settings and accounts are removed.")
     if options.data:
         person.say("All readings on this machine are removed too.")
@@ -216,6 +221,6 @@ def _remove(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     removing.remove(record, print, data=options.data)
     print("\nThis stays:")
-    for line in removing.kept(record, data=options.data):
+    for line in removing.kept(record, was, data=options.data):
         print(f"  {line}")
     return 0

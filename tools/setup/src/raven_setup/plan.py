@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from raven_setup.accounts import made_node, made_password
-from raven_setup.units import DASHBOARD, MONGO_RECORDER, READER, SQL_RELAY, SQL_WRITER, Service
+from raven_setup.units import (
+    BACKUP,
+    DASHBOARD,
+    MONGO_RECORDER,
+    READER,
+    SQL_RELAY,
+    SQL_WRITER,
+    Service,
+)
 from ravenbus.settings import MqttUrl
 
 Store = Literal["mysql", "mongo", "server"]
@@ -18,6 +26,7 @@ SettingsOf = Mapping[str, Mapping[str, str | None]]
 HERE: Final = "localhost"
 VERIFY: Final = "verify"
 READER_STATE: Final = "/var/lib/raven-reader"
+BACKUP_FOLDER: Final = "BACKUP_FOLDER"
 STORE_SERVICE: Final = {"mysql": SQL_WRITER, "mongo": MONGO_RECORDER}
 
 
@@ -37,6 +46,8 @@ class Answers:
     mongo_url: str | None = None
     upstream_url: str | None = None
     upstream_ca: str | None = None
+    backup: str | None = None
+    """Folder for a backup each night; None is no backup."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Plan:
     """Passwords of this machine's broker by account; none where it has no broker."""
     database: Mapping[str, str]
     """Passwords of this machine's MariaDB by account."""
+    backup: str | None
+    """Folder for a backup each night."""
 
 
 def plan(
@@ -70,7 +83,8 @@ def plan(
     )
 
     # What was made for other answers is no value of these.
-    unchanged = answers == earlier(found)
+    was = earlier(found)
+    unchanged = was is not None and answers == replace(was, backup=answers.backup)
 
     def url(name: str, variable: str, account: str, elsewhere: str | None, ours: str) -> str:
         kept = found.get(name, {}).get(variable)
@@ -119,12 +133,20 @@ def plan(
             "UPSTREAM_MQTT_URL": answers.upstream_url,
             "UPSTREAM_MQTT_TLS_CA": answers.upstream_ca,
         }
+    if answers.backup:
+        settings[BACKUP] = {
+            BACKUP_FOLDER: answers.backup,
+            "RAVEN_CREDENTIALS": "/etc/raven",
+            **_kept(SQL_WRITER, "MYSQL_URL", "RAVEN_SQL_ARCHIVE", settings, found),
+            **_kept(MONGO_RECORDER, "MONGO_URL", "RAVEN_MONGO_ARCHIVE", settings, found),
+        }
     return Plan(
         (*services, READER),
         settings,
         node,
         {} if answers.mqtt_url else _accounts(settings, "MQTT_URL"),
         {} if answers.mysql_url else _accounts(settings, "MYSQL_URL"),
+        answers.backup,
     )
 
 
@@ -149,7 +171,22 @@ def earlier(found: Mapping[str, Mapping[str, str]]) -> Answers | None:
         recorder.get("MONGO_URL"),
         relay.get("UPSTREAM_MQTT_URL"),
         relay.get("UPSTREAM_MQTT_TLS_CA"),
+        found.get(BACKUP, {}).get(BACKUP_FOLDER),
     )
+
+
+def _kept(
+    service: Service,
+    url: str,
+    archive: str,
+    settings: SettingsOf,
+    found: Mapping[str, Mapping[str, str]],
+) -> dict[str, str | None]:
+    """Return where the backup finds a store and its archived months, None where it is not here."""
+    if service.name not in settings:
+        return {url: None, archive: None}
+    folder = found.get(service.name, {}).get(archive) or f"/var/lib/raven-{service.name}"
+    return {url: settings[service.name][url], archive: folder}
 
 
 def _account_of(url: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from raven_reader.serial_port import DeviceLocation, Stick
 from raven_setup.plan import Answers, Store
+from raven_setup.units import HIDDEN
 from ravenbus.settings import MqttUrl, NodeName
 from ravenmongo.settings import MongoUrl
 from ravensql.settings import MysqlUrl
@@ -20,6 +22,11 @@ STORES: Final[Mapping[Store, str]] = {
     "mongo": "a MongoDB whose URL you give, and pages in a browser",
     "server": "a python-raven server elsewhere, whose URL you give",
 }
+
+
+NONE: Final = "none"
+NO_BACKUPS: Final = (*(f"{folder}/" for folder in HIDDEN), "/etc/raven/", "/var/lib/raven-")
+"""Where no backup can be: what its service does not see, what is in it, what is removed."""
 
 
 class AnswerError(ValueError):
@@ -78,6 +85,7 @@ class Questions:
             mongo_url,
             upstream,
             self._certificates("UPSTREAM_MQTT_TLS_CA", upstream, was.upstream_ca),
+            self._backup(store),
         )
         check(answers)
         return answers
@@ -101,6 +109,17 @@ class Questions:
         for name, meaning in STORES.items():
             self._person.say(f"  {name:8}{meaning}")
         return self._person.ask("Store", self._earlier.store)
+
+    def _backup(self, store: Store) -> str | None:
+        folder = self._options.backup or self._earlier.backup
+        if store != "server" and not self._options.backup:
+            self._person.say("\nBack up each night to which folder?  The last 7 backups stay.")
+            self._person.say("  none                no backups")
+            self._person.say(
+                "  /var/backups/raven  for instance; a folder on another disk is better"
+            )
+            folder = self._person.ask("Folder", folder or NONE)
+        return None if folder == NONE else folder
 
     def _given(self, name: str, question: str, was: str | None, example: str) -> str:
         """Return a URL that has to be given."""
@@ -140,6 +159,14 @@ def check(answers: Answers) -> None:
                 kind(text)
         except ValueError as error:
             raise AnswerError(f"{name}: {error}") from None
+    if answers.backup and (
+        not re.fullmatch(r"(/[\w.-]+)+", answers.backup, re.ASCII)
+        or f"{answers.backup}/".startswith(NO_BACKUPS)
+    ):
+        raise AnswerError(
+            f"folder for backups {answers.backup!r}: allowed is a path from / on, of letters, "
+            f"digits, _, . and -, and not in {', '.join(HIDDEN)} or /etc/raven"
+        )
     for path in (answers.mqtt_ca, answers.upstream_ca):
         if path and not Path(path).is_file():
             raise AnswerError(f"{path}: allowed is a file with certificates")

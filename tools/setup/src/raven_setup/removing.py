@@ -10,9 +10,9 @@ from typing import Final
 from raven_setup import machine
 from raven_setup.accounts import MYSQL_RIGHTS
 from raven_setup.machine import SETTINGS, Record
-from raven_setup.plan import HERE
+from raven_setup.plan import HERE, Answers
 from raven_setup.setting_up import BROKER
-from raven_setup.units import SERVICES
+from raven_setup.units import BACKUP, SERVICES
 
 STATE: Final = Path("/var/lib")
 OURS: Final = tuple(f"raven-{service.name}" for service in SERVICES)
@@ -45,12 +45,14 @@ def remove(record: Record, say: Callable[[str], None], *, data: bool) -> None:
     record.clear()
 
 
-def kept(record: Record, *, data: bool) -> Iterator[str]:
-    """Yield what stays, and how it goes."""
+def kept(record: Record, was: Answers | None, *, data: bool) -> Iterator[str]:
+    """Yield what stays, and how it goes; ``was`` are the answers to which all was set up."""
     if not data:
         if record.has_database:
             yield "the readings in the database raven"
         yield from (f"what the service keeps in {folder}" for folder in _states())
+    if was and was.backup:
+        yield f"the backups in {was.backup}"
     if record.packages:
         yield f"Debian's packages: apt-get remove {' '.join(record.packages)}"
     yield "the programs: pipx uninstall python-raven"
@@ -65,7 +67,9 @@ def _units() -> list[str]:
     """Return the units of ours that run or are to run, further readers' too."""
     options = ["--no-legend", "--plain"]
     loaded = ["--all", "--state=loaded"]
-    lines = machine.run(["systemctl", "list-units", *loaded, *options, "raven-*.service"])
-    lines += machine.run(["systemctl", "list-unit-files", *options, "raven-*.service"])
+    kinds = ["raven-*.service", "raven-*.timer"]
+    lines = machine.run(["systemctl", "list-units", *loaded, *options, *kinds])
+    lines += machine.run(["systemctl", "list-unit-files", *options, *kinds])
     names = {line.split()[0] for line in lines.splitlines() if line.strip()}
-    return sorted(one for one in names if one.startswith(OURS) and not one.endswith("@.service"))
+    ours = (*OURS, f"raven-{BACKUP}.")
+    return sorted(one for one in names if one.startswith(ours) and not one.endswith("@.service"))

@@ -12,7 +12,14 @@ from raven_setup.files import FILES
 from raven_setup.machine import SETTINGS, Record, SetupError
 from raven_setup.plan import HERE, VERIFY, Plan
 from raven_setup.settings import merged, parse
-from raven_setup.units import FURTHER_READER, SERVICES
+from raven_setup.units import (
+    BACKUP,
+    BACKUP_TIMER,
+    BACKUP_UNIT,
+    FURTHER_READER,
+    SERVICES,
+    backup_unit,
+)
 
 UNITS: Final = Path("/etc/systemd/system")
 RULES: Final = Path("/etc/udev/rules.d/99-raven.rules")
@@ -68,6 +75,11 @@ def set_up(plan: Plan, commands: Path, record: Record, say: Say) -> None:
     for service in (*plan.services, FURTHER_READER):
         if record.put(UNITS / service.unit, service.text(commands)):
             changed.add(service.name)
+    if plan.backup:
+        say(f"  backups: each night to {plan.backup}")
+        machine.own(Path(plan.backup))
+        record.put(UNITS / BACKUP_UNIT, backup_unit(commands, plan.backup))
+        record.put(UNITS / BACKUP_TIMER, (FILES / BACKUP_TIMER).read_text("utf-8"))
     machine.reload_units()
     rules = [FILES / name for name in ("99-raven.rules", "99-raven-reader.rules")]
     if record.put(RULES, "\n".join(rule.read_text("utf-8") for rule in rules)):
@@ -78,6 +90,8 @@ def set_up(plan: Plan, commands: Path, record: Record, say: Say) -> None:
         if not machine.works(["systemctl", verb, service.unit]):
             said = machine.last_words(service.unit)
             raise SetupError(f"{service.unit} does not start; its last words:\n{said}")
+    if plan.backup:
+        machine.run(["systemctl", "enable", "--now", "--quiet", BACKUP_TIMER])
 
 
 def _broker(plan: Plan, record: Record) -> None:
@@ -119,5 +133,9 @@ def _without_others(plan: Plan, record: Record) -> None:
             machine.run(["systemctl", "disable", "--now", "--quiet", service.unit])
             record.remove(unit)
             record.remove(SETTINGS / f"{service.name}.env")
-    if VERIFY not in plan.settings:
-        record.remove(SETTINGS / f"{VERIFY}.env")
+    if not plan.backup and UNITS / BACKUP_TIMER in record.files:
+        machine.run(["systemctl", "disable", "--now", "--quiet", BACKUP_TIMER])
+        record.remove(UNITS / BACKUP_TIMER)
+        record.remove(UNITS / BACKUP_UNIT)
+    for name in {VERIFY, BACKUP} - plan.settings.keys():
+        record.remove(SETTINGS / f"{name}.env")

@@ -9,6 +9,8 @@ from typing import Final
 
 from raven_setup.files import FILES
 
+HIDDEN: Final = ("/root", "/home", "/tmp", "/var/tmp", "/run/user")  # noqa: S108 - not used
+"""What a hardened service does not see."""
 AWAY_FROM_DEVICES: Final = """\
 PrivateDevices=yes
 PrivateUsers=yes
@@ -44,8 +46,8 @@ class Service:
 
     def text(self, commands: Path) -> str:
         """Return the unit of the command that lies in a folder."""
-        template = Template((FILES / "service.unit").read_text("utf-8"))
-        return template.substitute(
+        return _unit(
+            "service.unit",
             name=f"raven-{self.name}{'@…' if self.instance else ''}",
             description=self.description,
             command=f"{commands}/raven-{self.name}{self.arguments}",
@@ -76,3 +78,18 @@ MONGO_RECORDER: Final = Service(
 SQL_RELAY: Final = Service("sql-relay", "MariaDB's rows to an upstream broker")
 DASHBOARD: Final = Service("dashboard", "readings in a browser")
 SERVICES: Final = (READER, SQL_WRITER, MONGO_RECORDER, SQL_RELAY, DASHBOARD)
+
+BACKUP: Final = "backup"
+BACKUP_UNIT: Final = f"raven-{BACKUP}.service"
+BACKUP_TIMER: Final = f"raven-{BACKUP}.timer"
+
+
+def backup_unit(commands: Path, folder: str) -> str:
+    """Return the unit of the backup to a folder, by the command that lies in another."""
+    return _unit("backup.unit", command=f"{commands}/raven-{BACKUP}", folder=folder)
+
+
+def _unit(file: str, **values: str) -> str:
+    hardening = (FILES / "hardening.unit").read_text("utf-8")
+    template = Template((FILES / file).read_text("utf-8"))
+    return template.substitute(values, hardening=hardening.rstrip())
