@@ -7,19 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from raven_harness.stack import ROOT
+from ravenbus import __version__
 
-from .machine import Machine, machine
+from .machine import REGISTRY, Machine, machine
 
 RELEASE = os.environ.get("DEBIAN", "trixie")
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 GLIBC = ("2_34", "2_28", "2_17", "2_5")
 """What wheels for Debian 12 may ask of the C library, and those for older ones."""
+NEWER = f"{__version__}.post1"
 STICK = """\
 [Unit]
 Description=a simulated stick
@@ -49,6 +52,25 @@ def wheels() -> Path:
 
 
 @pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel of the same sources that says that it is of a newer release."""
+    folder = tmp_path_factory.mktemp("newer")
+    (archive,) = (ROOT / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as sdist:
+        sdist.extractall(folder, filter="data")
+    (source,) = folder.glob("python_raven-*")
+    (source / "PKG-INFO").unlink()
+    for file in ("pyproject.toml", "src/ravenbus/__init__.py"):
+        path = source / "libs" / "ravenbus" / file
+        text = path.read_text()
+        path.write_text(text.replace(f'"{__version__}"', f'"{NEWER}"', 1))
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
 def installed(wheels: Path) -> Iterator[Machine]:
     """Lend the machine after the line of docs/install.md for pipx, with a stick on a TCP port."""
     base = ROOT / ".installed" / RELEASE
@@ -58,8 +80,7 @@ def installed(wheels: Path) -> Iterator[Machine]:
         made.boot()
         page = (ROOT / "docs" / "install.md").read_text()
         (line,) = [one for one in page.splitlines() if re.match("sudo PIPX_.* install ", one)]
-        registry = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels"}
-        made.run("sh", "-euc", line.removeprefix("sudo "), **registry)
+        made.run("sh", "-euc", line.removeprefix("sudo "), **REGISTRY)
         (made.root / "etc/systemd/system/stick.service").write_text(STICK)
         made.run("systemctl", "enable", "--now", "stick")
         yield made

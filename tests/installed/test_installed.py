@@ -1,19 +1,25 @@
-"""What docs/install.md promises, on a Debian that boots systemd; each test goes on where one ended."""
+"""What docs/install.md, backup.md and upgrading.md promise, on a Debian that boots systemd; each test goes on where one ended."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from raven_setup.units import MONGO_RECORDER
+from tests.pages import typed
 from tests.system.system import wait_until
 
-from .machine import Machine
+from .conftest import NEWER
+from .machine import REGISTRY, Machine
 
+BACKUPS = "/var/backups/raven"
 SERVICES = ("raven-sql-writer", "raven-sql-relay", "raven-dashboard", "raven-reader")
+READINGS = ("instantaneous_demand", "current_summation_delivered", "price_cluster")
 MOST_EXPOSED = 2.0
 WATCHDOG_S = 150.0
 SETUP = ("raven-setup", "--yes", "--store", "mysql", "--device", "socket://localhost:2000")
@@ -32,6 +38,37 @@ def wait_for_more(machine: Machine) -> None:
     """Wait until a reading is stored that is not yet."""
     before = stored(machine)
     wait_until(lambda: stored(machine) > before, "a reading is stored", 120)
+
+
+def wait_for_all(machine: Machine) -> None:
+    """Unplug the stick, and wait until the store has every reading that was accepted."""
+    machine.run("systemctl", "stop", "stick")
+    wait_until(
+        lambda: machine.run("sh", "-c", VERIFY, check=False).returncode == 0,
+        "the store has every reading that was accepted",
+        60,
+    )
+
+
+def rows(machine: Machine) -> dict[str, int]:
+    """Return how many rows each table has."""
+    query = (
+        "SELECT table_name FROM information_schema.tables "
+        "WHERE table_schema = 'raven' AND table_type = 'BASE TABLE'"
+    )
+    names = machine.run("mariadb", "--batch", "-N", "-e", query).stdout.split()
+    count = " UNION ALL ".join(
+        f"SELECT '{name}', COUNT(*) FROM {name}"  # noqa: S608 - our own tables
+        for name in names
+    )
+    lines = machine.run("mariadb", "raven", "--batch", "-N", "-e", count).stdout.splitlines()
+    return {name: int(number) for name, number in (line.split() for line in lines)}
+
+
+def lines(page: str, having: str) -> list[str]:
+    """Return the lines of the one block of a page in which a text stands, as root types them."""
+    (text,) = [block.text for block in typed(page) if having in block.text]
+    return [line.removeprefix("sudo ") for line in text.splitlines()]
 
 
 def main_pid(machine: Machine, service: str) -> int:
@@ -87,7 +124,31 @@ def test_the_pages_open_with_the_password_that_was_said(installed: Machine):
     assert right == "http://localhost:8080/"
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "raven-reader@attic", "raven-mongo-recorder"])
+def test_a_backup_is_made_each_night_and_comes_back(installed: Machine):
+    """Into an empty database, by the lines of docs/backup.md: each table has the rows that it had."""
+    wait_for_all(installed)
+    set_up, start, status, timers = lines("backup.md", "raven-setup --backup")
+    assert BACKUPS in set_up
+    installed.run("sh", "-euc", f"{set_up}\n{start}")
+    assert "Finished" in installed.run("sh", "-c", status, check=False).stdout
+    assert "raven-backup.timer" in installed.run("sh", "-c", timers).stdout
+    settings = installed.root / "etc/raven/backup.env"
+    assert settings.stat().st_mode & 0o777 == 0o600
+    before = rows(installed)
+    assert before["instantaneous_demand"] > 0
+    stop, restore, start = lines("backup.md", '"$BACKUP_FOLDER"')
+    installed.run("sh", "-euc", f"{stop}\nsystemctl stop raven-sql-relay")
+    installed.run("mariadb", "-e", "DROP DATABASE raven; CREATE DATABASE raven")
+    installed.run("sh", "-euc", restore)
+    assert rows(installed) == before
+    installed.run("sh", "-euc", f"{start}\nsystemctl start raven-sql-relay stick")
+    wait_for_more(installed)
+
+
+UNITS = [*SERVICES, "raven-reader@attic", "raven-mongo-recorder", "raven-backup"]
+
+
+@pytest.mark.parametrize("service", UNITS)
 def test_a_unit_is_hardened(installed: Machine, service: str):
     """By systemd's own count, of 10 at most 2; and it has nothing to say against a line of it."""
     if service == "raven-mongo-recorder":  # which this machine has no use for
@@ -191,17 +252,28 @@ def test_a_full_journal_stops_nothing(installed: Machine):
     installed.run("umount", "--lazy", "/var/log/journal")
 
 
+def test_a_newer_release_takes_over_while_readings_come(installed: Machine, newer: Path):
+    """By the lines of docs/upgrading.md: each service is another process, and nothing is missing."""
+    shutil.copy(newer, installed.root / "srv" / "wheels")
+    services = [*SERVICES, "raven-reader@attic"]
+    before = {service: main_pid(installed, service) for service in services}
+    *upgrade, verify = lines("upgrading.md", "pipx upgrade")
+    installed.run("sh", "-euc", "\n".join(upgrade), **REGISTRY)
+    assert installed.run("raven-reader", "--version").stdout == f"raven-reader {NEWER}\n"
+    assert [one for one in services if main_pid(installed, one) in {0, before[one]}] == []
+    wait_for_more(installed)
+    wait_for_all(installed)
+    installed.run("sh", "-c", verify)
+    installed.run("systemctl", "start", "stick")
+
+
 def test_all_is_back_after_a_reboot(installed: Machine):
     """Nobody logs in: services are up, and not one reading is missing or there twice."""
     installed.reboot()
     assert [service for service in SERVICES if not active(installed, service)] == []
     wait_for_more(installed)
-    installed.run("systemctl", "stop", "stick", "raven-reader@attic")
-    wait_until(
-        lambda: installed.run("sh", "-c", VERIFY, check=False).returncode == 0,
-        "the store has every reading that was accepted",
-        60,
-    )
+    installed.run("systemctl", "stop", "raven-reader@attic")
+    wait_for_all(installed)
 
 
 def test_the_rule_has_the_stick_start_the_reader(installed: Machine):
@@ -217,6 +289,8 @@ def test_remove_takes_all_away_and_keeps_the_readings(installed: Machine):
     count = stored(installed)
     said = installed.run("raven-remove", "--yes").stdout
     assert "apt-get remove mosquitto mariadb-server" in said
+    assert f"the backups in {BACKUPS}" in said
+    assert list((installed.root / BACKUPS[1:]).glob("*/manifest.json"))
     assert max(map(len, said.splitlines())) <= 80
     assert stored(installed) >= count
     assert [name for name in etc(installed) if "raven" in name] == []
@@ -240,3 +314,18 @@ def test_remove_takes_the_readings_too_if_told(installed: Machine):
     names = installed.run("find", "/var/lib", "/etc", "/run", "-xdev", "-name", "*raven*").stdout
     assert names == ""
     assert "raven" not in installed.run("mariadb", "-N", "-e", "SHOW DATABASES").stdout
+
+
+def test_an_empty_machine_goes_on_where_another_one_ended(installed: Machine):
+    """By the lines of docs/backup.md, from its backup: the same accounts, home and readings."""
+    installed.run("systemctl", "stop", "stick")
+    move = "\n".join(lines("backup.md", "raven-restore --credentials")).replace(
+        "/mnt/backups", BACKUPS
+    )
+    installed.run("sh", "-euc", move)
+    (manifest,) = (installed.root / BACKUPS[1:]).glob("*/manifest.json")
+    kept = json.loads(manifest.read_text())["stores"]["MySQL"]
+    held = rows(installed)
+    assert {name: held[name] for name in READINGS} == {name: kept[name] for name in READINGS}
+    installed.run("systemctl", "start", "stick")
+    wait_for_more(installed)

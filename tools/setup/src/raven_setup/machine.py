@@ -41,7 +41,8 @@ class Record:
 
     def note_packages(self, packages: Iterable[str]) -> None:
         """Note that packages were installed."""
-        self.packages += packages
+        # A record that came with a backup of another machine names them already.
+        self.packages = [*dict.fromkeys([*self.packages, *packages])]
         self._save()
 
     def note_database(self) -> None:

@@ -12,7 +12,7 @@ from raven_setup.accounts import MYSQL_RIGHTS
 from raven_setup.machine import SETTINGS, Record
 from raven_setup.plan import HERE, Answers
 from raven_setup.setting_up import BROKER
-from raven_setup.units import BACKUP, SERVICES
+from raven_setup.units import BACKUP, BACKUP_TIMER, SERVICES
 
 STATE: Final = Path("/var/lib")
 OURS: Final = tuple(f"raven-{service.name}" for service in SERVICES)
@@ -24,6 +24,7 @@ def remove(record: Record, say: Callable[[str], None], *, data: bool) -> None:
     say("  services, their settings and the udev rule")
     if units := _units():
         machine.run(["systemctl", "disable", "--now", "--quiet", *units])
+        machine.works(["systemctl", "clean", "--what=state", BACKUP_TIMER])
     for file in {*files, *SETTINGS.glob("*.env")}:
         record.remove(file)
     machine.reload_units()

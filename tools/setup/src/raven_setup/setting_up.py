@@ -135,6 +135,7 @@ def _without_others(plan: Plan, record: Record) -> None:
             record.remove(SETTINGS / f"{service.name}.env")
     if not plan.backup and UNITS / BACKUP_TIMER in record.files:
         machine.run(["systemctl", "disable", "--now", "--quiet", BACKUP_TIMER])
+        machine.works(["systemctl", "clean", "--what=state", BACKUP_TIMER])
         record.remove(UNITS / BACKUP_TIMER)
         record.remove(UNITS / BACKUP_UNIT)
     for name in {VERIFY, BACKUP} - plan.settings.keys():
