@@ -48,7 +48,7 @@ def test_a_stick_is_chosen_by_its_number_or_its_path():
     for typed, device in (("1", RAVEN.link), ("2", EMU.path), ("/dev/ttyS1", "/dev/ttyS1")):
         answers, person = ask(typed, "", "", sticks=(RAVEN, EMU))
         assert answers.device == device
-    assert f"  1     RAVEn at {RAVEN.link}" in person.seen
+    assert f"  1     RAVEn at {RAVEN.path}" in person.seen
 
 
 def test_what_was_said_before_is_not_asked():

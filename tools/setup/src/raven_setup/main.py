@@ -28,7 +28,7 @@ FOR_ALL: Final = (
     "sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install 'python-raven[all]'"
 )
 ANSWERS: Final = """\
-Each answer can also be given by the environment:
+What can be told by the environment, too or alone:
   RAVEN_DEVICE, RAVEN_NODE  as --device and --node
   MQTT_URL, MQTT_TLS_CA     the server's broker for --store server; for other
                             stores a broker to use in place of one here
@@ -67,14 +67,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="Set up the services of python-raven on this Debian machine, as root.\n"
-        "Run again, it changes what is told otherwise, and keeps what you changed.",
+        "It asks what is not told.  Run again, it changes what is answered otherwise,\n"
+        "and keeps what you changed in its files.",
         epilog=ANSWERS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     parser.add_argument("--device", metavar="PORT", help="the stick: auto, a path, socket://…")
     parser.add_argument("--store", choices=tuple(STORES), help="where readings go")
-    parser.add_argument("--node", metavar="NAME", help="name of this home; default: made once")
+    parser.add_argument("--node", metavar="NAME", help="name of this home; by default one is made")
     parser.add_argument(
         "--backup", metavar="FOLDER", help="back up to it each night; none: make no backups"
     )
@@ -136,9 +137,10 @@ def _set_up(options: argparse.Namespace) -> int:
         raise SetupError(
             "the broker here has settings of its own about who is let in:\n  "
             + "\n  ".join(rivals)
-            + "\nTake them out, or make accounts there and give MQTT_URL=mqtt://user:password@localhost"
+            + "\nTake them out, or make accounts there yourself, and say which one to use:"
+            "\n  sudo MQTT_URL=mqtt://user:password@localhost raven-setup"
         )
-    person.say("\nThis is done:")
+    person.say("\nThis is what will be done:")
     _announce(made, person)
     if person.ask("\nGo on?", "yes").lower() not in ("y", "yes"):
         print("nothing was changed")
@@ -156,7 +158,7 @@ def _announce(made: Plan, person: Terminal) -> None:
     if packages:
         person.say(f"  install from Debian: {', '.join(packages)}")
     if made.broker:
-        person.say("  the broker (mosquitto) asks for a password, also programs on this machine")
+        person.say("  the broker (mosquitto) lets in nobody without a password, here too")
     if made.database:
         person.say("  MariaDB gets a database, raven")
     names = ", ".join(f"raven-{service.name}" for service in made.services)
@@ -201,10 +203,10 @@ def _how_to_see(made: Plan) -> str:
     lines += [
         f"  this home is called   {made.node}",
         "  the services          systemctl status 'raven-*'",
-        "  what the stick says   journalctl -fu raven-reader",
+        "  what the stick says   sudo journalctl -fu raven-reader",
         f"  settings              {SETTINGS}/*.env",
-        *(["  a backup at once      systemctl start raven-backup"] if made.backup else []),
-        "  take it away again    raven-remove",
+        *(["  a backup at once      sudo systemctl start raven-backup"] if made.backup else []),
+        "  take it away again    sudo raven-remove",
     ]
     return "\n".join(lines)
 
@@ -213,9 +215,9 @@ def _remove(options: argparse.Namespace) -> int:
     person = Terminal(yes=options.yes)
     record = Record(print)
     was = plan.earlier(setting_up.found_settings())
-    person.say("Services, settings and accounts are removed.")
+    person.say("This removes the services, their settings and accounts.")
     if options.data:
-        person.say("All readings on this machine are removed too.")
+        person.say("It removes all readings on this machine too.")
     if person.ask("Go on?", "no" if not options.yes else "yes").lower() not in ("y", "yes"):
         print("nothing was changed")
         return EXIT_FAILED

@@ -92,14 +92,14 @@ class Questions:
 
     def _which_stick(self, sticks: Sequence[Stick]) -> str:
         say = self._person.say
-        say("Which stick?")
+        say("Enter alone takes what is in [brackets].\n\nWhich stick?")
         names = [stick.link or stick.path for stick in sticks]
-        for number, (stick, name) in enumerate(zip(sticks, names, strict=True), 1):
-            say(f"  {number}     {stick.model} at {name}")
+        for number, stick in enumerate(sticks, 1):
+            say(f"  {number}     {stick.model} at {stick.path}")
         say("  auto  the one that is plugged in, at whichever port")
-        say("  Or another port: /dev/serial/by-id/..., or socket://host:port (ser2net).")
+        say("  or a port by its name: /dev/serial/by-id/..., socket://host:port (ser2net)")
         if not sticks:
-            say("  None is plugged in now; it is found once it is.")
+            say("None is plugged in; with auto it is found as soon as it is.")
         answer = self._person.ask("Stick", self._earlier.device)
         is_number = answer.isdecimal() and 1 <= int(answer) <= len(names)
         return names[int(answer) - 1] if is_number else answer
@@ -114,10 +114,8 @@ class Questions:
         folder = self._options.backup or self._earlier.backup
         if store != "server" and not self._options.backup:
             self._person.say("\nBack up each night to which folder?  The last 7 backups stay.")
-            self._person.say("  none                no backups")
-            self._person.say(
-                "  /var/backups/raven  for instance; a folder on another disk is better"
-            )
+            self._person.say("  none  no backups")
+            self._person.say("  or a folder, as /var/backups/raven; best on another disk")
             folder = self._person.ask("Folder", folder or NONE)
         return None if folder == NONE else folder
 
@@ -137,8 +135,11 @@ class Questions:
             return None
         if path := self._environ.get(name):
             return path
-        self._person.say("\nCertificates to trust there (ca.pem), if they are no public ones.")
-        return self._person.ask("File", was or "") or None
+        self._person.say(
+            "\nWhich file has its certificates, as ca.pem?  None if they are public ones."
+        )
+        path = self._person.ask("File", was or NONE)
+        return None if path == NONE else path
 
 
 def check(answers: Answers) -> None:
