@@ -145,6 +145,17 @@ def test_a_backup_is_made_each_night_and_comes_back(installed: Machine):
     wait_for_more(installed)
 
 
+def test_a_backup_fails_while_its_disk_is_away(installed: Machine):
+    """It makes no folder in that place, nor does another setup; it is made again afterwards."""
+    installed.run("mv", BACKUPS, "/var/backups/away")
+    installed.run("raven-setup", "--yes")
+    assert installed.run("systemctl", "start", "raven-backup", check=False).returncode != 0
+    assert not (installed.root / BACKUPS[1:]).exists()
+    installed.run("mv", "/var/backups/away", BACKUPS)
+    installed.run("systemctl", "start", "raven-backup")
+    assert len(list((installed.root / BACKUPS[1:]).glob("*/manifest.json"))) == 2
+
+
 UNITS = [*SERVICES, "raven-reader@attic", "raven-mongo-recorder", "raven-backup"]
 
 
@@ -323,7 +334,7 @@ def test_an_empty_machine_goes_on_where_another_one_ended(installed: Machine):
         "/mnt/backups", BACKUPS
     )
     installed.run("sh", "-euc", move)
-    (manifest,) = (installed.root / BACKUPS[1:]).glob("*/manifest.json")
+    manifest = max((installed.root / BACKUPS[1:]).glob("*/manifest.json"))
     kept = json.loads(manifest.read_text())["stores"]["MySQL"]
     held = rows(installed)
     assert {name: held[name] for name in READINGS} == {name: kept[name] for name in READINGS}
