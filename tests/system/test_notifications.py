@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from tenacity import wait_fixed
 
 from raven_dashboard import notifier as module
 from raven_dashboard import words
@@ -135,7 +134,8 @@ class Watching:
         retry = Retry(self.health, self.stop)
         self.feed = Feed(broker, Topics(), retry)
         self.memory = Memory(self.folder / "state")
-        notifier = Notifier(self.feed, NotifyUrls(self.urls), self.memory, GRACE, UTC, retry)
+        targets = NotifyUrls(self.urls).targets
+        notifier = Notifier(self.feed, targets, self.memory, GRACE, UTC, retry)
         self.threads = [threading.Thread(target=one.run) for one in (self.feed, notifier)]
         for thread in self.threads:
             thread.start()
@@ -178,7 +178,8 @@ def watching(
 ) -> Iterator[Watching]:
     monkeypatch.setattr(module, "TURN_S", 0.1)
     monkeypatch.setattr(module, "BETWEEN_S", 0.1)
-    monkeypatch.setattr(module, "AGAIN", wait_fixed(0.1))
+    monkeypatch.setattr(module, "AGAIN_S", 0.1)
+    monkeypatch.setattr(module, "LONGEST_S", 0.1)
     monkeypatch.setattr(words, "BEHIND_AFTER", timedelta(0))
     built = Watching(tmp_path, f"{mail.url}\n{hook.url}")
     yield built

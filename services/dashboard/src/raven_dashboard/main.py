@@ -88,7 +88,7 @@ def run(settings: DashboardSettings, stop: threading.Event) -> None:
             after = timedelta(minutes=settings.raven_notify_after_min)
             notifier = Notifier(
                 feed,
-                settings.raven_notify_urls,
+                settings.raven_notify_urls.targets,
                 Memory(settings.raven_state),
                 after,
                 settings.raven_time_zone,
@@ -122,13 +122,16 @@ def _try_notifications() -> int:
     if not settings.raven_notify_urls:
         print(f"{NAME}: RAVEN_NOTIFY_URLS is not set: nobody is told anything", file=sys.stderr)
         return service.EXIT_SETTINGS
-    try:
-        settings.raven_notify_urls.outgoing(TRIAL).send()
-    except RetryableError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return service.EXIT_UNAVAILABLE
-    print("a trial message was sent")
-    return 0
+    status = 0
+    for target in settings.raven_notify_urls.targets:
+        try:
+            target.send(TRIAL)
+        except RetryableError as error:
+            print(f"{NAME}: {error}", file=sys.stderr)
+            status = service.EXIT_UNAVAILABLE
+    if not status:
+        print("a trial message was sent")
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from tenacity import wait_random_exponential
 
 from raven_dashboard.feed import Feed, now
-from raven_dashboard.outgoing import NotifyUrls, Outgoing
-from raven_dashboard.troubles import Watch, links, message
+from raven_dashboard.outgoing import Target
+from raven_dashboard.troubles import Message, Watch, links, message
 from ravenbus.errors import RetryableError
-from ravenbus.retrying import Retry, retrying
+from ravenbus.retrying import Retry
 
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 5.0
 BETWEEN_S: Final = 60.0
 """Shortest time between two messages: what comes meanwhile is in the next one."""
-AGAIN: Final = wait_random_exponential(multiplier=5, max=600)
-"""Up to 5 s before a message is sent another time, doubling to ten minutes."""
+AGAIN_S: Final = 5.0
+LONGEST_S: Final = 600.0
+"""Time before somebody who did not take a message is tried again; it doubles up to the longest."""
+MISSED_MAX: Final = 100
+"""Messages that are kept for somebody who did not take them, while others did."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -60,20 +65,59 @@ class Memory:
         self._kept = told
 
 
+class Recipient:
+    """Somebody who is told; who takes nothing for a while holds up nobody else."""
+
+    def __init__(self, target: Target, clock: Callable[[], float]) -> None:
+        self.problem: str | None = None
+        """Why nothing was taken when it was tried last."""
+        self._target = target
+        self._clock = clock
+        self._missed: deque[Message] = deque(maxlen=MISSED_MAX)
+        self._again_at = self._pause_s = 0.0
+
+    def catch_up(self) -> None:
+        """Send what was missed, oldest first."""
+        while self._missed and self._takes(self._missed[0]):
+            self._missed.popleft()
+
+    def told(self, new: Message) -> bool:
+        """Send a message; return False if it was not taken, or what was missed comes first."""
+        return not self._missed and self._takes(new)
+
+    def miss(self, new: Message) -> None:
+        """Keep a message that others were told."""
+        self._missed.append(new)
+
+    def _takes(self, one: Message) -> bool:
+        if self._clock() < self._again_at:
+            return False
+        try:
+            self._target.send(one)
+        except RetryableError as error:
+            self.problem = str(error)
+            self._pause_s = min(max(AGAIN_S, self._pause_s * 2), LONGEST_S)
+            self._again_at = self._clock() + self._pause_s
+            return False
+        self.problem, self._pause_s = None, 0.0
+        return True
+
+
 class Notifier:
     """Watches what a feed hears and tells people; ``run`` is a thread's main loop."""
 
     def __init__(
         self,
         feed: Feed,
-        urls: NotifyUrls,
+        targets: Iterable[Target],
         memory: Memory,
         after: timedelta,
         zone: tzinfo,
         retry: Retry,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed = feed
-        self._urls = urls
+        self._recipients = [Recipient(one, clock) for one in targets]
         self._memory = memory
         self._zone = zone
         self._health = retry.health
@@ -89,30 +133,34 @@ class Notifier:
         try:
             while not self._stop.wait(pause_s):
                 pause_s = BETWEEN_S if self._turn() else TURN_S
-        except RetryableError:
-            return  # stopped while a message could not be sent
         finally:
             self._stop.set()
 
     def _turn(self) -> bool:
-        """Say whether there was anything to tell, once it is told."""
+        """Say whether anybody was told anything new."""
+        for one in self._recipients:
+            one.catch_up()
         homes, at = list(self._feed.homes.values()), now()
         notices = self._watch.turn(links(homes, self._feed.away_since, at), at)
-        if notices:
-            outgoing = self._urls.outgoing(message(notices, self._zone))
-            retrying(self._stop, AGAIN)(self._send, outgoing)
+        told = bool(notices) and self._tell(message(notices, self._zone))
+        if told:
             self._watch.said(notices)
             log.info("people were told", extra={"of": ", ".join(one.key for one in notices)})
+        if problems := [one.problem for one in self._recipients if one.problem]:
+            self._health.failing("notify", "; ".join(problems))
+        else:
+            self._health.ok("notify")
         self._keep(Told(self._watch.told, {home.node: sorted(home.stores) for home in homes}))
-        return bool(notices)
+        return told
 
-    def _send(self, outgoing: Outgoing) -> None:
-        try:
-            outgoing.send()
-        except RetryableError as error:
-            self._health.failing("notify", str(error))
-            raise
-        self._health.ok("notify")
+    def _tell(self, new: Message) -> bool:
+        """Return whether somebody was told; the others then are told later."""
+        missing = [one for one in self._recipients if not one.told(new)]
+        if len(missing) == len(self._recipients):
+            return False
+        for one in missing:
+            one.miss(new)
+        return True
 
     def _keep(self, told: Told) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -31,43 +31,34 @@ class NotifyUrls:
         import apprise  # noqa: PLC0415
 
         asset = apprise.AppriseAsset(app_id="python-raven", app_desc="", async_mode=False)
-        self._targets: dict[str, Apprise] = {}
+        self.targets: list[Target] = []
         with _said():
             for number, url in enumerate(text.split(), 1):
                 target = apprise.Apprise(asset=asset)
                 if not target.add(url):
                     raise UrlError(f"number {number} is no URL that Apprise knows", self.ALLOWED)
-                self._targets[url] = target
+                self.targets.append(Target(url, target))
 
     def __repr__(self) -> str:
-        return f"{len(self._targets)} URLs"
-
-    def outgoing(self, message: Message) -> Outgoing:
-        """Return a message that is to go to each of them."""
-        return Outgoing(self._targets, message)
+        return f"{len(self.targets)} URLs"
 
 
-class Outgoing:
-    """A message on its way."""
+class Target:
+    """One of those who are told."""
 
-    def __init__(self, targets: Mapping[str, Apprise], message: Message) -> None:
-        self._left = dict(targets)
-        self._message = message
+    def __init__(self, url: str, apprise: Apprise) -> None:
+        self._url = url
+        self._apprise = apprise
 
-    def send(self) -> None:
-        """Send to those that have not taken it yet; raise RetryableError if one does not."""
-        problems = []
-        for url, target in list(self._left.items()):
-            with _said() as said:
-                title, body = self._message
-                # Without the format a mail's lines run into one another.
-                if target.notify(body, title, body_format="text"):
-                    del self._left[url]
-                    continue
-            scheme = url.partition("://")[0]
-            problems.append(f"{scheme}: {_without(url, ' '.join(said) or 'it was not taken')}")
-        if problems:
-            raise RetryableError("; ".join(problems))
+    def send(self, message: Message) -> None:
+        """Send a message; raise RetryableError, without any part of the URL, if it is not taken."""
+        with _said() as said:
+            # Without the format a mail's lines run into one another.
+            taken = self._apprise.notify(message.body, message.title, body_format="text")
+        if not taken:
+            scheme = self._url.partition("://")[0]
+            why = _without(self._url, " ".join(said) or "it was not taken")
+            raise RetryableError(f"{scheme}: {why}")
 
 
 class _Collecting(logging.Handler):
