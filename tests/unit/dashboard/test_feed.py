@@ -74,3 +74,35 @@ def test_a_home_is_heard_when_its_reading_comes_whatever_its_clock_says():
     early = Home("home")
     early.take(first, first.envelope.received - timedelta(days=1), retained=True)
     assert early.heard == first.envelope.received - timedelta(days=1), "none is heard tomorrow"
+
+
+def test_a_home_that_was_known_before_is_forgotten_if_the_broker_has_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It was removed while nobody heard that."""
+    monkeypatch.setattr(module, "TURN_S", 0)
+    clock, stop = Clock(), threading.Event()
+    message = reading(new_hash(), 1, node="home")
+    known: list[set[str]] = []
+
+    def prepare(connection: FakeConnection) -> None:
+        topic = Topics().of(LATEST, node="home", kind=message.kind)
+        connection.events.put(Received(1, topic, encode(message), retained=True))
+
+        def turn() -> None:
+            known.append(set(feed.homes))
+            clock.now += module.EXPECTED_S / 2 + 1
+            if len(known) == 4:
+                stop.set()
+
+        connection.on_turn = turn
+
+    feed = Feed(
+        FakeBroker(prepare, wakes=False), Topics(), Retry(Health(), stop, wait_none()), clock
+    )
+    feed.expect("home", ["raven-sql-writer"])
+    feed.expect("former", [])
+    feed.run()
+    assert known[0] == {"home", "former"}
+    assert known[-1] == {"home"}
+    assert list(feed.homes["home"].stores) == ["raven-sql-writer"]

@@ -160,6 +160,7 @@ def test_what_stores_confirmed_while_nobody_heard_it_is_not_missed():
     assert home.behind("raven-sql-writer") == 1
     home.take(confirmed((490, 501)), at(1))
     assert home.behind("raven-sql-writer") == 0
+    assert home.behind("one that is gone meanwhile") == 0
 
 
 def test_a_store_that_says_nothing_from_the_start_is_noticed_where_it_is_known():
@@ -186,6 +187,52 @@ def test_a_message_says_what_is_and_what_to_do():
     lines = message(many, zone).body.split("\n\n")
     assert len(lines) == SHOWN_MAX + 2
     assert lines[-2] == f"And {1000 - SHOWN_MAX} more like these."
+
+
+def test_a_home_whose_reader_never_spoke_here_is_no_trouble():
+    """Its readings came by a relay or an import; a store that lacks them is told all the same."""
+    home = Home("house")
+    home.take(Run(node="house", run="r", hash=HASH, started=T0), at(0))
+    home.take(reading(HASH, 9, node="house"), at(0))
+    home.take(confirmed((8, 8)), at(0))
+    found = links([home], None, at(60))
+    assert [key for key, link in found.items() if link.is_well is False] == [
+        "store raven-sql-writer"
+    ]
+    people = People({"home house": T0})
+    assert people.told(20, **{"home house": found["home house"]}) == []
+    assert people.told(11, **{"home house": WELL}) == [(30, WELL.text)], "its end is told still"
+
+
+def test_what_a_home_says_of_itself_stays_one_line_of_a_message():
+    """A reader that was taken over cannot make a mail say that all is well, nor fill it."""
+    detail = "x\n\nOver: barn: The stick is heard." + " y" * 10_000
+    text = links([heard(device="disconnected", detail=detail)], None, at(6))["home house"].text
+    assert text.startswith("house: The stick has been away for 6 minutes: x Over: barn")
+    assert len(text) < 600
+
+
+def test_what_the_device_says_again_of_a_run_before_is_no_other_run():
+    """A store that is behind stays so: a price keeps its number as long as it is the same."""
+    price = reading(new_hash(), 5, node="house", meter=None, received=T0)
+    home = heard()
+    home.begin(at(0))
+    for minute in range(3):
+        home.take(price, at(minute))
+        home.take(reading(HASH, 12 + minute, node="house"), at(minute))
+    assert home.run == HASH
+    assert home.behind("raven-sql-writer") == 3
+    assert not links([home], None, at(3))["store raven-sql-writer"].is_well
+
+
+def test_what_the_device_says_again_is_not_the_first_of_what_a_store_lacks():
+    """On another connection only what is new is counted."""
+    home = heard()
+    home.begin(at(1))
+    home.take(reading(HASH, 500, node="house"), at(1), retained=True)
+    home.take(reading(HASH, 5, node="house"), at(1))
+    home.take(reading(HASH, 501, node="house"), at(1))
+    assert home.behind("raven-sql-writer") == 1
 
 
 def test_what_the_pages_call_well_is_what_people_are_told_is_well():

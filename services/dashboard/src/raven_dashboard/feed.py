@@ -28,6 +28,8 @@ HEARD: Final = (LATEST, STATUS, RUN, STORED, GONE)
 TURN_S: Final = 1.0
 LATEST_MAX: Final = 200
 """Readings that are kept of a home, which may claim any number of meters."""
+EXPECTED_S: Final = 60.0
+"""Time that the broker has for what it retains of a home that was known before."""
 
 
 def client_id() -> str:
@@ -72,7 +74,9 @@ class Home:
 
     def behind(self, store: str) -> int:
         """Return how many of the run's readings a store has not confirmed, of those it is to."""
-        ranges = self.stores[store].ranges
+        if (progress := self.stores.get(store)) is None:
+            return 0  # it was said to be gone meanwhile
+        ranges = progress.ranges
         first = ranges[0][0] if ranges else self.first_seq
         wanted = [(first, self.last_seq)] if 0 < first <= self.last_seq else []
         return count(wanted) - count(common(wanted, ranges))
@@ -89,9 +93,13 @@ class Home:
             case Reading(envelope, notification):
                 at = min(now, envelope.received) if retained else now
                 self.heard = max(at, self.heard or at)
-                self._follow(envelope.hash, now)
-                self.first_seq = self.first_seq or (0 if retained else envelope.seq)
-                self.last_seq = max(self.last_seq, envelope.seq)
+                known = [one.envelope.received for one in self.latest.values()]
+                # What the device says again keeps its number, which may be of a run before.
+                if envelope.received >= max(known, default=envelope.received):
+                    self._follow(envelope.hash, now)
+                if envelope.hash == self.run and envelope.seq > self.last_seq:
+                    self.first_seq = self.first_seq or (0 if retained else envelope.seq)
+                    self.last_seq = envelope.seq
                 self.latest[message.kind, notification.meter or ""] = message
                 if len(self.latest) > LATEST_MAX:
                     del self.latest[next(iter(self.latest))]
@@ -140,6 +148,7 @@ class Feed:
         self._topics = topics
         self._retry = retry
         self._clock = clock
+        self._expected: set[str] = set()
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
 
@@ -159,7 +168,8 @@ class Feed:
         return self.homes.get(node) or Home(node)
 
     def expect(self, node: str, stores: Iterable[str]) -> None:
-        """Know of a home and its stores before they say anything."""
+        """Know of a home and its stores before they say anything, until the broker knows no home."""
+        self._expected.add(node)
         home = self.homes.setdefault(node, Home(node))
         home.stores |= {store: Progress(now()) for store in stores}
 
@@ -197,8 +207,13 @@ class Feed:
             home.begin(now())
         self._is_connected(True)
         hearing = Hearing(connection, self._topics, self._clock)
+        forget_at = self._clock() + EXPECTED_S
         while not self._retry.stop.is_set():
             self._retry.health.beat()
+            if self._expected and self._clock() > forget_at:
+                for node in self._expected:
+                    self.homes.pop(node, None)
+                self._expected.clear()
             try:
                 event = events.get(timeout=TURN_S)
             except Empty:
@@ -235,6 +250,7 @@ class Feed:
             for home in self.homes.values():
                 home.stores.pop(message.store, None)
             return
+        self._expected.discard(message.node)
         home = self.homes.setdefault(message.node, Home(message.node))
         home.take(message, now(), retained=received.retained)
         with self._lock:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from itertools import islice
+from textwrap import shorten
 from typing import Final, NamedTuple
 
 from raven_dashboard import words
@@ -18,6 +19,7 @@ from raven_dashboard.feed import Home
 BROKER: Final = "broker"
 SHOWN_MAX: Final = 20
 """Lines of a message, and names in one of them; beyond that they are counted."""
+LINE_MAX: Final = 500
 PAGE: Final = "docs/monitoring.md#without-prometheus"
 _TO_DO: Final = {
     "broker": "Start the broker, or see in its log why it ended; each part keeps what it has.",
@@ -28,9 +30,12 @@ _TO_DO: Final = {
 
 
 class Link(NamedTuple):
-    """How a home, a store or the broker is, and what is to be done if it is not well."""
+    """How a home, a store or the broker is, and what is to be done if it is not well.
 
-    is_well: bool
+    ``is_well`` is None where nobody said how it is.
+    """
+
+    is_well: bool | None
     text: str
     to_do: str = ""
 
@@ -54,7 +59,8 @@ class Message(NamedTuple):
 def links(homes: Iterable[Home], away_since: datetime | None, now: datetime) -> dict[str, Link]:
     """Return all that is watched: each home, each store, and the broker.
 
-    While that is away nothing is known of the others.
+    While that is away nothing is known of the others.  Nothing is of a home whose reader never spoke
+    here, as where its readings came by a relay or an import.
     """
     broker = words.broker(away_since, now)
     found = {BROKER: _link(broker, "broker")}
@@ -65,8 +71,8 @@ def links(homes: Iterable[Home], away_since: datetime | None, now: datetime) -> 
         stick, reader, *those = words.chain(home, now)
         # What is wrong with the reader is why nothing is heard of its stick.
         worse = (reader, "reader") if reader.state != "ok" else (stick, "stick")
-        link = _link(*worse)
-        found[f"home {home.node}"] = link._replace(text=f"{home.node}: {link.text}")
+        link = _link(*worse) if home.status else Link(None, reader.text)
+        found[f"home {home.node}"] = link._replace(text=f"{home.node}: {_one_line(link.text)}")
         for part in those:
             stores[part.name].append((home.node, part))
     for name, parts in sorted(stores.items()):
@@ -91,7 +97,7 @@ class Watch:
         notices = []
         for key, link in found.items():
             began = self.told.get(key)
-            if link.is_well == (began is None):
+            if link.is_well in (None, began is None):
                 self._turned.pop(key, None)
                 continue
             since = self._turned.setdefault(key, now)
@@ -140,6 +146,11 @@ _AT: Final = "%Y-%m-%d %H:%M %Z"
 
 def _link(part: words.Part, kind: str) -> Link:
     return Link(part.state == "ok", part.text, _TO_DO[kind])
+
+
+def _one_line(text: str) -> str:
+    """Return what a home says of itself as a line that cannot be taken for several."""
+    return shorten(text, LINE_MAX, placeholder=" …")
 
 
 def _of_store(name: str, parts: Sequence[tuple[str, words.Part]]) -> Link:
