@@ -47,7 +47,14 @@ class Home:
         self.bus = Recorder()
         self.health = Health()
         self.metrics = ReaderMetrics()
-        self.node = Node("home", self.settings, self.bus, self.asked.append, clock=self.clock)
+        self.node = Node(
+            "home",
+            self.settings,
+            self.bus,
+            self.asked.append,
+            clock=self.clock,
+            elapsed=lambda: self.seconds,
+        )
         self.reader = Reader(
             self.settings.limits,
             self.spool,

@@ -211,6 +211,18 @@ def test_a_slower_stick_is_waited_for_longer(home):
     assert (expires[0], expires[-1]) == (45, 360)
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_from_home_assistant(home):
+    """A machine without a battery may start in tomorrow."""
+    home.hear(demand()).restart(leaves="cabin")
+    home.bus.answers["homeassistant/device/cabin/config"](True)
+    home.clock.forward(-86400)
+    home.seconds += 8
+    home.hear(demand("0x000001"))
+    assert len(home.descriptions) == 1
+    home.hear(price())
+    assert "price" in home.descriptions[-1]["components"]
+
+
 def test_a_former_name_is_left(home):
     """What is retained under it is removed; Home Assistant lets go of it before it hears the new one."""
     home.hear(demand()).restart(leaves="cabin")
@@ -223,7 +235,7 @@ def test_a_former_name_is_left(home):
     home.bus.answers[former](True)
     home.hear(demand("0x000002"))
     assert home.descriptions == []
-    home.clock.forward(8)
+    home.seconds += 8
     home.hear(demand("0x000003"))
     assert len(home.descriptions) == 1
     assert home.bus.states[former][1:] == [None]
@@ -237,7 +249,7 @@ def test_a_former_name_that_cannot_be_left_holds_nothing_up(home):
     home.hear(demand()).restart(leaves="cabin")
     former = "homeassistant/device/cabin/config"
     home.bus.answers[former](False)
-    home.clock.forward(8)
+    home.seconds += 8
     home.hear(demand("0x000001"))
     home.bus.answers[former](False)
     assert len(home.descriptions) == 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from queue import Full
 from typing import Final, Literal
@@ -43,7 +44,7 @@ from ravenbus.topics import HOMEASSISTANT_DISCOVERY, LATEST, RAW, REPLY, RUN, ST
 
 log = logging.getLogger(__name__)
 
-MIGRATION: Final = timedelta(seconds=5)
+MIGRATION_S: Final = 5.0
 """Time that Home Assistant has to let go of the sensors of a former name."""
 
 
@@ -72,12 +73,14 @@ class Node:
         ask: Callable[[bytes], None],
         *,
         clock: Callable[[], datetime] = now,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
         self._settings = settings
         self._publisher = publisher
         self._ask = ask
         self._clock = clock
+        self._elapsed = elapsed
         self._sparse = Sparse(log)
         self._topics = settings.topics
         self._latest: dict[str, tuple[Reading, datetime]] = {}
@@ -86,7 +89,7 @@ class Node:
         self._backlog = Backlog(None, None)
         self._former: dict[str, Callable[[], None]] = {}
         self._migrating: set[str] = set()
-        self._describe_at = clock()
+        self._describe_at = 0.0
         self._described: Described | None = None
         self._identity: str | None = None
         self._stick: str | None = None
@@ -248,12 +251,12 @@ class Node:
 
     def _migrates(self, former: str, _: bool) -> None:
         """Hear that Home Assistant was told to let go of a former name, or that nobody can tell it."""
+        self._describe_at = self._elapsed() + MIGRATION_S
         self._migrating.discard(former)
-        self._describe_at = self._clock() + MIGRATION
 
     def _describe(self) -> None:
         """Describe the meter to Home Assistant if there is something new to say."""
-        if self._migrating or self._clock() < self._describe_at:
+        if self._migrating or self._elapsed() < self._describe_at:
             return
         self._describe_anew()
         while self._former:
