@@ -495,6 +495,7 @@ def of_the_version_before(path):
         for table in tables:
             db.execute(f"DROP TABLE {table}")
         db.execute("ALTER TABLE node DROP COLUMN retained")
+        db.execute("ALTER TABLE run DROP COLUMN for_stores")
         db.executescript("PRAGMA user_version = 1; VACUUM")
 
 

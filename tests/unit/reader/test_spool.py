@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.registers import Baseline
 from raven_reader.spool import VERSION, Spool, WaitingFragment
+from raven_verify.spool import accepted
 from ravenbus import notifications as n
 from ravenbus.errors import FatalError, RetryableError
 from ravenbus.messages import DeadLetter, decode, decode_reading
@@ -315,7 +316,7 @@ def test_a_spool_of_1_0_is_taken_over(files):
     db = sqlite3.connect(files.path)
     db.executescript(
         "DROP TABLE waiting; DROP TABLE register; DROP TABLE backfill; DROP TABLE identity; "
-        "DROP TABLE program; ALTER TABLE node DROP COLUMN retained; "
+        "DROP TABLE program; ALTER TABLE run DROP COLUMN for_stores; ALTER TABLE node DROP COLUMN retained; "
         "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
         "PRAGMA user_version = 3;"
     )
@@ -333,7 +334,7 @@ def test_an_installation_of_1_0_is_known_by_its_stick(files):
     spool.close()
     with closing(sqlite3.connect(files.path)) as db:
         db.executescript(
-            "DROP TABLE identity; DROP TABLE program; "
+            "DROP TABLE identity; DROP TABLE program; ALTER TABLE run DROP COLUMN for_stores; "
             "ALTER TABLE node DROP COLUMN retained; PRAGMA user_version = 7;"
         )
     spool = files.spool()
@@ -367,7 +368,17 @@ def test_without_a_store_nothing_waits(files):
         spool.begin("home", "default", NOON)
         assert [one.envelope.seq for one in spool.accept([reading(1), reading(2)], [])] == [1, 2]
         assert len(spool.latest()) == 1
+        unkept = spool.run.hash
+        assert not spool.store_came_or_went()
     assert files.outbox().entries(0, 10) == []
+    spool = files.spool()
+    assert spool.store_came_or_went(), "a run that begins in the middle is no whole one"
+    spool.begin("home", "default", NOON, new_run=True)
+    assert [one.envelope.seq for one in spool.accept([reading(3)], [])] == [1]
+    assert not spool.store_came_or_went()
+    looked_at = accepted(files.path.parent)
+    assert unkept not in looked_at
+    assert looked_at[spool.run.hash].seq == 1
 
 
 @pytest.mark.parametrize("of", ["nobody", "the version before"])
@@ -383,6 +394,7 @@ def test_a_start_on_a_full_disk_says_so(tmp_path, of):
                 db.executescript(
                     "ALTER TABLE outbox DROP COLUMN first; ALTER TABLE store DROP COLUMN heard; "
                     "DROP TABLE backfill; DROP TABLE identity; DROP TABLE program; "
+                    "ALTER TABLE run DROP COLUMN for_stores; "
                     "ALTER TABLE node DROP COLUMN retained; PRAGMA user_version = 4;"
                 )
         with (tmp_path / "other").open("wb", buffering=0) as other, suppress(OSError):

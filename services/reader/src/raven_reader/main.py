@@ -93,6 +93,7 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
         metrics=metrics,
         health=health,
     )
+    new_run |= spool.store_came_or_went()
     spool.begin(settings.raven_node, settings.raven_run, now(), new_run=new_run)
     name = spool.node
     log.info(

@@ -26,7 +26,7 @@ from ravenbus.messages import DeadLetter, Envelope, Reading, Run, decode_reading
 from ravenbus.notifications import Notification, Scaled
 from ravenbus.topics import READING, REJECTED, Topics
 
-VERSION: Final = 9
+VERSION: Final = 10
 _BUSY_S = 10.0
 _SCHEMA = """
 CREATE TABLE node (name TEXT NOT NULL);
@@ -111,9 +111,12 @@ ALTER TABLE node ADD COLUMN retained INTEGER NOT NULL DEFAULT TRUE;  -- somethin
 _PROGRAM = """
 CREATE TABLE program (version TEXT NOT NULL);  -- release that took the last step
 """
+_FOR_STORES = """
+ALTER TABLE run ADD COLUMN for_stores INTEGER NOT NULL DEFAULT TRUE;  -- readings were kept for them
+"""
 _STEPS: Final = (
     *(_SCHEMA, _CONFIRMATION, _REPLAYED, _WAITING, _SENT_FIRST, _HEARD, _BACKFILL),
-    *(_IDENTITY, _PROGRAM),
+    *(_IDENTITY, _PROGRAM, _FOR_STORES),
 )
 MOVE_AWAY: Final = "it is damaged: move it away (what it still held is then lost to the stores)"
 GIVEN_UP_AT_ONCE: Final = 1000
@@ -209,6 +212,16 @@ class Spool:
             meter=meter,
         )
 
+    def store_came_or_went(self) -> bool:
+        """Say whether the last run was kept for stores and the next one is not to be, or the reverse.
+
+        A run of which only a part was kept would lack the rest in every store.
+        """
+        last = self._db.execute(
+            "SELECT for_stores FROM run ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return last is not None and last[0] != self._for_stores
+
     def begin(self, node: str | None, run_name: str, at: datetime, *, new_run: bool = False) -> Run:
         """Go on with the last run, or begin one if the name changed or ``new_run`` asks for it.
 
@@ -229,8 +242,8 @@ class Spool:
             last = self.last_run()
             if new_run or last is None or last.run != run_name:
                 self._db.execute(
-                    "INSERT INTO run (name, hash, started) VALUES (?, ?, ?)",
-                    (run_name, str(uuid.uuid4()), at.isoformat()),
+                    "INSERT INTO run (name, hash, started, for_stores) VALUES (?, ?, ?, ?)",
+                    (run_name, str(uuid.uuid4()), at.isoformat(), self._for_stores),
                 )
                 last = self.last_run()
         self._run = last

@@ -16,6 +16,9 @@ FILE: Final = "spool.sqlite"
 TRIES: Final = 5
 """A reader may start or stop between a look at its files and opening them."""
 
+_RUNS: Final = "SELECT number, hash, name, seq FROM run "
+_KEPT: Final = "WHERE for_stores"
+"""Without a store nothing is kept; all runs of a spool before version 10 are."""
 _UNDER_WAY: Final = """
     WITH required AS (SELECT coalesce(sum(bit), 0) AS bits FROM store WHERE required)
     SELECT run, seq FROM outbox, required
@@ -52,7 +55,9 @@ def accepted(folder: Path) -> dict[str, Accepted] | None:
 def _read(uri: str) -> dict[str, Accepted]:
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
         db.execute("BEGIN")
-        runs = db.execute("SELECT number, hash, name, seq FROM run ORDER BY number").fetchall()
+        columns = {name for _, name, *_ in db.execute("PRAGMA table_info(run)")}
+        kept = _KEPT if "for_stores" in columns else ""
+        runs = db.execute(_RUNS + kept).fetchall()
         waiting: dict[int, list[Range]] = defaultdict(list)
         for run, seq in db.execute(_UNDER_WAY):
             ranges = waiting[run]
