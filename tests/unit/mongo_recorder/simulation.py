@@ -308,6 +308,7 @@ class SimulatedConnection:
     """What is sent takes its time, and is lost with the connection."""
 
     def __init__(self, world: World, client_id: str, events: Any, *, session_present: bool) -> None:
+        self.at = "broker"
         self.receive_maximum = WINDOW
         self.packet_max = DEFAULT_PACKET_MAX
         self.can_share = world.broker.can_share

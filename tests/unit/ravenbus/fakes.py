@@ -31,6 +31,7 @@ class FakeConnection:
     puback: Callable[[str, bytes], int | None] = lambda _topic, _payload: 0
     on_turn: Callable[[], None] = lambda: None
     wakes: bool = True
+    at: str = "broker"
     receive_maximum: int = 100
     packet_max: int = DEFAULT_PACKET_MAX
     can_share: bool = True

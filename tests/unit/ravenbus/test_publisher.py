@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 from tenacity import wait_none
 
 from ravenbus import publisher as module
 from ravenbus import retrying
-from ravenbus.errors import RetryableError
+from ravenbus.errors import BrokerAwayError, RetryableError
 from ravenbus.health import Health
 from ravenbus.messages import Confirmation, Gone, encode
 from ravenbus.metrics import PublisherMetrics
@@ -403,6 +404,32 @@ def test_a_connection_that_is_renewed_says_only_what_was_not_answered(monkeypatc
     assert again == ["late"]
     (record,) = [one for one in caplog.records if one.message == "connecting anew"]
     assert "1 entries were not taken" in record.reason
+
+
+@pytest.mark.parametrize("then", ["away", "another"])
+def test_a_broker_that_may_lack_what_is_retained_is_told_it_again(monkeypatch, then):
+    """Also where the connection was to be renewed, and the broker was away or another one came."""
+    run = Run(MemoryOutbox(numbered(1)), monkeypatch)
+
+    def deaf(connection: FakeConnection) -> None:
+        connection.puback = lambda topic, _: 0x10 if topic == "t" else 0
+
+        def turn() -> None:
+            run.clock.now += 10
+
+        connection.on_turn = turn
+
+    def away(_: FakeConnection) -> None:
+        raise BrokerAwayError("it is started anew")
+
+    def second(connection: FakeConnection) -> None:
+        connection.at = "broker" if then == "away" else "another"
+        connection.on_turn = run.stop.set
+
+    broker = run.over(*[deaf, away, second] if then == "away" else [deaf, second])
+    run.publisher.set_state("status", b"online")
+    run.go()
+    assert ("status", b"online", True) in broker.connections[-1].published
 
 
 def test_what_is_removed_is_removed_once(monkeypatch):

@@ -115,6 +115,8 @@ Events = SimpleQueue[Event]
 class Connection(Protocol):
     """The part of a connection that publisher and consumer need; a test brings its own."""
 
+    at: str
+    """The address of the broker."""
     receive_maximum: int
     packet_max: int
     """Bytes of the largest packet that the broker takes."""
@@ -269,6 +271,7 @@ def _key(password: str, client_id: str) -> str:
 
 class _PahoConnection:
     def __init__(self, broker: Broker, events: Events, *, can_retain: bool = True) -> None:
+        self.at = ""
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self.packet_max = DEFAULT_PACKET_MAX
         self.can_share = True
@@ -313,6 +316,7 @@ class _PahoConnection:
         self._client = client
 
     def open(self, address: Address) -> None:
+        self.at = str(address)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._broker.session_expiry_s
         properties.ReceiveMaximum = self._broker.receive_maximum

@@ -154,6 +154,7 @@ class Publisher:
         self._unsent_state: dict[str, None] = {}
         self._once: deque[tuple[str, bytes]] = deque(maxlen=ONCE_MAX)
         self._events: Events = SimpleQueue()
+        self._retained_at: str | None = None
         self._retry_s = FIRST_RETRY_S
         self._unheard = False
         self._forbidden: set[str] = set()
@@ -220,15 +221,14 @@ class Publisher:
         """Publish until ``stop`` is set, then drain what is in flight."""
         reconnecting = Reconnecting()
         retry = Retry(self._health, stop, self._wait)
-        renewed = False
         while not stop.is_set():
             self._events = SimpleQueue()
             try:
-                connection = retry("broker", lambda: self._connect(self._events))
+                connection = retry("broker", self._open)
             except BrokerAwayError:
                 return
-            if not renewed:
-                # Who lost the connection may have lost what was retained, too.
+            if connection.at != self._retained_at:
+                # Who was away may have lost what was retained, and each of a cluster may have its own.
                 with self._lock:
                     self._unsent_state = dict.fromkeys(self._state)
                     self._once.clear()
@@ -238,12 +238,19 @@ class Publisher:
             lost = self._serve(connection, stop)
             self._metrics.connected.set(0)
             connection.close()
-            renewed = lost is None
+            self._retained_at = None if lost else connection.at
             if lost:
                 pause_s = reconnecting.pause_s(self._clock() - opened_at)
                 reason = f"connection lost: {lost.detail}{reconnecting.suspicion}"
                 self._health.failing("broker", reason)
                 stop.wait(TAKEN_OVER_PAUSE_S if lost.taken_over else pause_s)
+
+    def _open(self) -> Connection:
+        try:
+            return self._connect(self._events)
+        except BrokerAwayError:
+            self._retained_at = None
+            raise
 
     def _serve(self, connection: Connection, stop: threading.Event) -> Lost | None:
         """Publish over one connection; return why it was lost, or None if it is to be closed."""
