@@ -254,3 +254,12 @@ def test_a_former_name_that_cannot_be_left_holds_nothing_up(home):
     home.bus.answers[former](False)
     assert len(home.descriptions) == 1
     assert home.left == []
+
+
+def test_a_former_name_is_removed_where_nothing_is_described(make):
+    """Home Assistant forgets the device; told to let go of it, it would keep it for ever."""
+    home = make(raven_homeassistant=False).hear(demand()).restart(leaves="cabin")
+    former = "homeassistant/device/cabin/config"
+    assert home.bus.states[former] == [None]
+    home.bus.answers[former](True)
+    assert home.left == ["cabin"]

@@ -128,9 +128,13 @@ class Node:
             self._publisher.set_state(self._topics.of(LATEST, node=former, kind=kind), b"")
         for channel in (RUN, STATUS):
             self._publisher.set_state(self._topics.of(channel, node=former), b"")
+        topic = self._topics.of(HOMEASSISTANT_DISCOVERY, node=former)
+        if not self._settings.raven_homeassistant:
+            # There is nowhere to go to: what Home Assistant let go of would stay for ever.
+            self._publisher.set_state(topic, b"", partial(_if_done, left))
+            return
         self._former[former] = left
         self._migrating.add(former)
-        topic = self._topics.of(HOMEASSISTANT_DISCOVERY, node=former)
         self._publisher.set_state(topic, discovery.MIGRATE, partial(self._migrates, former))
 
     def set_run(self, run: Run) -> None:
