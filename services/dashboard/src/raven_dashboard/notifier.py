@@ -14,7 +14,7 @@ import msgspec
 
 from raven_dashboard.feed import Feed, now
 from raven_dashboard.outgoing import Target
-from raven_dashboard.troubles import Message, Watch, links, message
+from raven_dashboard.troubles import SHOWN_MAX, Message, Watch, links, message
 from ravenbus.errors import RetryableError
 from ravenbus.retrying import Retry
 
@@ -145,7 +145,8 @@ class Notifier:
         told = bool(notices) and self._tell(message(notices, self._zone))
         if told:
             self._watch.said(notices)
-            log.info("people were told", extra={"of": ", ".join(one.key for one in notices)})
+            of = ", ".join(one.key for one in notices[:SHOWN_MAX])
+            log.info("people were told", extra={"count": len(notices), "of": of})
         if problems := [one.problem for one in self._recipients if one.problem]:
             self._health.failing("notify", "; ".join(problems))
         else:
