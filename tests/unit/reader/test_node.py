@@ -172,6 +172,22 @@ def test_the_stick_is_described_once_for_what_is_known(home):
     assert found[2:] == [found[1]]
 
 
+def test_home_assistant_may_start_while_something_new_is_heard(home, monkeypatch):
+    """It is told on another thread than the line's."""
+    home.hear(device_info(), demand())
+    said = home.bus.set_state
+
+    def set_state(topic, *rest):
+        said(topic, *rest)
+        if "/latest/" in topic:
+            monkeypatch.undo()
+            home.hear(price())
+
+    monkeypatch.setattr(home.bus, "set_state", set_state)
+    home.node.homeassistant_status(received(b"online"))
+    assert "price" in home.descriptions[-1]["components"]
+
+
 def test_the_description_can_be_turned_off(make):
     """Without the setting Home Assistant is told to forget what it was told before."""
     home = make(raven_homeassistant=False).hear(demand())

@@ -292,7 +292,7 @@ class Node:
                 self._topics.of(HOMEASSISTANT_DISCOVERY, node=self._name), payload
             )
             # A sensor that is described anew has no value until it hears one.
-            for kind in self._latest:
+            for kind in list(self._latest):
                 self._publish_latest(kind)
 
 
