@@ -17,9 +17,13 @@ from ravenbus.settings import settings_of
 
 
 def test_settings_are_read_as_systemd_and_a_shell_read_them():
-    """Quotes, comments, blanks."""
-    text = "# A=0\nB=1\n\nC='two words'\nD=\"mysql://a:b@c/d?e=f\"\n ; E=5\n"
-    assert parse(text) == {"B": "1", "C": "two words", "D": "mysql://a:b@c/d?e=f"}
+    """Quotes, comments, blanks; systemd takes blanks without quotes too."""
+    text = "# A=0\nB=1\n\nC='two words'\nD=\"mysql://a:b@c/d?e=f\"\n ; E=5\nF= so  # it is \n"
+    text += "G='it'\"'\"'s 100% $1'\n"
+    assert parse(text) == {
+        **{"B": "1", "C": "two words", "D": "mysql://a:b@c/d?e=f"},
+        **{"F": "so  # it is", "G": "it's 100% $1"},
+    }
 
 
 def test_only_what_differs_is_written():
@@ -30,7 +34,7 @@ def test_only_what_differs_is_written():
     assert merged(merged(text, wanted), wanted) == merged(text, wanted)
 
 
-def test_accounts_of_the_broker_come_and_go_beside_others():
+def test_accounts_of_the_broker_come_beside_others():
     """A line whose password is right stays to the letter: its salt is not made anew."""
     first = broker.passwords("", {"house": "one", "dashboard": "two"})
     mine = f"{first}watcher:$7$101$c2FsdA==$ZGlnZXN0\n"

@@ -67,13 +67,24 @@ def test_what_is_elsewhere_gets_no_account_here():
     assert not made(MONGO).database
 
 
-@pytest.mark.parametrize("answers", [MYSQL, MONGO, SERVER], ids=lambda one: one.store)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        MYSQL,
+        MONGO,
+        SERVER,
+        replace(SERVER, mqtt_url="mqtt://house-7:x@localhost:1884", mqtt_ca=None),
+        replace(MYSQL, mqtt_url="mqtt://me:x@localhost"),
+        replace(MYSQL, mysql_url="mysql://me:x@localhost/mine", node="me"),
+        replace(MYSQL, mqtt_url="mqtt://house:x@localhost"),
+    ],
+)
 def test_the_same_answers_again_change_nothing(answers: Answers):
     """They are what is found by default, and no password is made anew."""
     first = made(answers)
     again = earlier(held(first))
     assert again == replace(answers, node=first.node)
-    assert held(made(again, held(first))) == held(first)
+    assert made(again, held(first)) == first
 
 
 def test_what_the_user_changed_stays():
@@ -87,6 +98,23 @@ def test_what_the_user_changed_stays():
     answers = earlier(found)
     assert answers
     assert held(made(answers, found))["dashboard"] == found["dashboard"]
+
+
+def test_one_answer_more_changes_nothing_else():
+    """A relay besides: what the user wrote into another service's file stays too."""
+    found = held(made(MYSQL))
+    found["dashboard"]["MYSQL_URL"] = "mysql://reader:x@replica/raven"
+    found["verify"]["MQTT_URL"] = "mqtt://verify:x@elsewhere"
+    after = held(made(replace(MYSQL, upstream_url="mqtts://me:x@up"), found))
+    assert after.pop("sql-relay")
+    assert after == found
+
+
+@pytest.mark.parametrize("account", ["me%40example.org", "dashboard", "dead", ""])
+def test_a_home_is_not_called_as_no_home_may_be(account: str):
+    """An account of a broker elsewhere can have any name; the home's is made then."""
+    url = f"mqtts://{account}:x@server" if account else "mqtts://server"
+    assert made(replace(SERVER, mqtt_url=url)).node.startswith("home-")
 
 
 def test_another_store_leaves_nothing_of_the_one_before():

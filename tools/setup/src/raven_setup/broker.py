@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from raven_setup.accounts import commanding, password_line
@@ -27,12 +27,6 @@ def passwords(text: str, accounts: Mapping[str, str]) -> str:
         if not _is_right(lines.get(account, ""), account, password):
             lines[account] = password_line(account, password)
     return "".join(f"{line}\n" for line in lines.values())
-
-
-def without(text: str, accounts: Iterable[str]) -> str:
-    """Return a password file without these accounts."""
-    gone = set(accounts)
-    return "".join(f"{line}\n" for line in text.splitlines() if line.partition(":")[0] not in gone)
 
 
 def access_list(text: str, node: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
 
 from raven_setup.accounts import made_node, made_password
 from raven_setup.units import (
@@ -17,7 +19,7 @@ from raven_setup.units import (
     SQL_WRITER,
     Service,
 )
-from ravenbus.settings import MqttUrl
+from ravenbus.settings import MqttUrl, NodeName
 
 Store = Literal["mysql", "mongo", "server"]
 SettingsOf = Mapping[str, Mapping[str, str | None]]
@@ -82,24 +84,22 @@ def plan(
         or made_node()
     )
 
-    # What was made for other answers is no value of these.
+    # What was made for another broker or database is no URL of this one.
     was = earlier(found)
-    unchanged = was is not None and answers == replace(was, backup=answers.backup)
-
-    def url(name: str, variable: str, account: str, elsewhere: str | None, ours: str) -> str:
-        kept = found.get(name, {}).get(variable)
-        if kept and (unchanged or (not elsewhere and _is_of(kept, account))):
-            return kept
-        return elsewhere or ours.format(account=account, password=quote(made(), ""))
+    same_broker = was and (was.mqtt_url, was.node) == (answers.mqtt_url, node)
+    same_database = was and was.mysql_url == answers.mysql_url
 
     def mqtt(name: str, account: str) -> dict[str, str | None]:
-        ours = f"mqtt://{{account}}:{{password}}@{HERE}"
-        at = url(name, "MQTT_URL", account, answers.mqtt_url, ours)
+        at = found.get(name, {}).get("MQTT_URL")
+        if not (at and (same_broker or (not answers.mqtt_url and _is_of(at, account)))):
+            at = answers.mqtt_url or f"mqtt://{account}:{quote(made(), '')}@{HERE}"
         return {"MQTT_URL": at, "MQTT_TLS_CA": answers.mqtt_ca}
 
     def mysql(name: str) -> str:
-        ours = f"mysql://{{account}}:{{password}}@{HERE}/raven"
-        return url(name, "MYSQL_URL", name, answers.mysql_url, ours)
+        at = found.get(name, {}).get("MYSQL_URL")
+        if at and (same_database or (not answers.mysql_url and _is_of(at, name))):
+            return at
+        return answers.mysql_url or f"mysql://{name}:{quote(made(), '')}@{HERE}/raven"
 
     def stores(name: str) -> dict[str, str | None]:
         return {
@@ -154,21 +154,24 @@ def earlier(found: Mapping[str, Mapping[str, str]]) -> Answers | None:
     """Return the answers from which files of settings were made, or None if there are none."""
     if not (reader := found.get(READER.name)):
         return None
-    writer, recorder = (found.get(one.name, {}) for one in (SQL_WRITER, MONGO_RECORDER))
+    store: Store = (
+        "mysql" if SQL_WRITER.name in found else "mongo" if MONGO_RECORDER.name in found else "server"
+    )
     relay = found.get(SQL_RELAY.name, {})
-    store: Store = "mysql" if writer else "mongo" if recorder else "server"
 
-    def elsewhere(url: str | None) -> str | None:
-        return url if url and urlsplit(url).hostname != HERE else None
+    def given(name: str, variable: str) -> str | None:
+        """Return a URL that was not made here: those have an account for each service."""
+        url = found.get(name, {}).get(variable)
+        return None if _is_of(url, name) else url
 
     return Answers(
         reader.get("RAVEN_DEVICE", "auto"),
         store,
         reader.get("RAVEN_NODE"),
-        elsewhere(reader.get("MQTT_URL")),
+        given(READER.name if store == "server" else STORE_SERVICE[store].name, "MQTT_URL"),
         reader.get("MQTT_TLS_CA"),
-        elsewhere(writer.get("MYSQL_URL")),
-        recorder.get("MONGO_URL"),
+        given(SQL_WRITER.name, "MYSQL_URL"),
+        found.get(MONGO_RECORDER.name, {}).get("MONGO_URL"),
         relay.get("UPSTREAM_MQTT_URL"),
         relay.get("UPSTREAM_MQTT_TLS_CA"),
         found.get(BACKUP, {}).get(BACKUP_FOLDER),
@@ -190,7 +193,11 @@ def _kept(
 
 
 def _account_of(url: str | None) -> str | None:
-    return MqttUrl(url).username if url else None
+    """Return the account that a URL names, if a home may be called so."""
+    try:
+        return msgspec.convert(url and MqttUrl(url).username, NodeName)
+    except msgspec.ValidationError:
+        return None
 
 
 def _is_of(url: str | None, account: str) -> bool:

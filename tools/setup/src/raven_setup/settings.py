@@ -13,7 +13,7 @@ def parse(text: str) -> dict[str, str]:
         name, is_set, value = line.partition("=")
         if is_set and not line.lstrip().startswith(("#", ";")):
             try:
-                found[name.strip()] = "".join(shlex.split(value))
+                found[name.strip()] = _unquoted(value.strip())
             except ValueError:
                 found[name.strip()] = value.strip()
     return found
@@ -38,3 +38,11 @@ def merged(text: str, wanted: Mapping[str, str | None]) -> str:
         if value is not None and name not in found
     ]
     return "\n".join(lines) + "\n"
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without its quotes; blanks stand for themselves, as systemd has it."""
+    lexer = shlex.shlex(value, posix=True)
+    lexer.commenters = lexer.whitespace = ""
+    lexer.whitespace_split = True
+    return "".join(lexer)
