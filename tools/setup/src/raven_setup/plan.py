@@ -29,7 +29,7 @@ HERE: Final = "localhost"
 VERIFY: Final = "verify"
 READER_STATE: Final = "/var/lib/raven-reader"
 BACKUP_FOLDER: Final = "BACKUP_FOLDER"
-STORE_SERVICE: Final = {"mysql": SQL_WRITER, "mongo": MONGO_RECORDER}
+STORE_SERVICE: Final[Mapping[Store, Service]] = {"mysql": SQL_WRITER, "mongo": MONGO_RECORDER}
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,8 @@ def earlier(found: Mapping[str, Mapping[str, str]]) -> Answers | None:
     """Return the answers from which files of settings were made, or None if there are none."""
     if not (reader := found.get(READER.name)):
         return None
-    store: Store = (
-        "mysql" if SQL_WRITER.name in found else "mongo" if MONGO_RECORDER.name in found else "server"
-    )
+    stores: list[Store] = [store for store, one in STORE_SERVICE.items() if one.name in found]
+    store = stores[0] if stores else "server"
     relay = found.get(SQL_RELAY.name, {})
 
     def given(name: str, variable: str) -> str | None:
