@@ -15,6 +15,7 @@ import pytest
 
 from raven_harness import stack
 from raven_verify import spool
+from ravenbus.errors import FatalError, RavenError
 from ravenbus.messages import Reading, now
 from ravenbus.months import Month
 from ravenbus.notifications import KINDS
@@ -38,8 +39,76 @@ from .test_sql_writer import from_rows
 from .test_verify import Done, VerifySystem
 
 MARCH = Month.parse("2026-03")
-OWN_TABLE = "CREATE TABLE `o'wn` (a DATETIME(3), b VARBINARY(9), c DOUBLE, d BIT(3))"
-OWN_ROW = "INSERT INTO `o'wn` VALUES ('2026-03-01 01:02:03.004', X'00FF5C27', 0.1, b'101')"
+OWN: dict[str, tuple[str, ...]] = {
+    "times": (
+        "CREATE TABLE `o'wn` (a DATETIME(3), b TIME(6), c DATE, d TIMESTAMP(6) NULL, e YEAR)",
+        "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'",
+        "SET SESSION time_zone = '+11:00'",
+        (
+            "INSERT INTO `o'wn` VALUES "
+            "('2026-03-01 01:02:03.004', '-838:59:59', '0000-00-00', '2026-10-25 01:30:00.123456', 0), "
+            "('2026-02-30', '00:00:00.000001', '2026-02-31', NULL, 1999)"
+        ),
+    ),
+    "numbers": (
+        "CREATE TABLE t (a FLOAT, b DOUBLE, c DECIMAL(65, 30), d BIT(64), e BIT(3))",
+        (
+            "INSERT INTO t VALUES (0.1, 0.30000000000000004, -1e-30, X'80FF00FF00FF00FF', b'101'), "
+            "(16777217, 5e-324, 1e34, 0, 0), (-0e0, -0e0, 0, 1, 1), (3.4e38, 1.7976931348623157e308, 0, 2, 2)"
+        ),
+    ),
+    "a number that begins at zero": (
+        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, a INT)",
+        "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
+        "INSERT INTO t VALUES (0, 1), (1, 2), (7, 3)",
+    ),
+    "texts": (
+        (
+            "CREATE TABLE t (a TEXT CHARACTER SET utf8mb4, b VARBINARY(9), c VARCHAR(9) CHARACTER SET utf16, "
+            "d ENUM('a', 'b,c'), e JSON)"
+        ),
+        (
+            "INSERT INTO t VALUES (CONCAT('\\r\\n', CHAR(0), _utf8mb4 X'F09F9880'), X'00FF5C27', 'x ', 'b,c', "
+            "'{\"a\": null}'), ('\\\\N', '', '', NULL, NULL)"
+        ),
+        "SET SESSION sql_mode = ''",
+        "INSERT INTO t (d) VALUES ('none of them')",
+    ),
+    "large": (
+        "CREATE TABLE t (a LONGBLOB, b LONGTEXT)",
+        "INSERT INTO t VALUES (REPEAT('x', 1900000), NULL), (NULL, REPEAT('y', 3900000))",
+    ),
+    "shapes": (
+        "CREATE TABLE t (a POINT, b POLYGON)",
+        (
+            "INSERT INTO t VALUES (ST_GeomFromText('POINT(1.5 -2)'), "
+            "ST_GeomFromText('POLYGON((0 0, 0 1, 1 1, 0 0))'))"
+        ),
+    ),
+    "names": (
+        "CREATE TABLE `../50%s a``b` (`a%b` INT, `values (%s)` INT, c INT AS (`a%b` + 1) STORED)",
+        "INSERT INTO `../50%s a``b` (`a%b`, `values (%s)`) VALUES (1, 2)",
+    ),
+    "keys": (
+        "CREATE TABLE b (id INT PRIMARY KEY)",
+        "CREATE TABLE a (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES b (id))",
+        "INSERT INTO b VALUES (1)",
+        "INSERT INTO a VALUES (1)",
+    ),
+    "views of views": (
+        "CREATE TABLE t (a INT)",
+        "CREATE VIEW z AS SELECT a FROM t",
+        "CREATE VIEW a AS SELECT a FROM z",
+    ),
+}
+OWN_IN_MARIADB: dict[str, tuple[str, ...]] = {
+    "a sequence": (
+        "CREATE SEQUENCE z START WITH 5",
+        "CREATE TABLE t (id BIGINT DEFAULT NEXTVAL(z), a INT)",
+        "INSERT INTO t (a) VALUES (1), (2)",
+    ),
+    "versions": ("CREATE TABLE t (a INT) WITH SYSTEM VERSIONING", "INSERT INTO t VALUES (1)"),
+}
 
 
 class BackupSystem(VerifySystem):
@@ -312,8 +381,8 @@ def test_a_damaged_file_of_the_archive_is_told_and_the_rest_is_kept(system: Back
 def test_tables_of_others_and_what_rows_hold_come_back_to_the_last_bit(system: BackupSystem):
     """Every column of every row, binary ones and times too; views, partitions and numbering."""
     fill(system, of_every_kind(new_hash(), 1, 4))
-    system.sql(OWN_TABLE)
-    system.sql(OWN_ROW)
+    system.sql("CREATE TABLE `o'wn` (a INT)")
+    system.sql("INSERT INTO `o'wn` VALUES (1)")
     system.sql("INSERT INTO dead_letter (id, service, at, reason, detail, payload, size) VALUES "
                "('x', 's', NOW(6), 'r', 'd', X'000AFF0D5C4E', 6)")  # fmt: skip
     before, made = everything(system.sql), shapes(system.sql)
@@ -322,6 +391,44 @@ def test_tables_of_others_and_what_rows_hold_come_back_to_the_last_bit(system: B
     assert system.restore(MONGO_URL="").status == 0
     assert everything(system.sql) == before
     assert shapes(system.sql) == made
+
+
+@pytest.mark.parametrize("which", [*OWN, *OWN_IN_MARIADB])
+def test_what_others_have_in_the_database_comes_back(db: Db, tmp_path: Path, which: str):
+    """Whatever types, names and values; no file is made but in the backup's folder."""
+    if which in OWN_IN_MARIADB and not db.is_mariadb:
+        pytest.skip("MariaDB's own")
+    with closing(db.connect()) as connection, connection.cursor() as cursor:
+        for statement in (OWN | OWN_IN_MARIADB)[which]:
+            cursor.execute(statement)
+    before, made = everything(db), shapes(db)
+    folder = tmp_path / "a" / "backup"
+    folder.mkdir(parents=True)
+    one = copying.MysqlCopying(MysqlUrl(db.url))
+    one.save(folder)
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and file.parent != folder] == []
+    db.admin(f"DROP DATABASE {db.name}")
+    db.admin(f"CREATE DATABASE {db.name}")
+    for _ in range(2):
+        one.load(folder)
+        found, found_made = everything(db), shapes(db)
+        assert found.pop(copying.VERSIONS) == []
+        assert found_made.pop(copying.VERSIONS)
+        assert (found, found_made) == (before, made)
+
+
+def test_a_view_of_what_is_gone_keeps_nothing_else_from_coming_back(db: Db, tmp_path: Path):
+    """The rest is there for the services; status 1 says which view and why."""
+    for statement in ("CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1)", "CREATE TABLE gone (a INT)",
+                      "CREATE VIEW a AS SELECT a FROM gone", "CREATE VIEW b AS SELECT a FROM t",
+                      "DROP TABLE gone"):  # fmt: skip
+        db(statement)
+    one = copying.MysqlCopying(MysqlUrl(db.url))
+    one.save(tmp_path)
+    with pytest.raises(FatalError, match=r"back but for the view a: .*gone"):
+        one.load(tmp_path)
+    assert db("SELECT a FROM b") == ((1,),)
+    assert db("SELECT * FROM schema_version") == ()
 
 
 def test_a_database_of_1_0_is_backed_up_before_it_is_upgraded(db: Db, tmp_path: Path):
@@ -387,6 +494,32 @@ def test_an_interrupted_restore_is_refused_by_services_and_begun_again(
     assert system.everything() == before
 
 
+def test_a_writer_that_was_not_stopped_is_refused_while_tables_are_filled(
+    db: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What it would count meanwhile would keep the roll-ups of the backup out."""
+    url = MysqlUrl(db.url)
+    with closing(db.sink()) as sink:
+        sink.prepare()
+        look_after(url, utc=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+        sink.store(of_every_kind(new_hash(), 1, 3))
+        before = everything(db)
+        one = copying.MysqlCopying(url)
+        one.save(tmp_path)
+        filled, refusals = copying._filled, []
+
+        def meanwhile(*arguments: Any) -> int:
+            with pytest.raises(RavenError) as refusal:
+                sink.store(of_every_kind(new_hash(), 1, 3))
+            refusals.append(str(refusal.value))
+            return filled(*arguments)
+
+        monkeypatch.setattr(copying, "_filled", meanwhile)
+        one.load(tmp_path)
+        assert everything(db) == before
+    assert "being restored" in refusals[-1]
+
+
 def test_a_newer_recorder_s_database_ends_an_older_one(system: BackupSystem):
     """It says which release made the database and what to do."""
     fill(system, [])
@@ -436,14 +569,30 @@ def archive_march(system: BackupSystem, in_sql: Path, in_mongo: Path) -> None:
 
 
 def everything(db: Db) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows of all tables."""
-    names = [name for name, kind in db("SHOW FULL TABLES") if kind == "BASE TABLE"]
-    return {name: sorted(db(f"SELECT * FROM `{name}`"), key=repr) for name in names}  # noqa: S608
+    """Return all rows of all tables, a FLOAT with all of its digits."""
+    found = {}
+    for name, kind in db("SHOW FULL TABLES"):
+        if kind != "VIEW":
+            columns = ", ".join(
+                f"{quoted(column)}{' * 1e0' if kind == 'float' else ''}"
+                for column, kind in db(
+                    "SELECT column_name, data_type FROM information_schema.columns WHERE "
+                    "table_schema = DATABASE() AND table_name = %s ORDER BY ordinal_position",
+                    name,
+                )
+            )
+            found[name] = sorted(db(f"SELECT {columns} FROM {quoted(name)}"), key=repr)  # noqa: S608
+    return found
 
 
 def shapes(db: Db) -> dict[str, str]:
     """Return how all tables and views are made."""
-    return {name: db(f"SHOW CREATE TABLE `{name}`")[0][1] for (name, _) in db("SHOW FULL TABLES")}
+    names = [name for name, _ in db("SHOW FULL TABLES")]
+    return {name: db(f"SHOW CREATE TABLE {quoted(name)}")[0][1] for name in names}
+
+
+def quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
 
 
 def assert_rolled_up(system: BackupSystem) -> None:

@@ -14,6 +14,11 @@ from ravenbus.errors import FatalError
 ARCHIVE: Final = "archive"
 """Folder in a copy with the months that left the store."""
 SUFFIX: Final = ".csv.gz"
+AT_ONCE: Final = 1000
+"""Rows in memory, or fewer if those have more than PAGE_MAX characters."""
+PAGE_MAX: Final = 2**23
+ROW_MAX: Final = archives.LINE_MAX // 2
+"""Characters of a row, each of which may take two in a file."""
 
 Counts = dict[str, int]
 """Rows of each table, or documents of each collection."""
@@ -58,29 +63,57 @@ class Recorded(NamedTuple):
 
 
 def write(folder: Path, name: str, columns: archives.Row, rows: Iterable[archives.Row]) -> int:
-    """Write the rows of a table into a folder; return how many there are."""
+    """Write the rows of a table into a folder; return how many there are.
+
+    Raise FatalError for one that is too large to be read again.
+    """
     count = 0
 
     def counted() -> Iterator[archives.Row]:
         nonlocal count
         yield columns
         for row in rows:
+            if _length(row) > ROW_MAX:
+                raise FatalError(f"a row of {name} has more than {ROW_MAX:,} characters")
             count += 1
             yield row
 
-    archives.write(folder / f"{name}{SUFFIX}", counted())
+    archives.write(_file(folder, name), counted())
     return count
 
 
-def read(folder: Path, name: str) -> tuple[archives.Row, Iterator[archives.Row]]:
-    """Return the columns that ``write`` wrote, and its rows."""
-    lines = archives.read(folder / f"{name}{SUFFIX}")
-    return next(lines), lines
+def read(folder: Path, name: str) -> tuple[archives.Row, Iterator[list[archives.Row]]]:
+    """Return the columns that ``write`` wrote, and its rows by pages that fit into memory."""
+    lines = archives.read(_file(folder, name))
+    return next(lines), _pages(lines)
 
 
 def names(folder: Path) -> list[str]:
     """Return the tables of which there are files."""
-    return sorted(file.name.removesuffix(SUFFIX) for file in folder.glob(f"*{SUFFIX}"))
+    files = (file.name.removesuffix(SUFFIX) for file in folder.glob(f"*{SUFFIX}"))
+    return sorted(name.replace("%2F", "/").replace("%25", "%") for name in files)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return a table's file, whose name is the table's but for what a file's cannot have."""
+    return folder / f"{name.replace('%', '%25').replace('/', '%2F')}{SUFFIX}"
+
+
+def _pages(rows: Iterable[archives.Row]) -> Iterator[list[archives.Row]]:
+    page: list[archives.Row] = []
+    size = 0
+    for row in rows:
+        page.append(row)
+        size += _length(row)
+        if len(page) == AT_ONCE or size > PAGE_MAX:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
+def _length(row: archives.Row) -> int:
+    return sum(len(field) for field in row if field)
 
 
 def save_archive(recorded: Iterable[Recorded], archive: Path | None, folder: Path) -> list[str]:
@@ -118,6 +151,14 @@ def load_archive(folder: Path, archive: Path | None) -> None:
         archives.publish(part, path)
         for made in archive.glob(f"{file.name}*"):
             give_as(archive, made)
+
+
+def put(file: Path, data: bytes) -> None:
+    """Write a file, and return when the disk has it."""
+    with file.open("wb") as writing:
+        writing.write(data)
+        writing.flush()
+        os.fsync(writing.fileno())
 
 
 def copy(source: Path, target: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ from ravenmongo.documents import ARCHIVE, DUE, PROGRESS, ROLLUPS, SCHEMA, SLOTS
 from ravenmongo.lease import Lease
 from ravenmongo.settings import MongoUrl
 
-AT_ONCE: Final = 200
-"""Documents in memory."""
 PASSING: Final = frozenset({LEASE, SLOTS, DUE, PROGRESS})
 """Collections of what is under way, which is begun anew."""
 
@@ -110,10 +107,11 @@ class MongoCopying:
 
     def _filled(self, folder: Path, name: str) -> int:
         count = 0
-        _, lines = copies.read(folder, name)
-        while page := [documents.parsed(text or "") for (text,) in islice(lines, AT_ONCE)]:
+        _, pages = copies.read(folder, name)
+        for page in pages:
+            found = [documents.parsed(text or "") for (text,) in page]
             try:
-                self._db[name].insert_many(page, ordered=False)
+                self._db[name].insert_many(found, ordered=False)
             except BulkWriteError as error:
                 duplicates(error)
             count += len(page)

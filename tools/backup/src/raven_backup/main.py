@@ -19,7 +19,7 @@ from raven_backup.manifest import FILE, Manifest
 from raven_backup.settings import BackupSettings
 from ravenbus import __version__, archives, copies, service
 from ravenbus.copies import Copying, Counts
-from ravenbus.errors import FatalError
+from ravenbus.errors import FatalError, PoisonError
 from ravenbus.messages import now
 from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS
 from raventools.command import EXIT_USAGE, run
@@ -64,6 +64,8 @@ def _back_up(settings: BackupSettings, arguments: argparse.Namespace) -> int:
 
 def _fill(settings: BackupSettings, part: Path, at: datetime) -> list[str]:
     """Put everything into a new folder; return what is wrong with files of the archives."""
+    if settings.raven_credentials and not settings.raven_credentials.is_dir():
+        raise FatalError(f"{settings.raven_credentials} is no folder (see RAVEN_CREDENTIALS)")
     counts: dict[str, Counts] = {}
     faults: list[str] = []
     for store in settings.stores():
@@ -76,15 +78,9 @@ def _fill(settings: BackupSettings, part: Path, at: datetime) -> list[str]:
     if settings.raven_credentials:
         count = credentials.copy(settings.raven_credentials, part / CREDENTIALS)
         print(f"credentials: {count:,} files")
-    _write(part, Manifest(__version__, at, now(), counts, manifest.checksums(part)))
+    made = Manifest(__version__, at, now(), counts, manifest.checksums(part))
+    copies.put(part / FILE, msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return faults
-
-
-def _write(folder: Path, made: Manifest) -> None:
-    with (folder / FILE).open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _backup_parser() -> argparse.ArgumentParser:
@@ -209,7 +205,7 @@ def _run(
     def failing(settings: BackupSettings) -> int:
         try:
             return command(settings, arguments)
-        except (FatalError, ValueError, *archives.UNREADABLE) as error:
+        except (FatalError, PoisonError, ValueError, *archives.UNREADABLE) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return EXIT_FAILED
 
