@@ -152,6 +152,57 @@ def test_there_is_one_at_a_time(home: Home, capsys):
     assert "another backup" in capsys.readouterr().err
 
 
+def test_what_others_have_in_the_folder_stays(home: Home):
+    """Neither what an interrupted download left, nor what looks a little like a backup."""
+    others = [home.backups / "film.part" / "1", home.backups / "1-Z" / FILE]
+    for file in others:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (home.backups / "book.part").touch()
+    for _ in range(2):
+        assert home.backup("--keep", "1") == 0
+    assert home.whole == ["2026-03-01T12-00-02Z"]
+    assert all(file.exists() for file in (*others, home.backups / "book.part"))
+
+
+def test_a_link_that_others_put_there_is_not_followed(home: Home, tmp_path: Path):
+    """What it names keeps what it holds."""
+    (tmp_path / "precious").write_text("precious")
+    home.backups.mkdir()
+    (home.backups / ".lock").symlink_to(tmp_path / "precious")
+    assert home.backup() == 1
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("back_by_s", [1, 3600])
+def test_a_clock_that_went_back_loses_no_backup(home: Home, capsys, back_by_s: int):
+    """The new one would be the first to be removed and the last to be restored: it is refused."""
+    assert home.backup() == 0
+    home.at -= timedelta(seconds=back_by_s)
+    assert home.backup("--keep", "1") == 1
+    assert home.whole == ["2026-03-01T12-00-01Z"]
+    assert "set this machine's clock, or move that away" in capsys.readouterr().err
+
+
+def test_a_backup_is_no_folder_of_backups(home: Home, capsys):
+    """Another one in it would be damage."""
+    assert home.backup() == 0
+    folder, home.backups = home.backups, home.backups / home.whole[0]
+    assert home.backup() == 1
+    assert "is a backup itself" in capsys.readouterr().err
+    home.backups = folder
+    assert home.restore("--replace") == 0
+
+
+def test_a_folder_of_credentials_that_is_not_there_is_told(home: Home, capsys):
+    """A misspelt one would be missed on the day of the restore."""
+    (home.made / "node").unlink()
+    home.made.rmdir()
+    assert home.backup() == 1
+    assert "is no folder (see RAVEN_CREDENTIALS)" in capsys.readouterr().err
+    assert home.whole == []
+
+
 # Putting one back
 
 
