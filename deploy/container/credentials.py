@@ -67,6 +67,7 @@ OF_RELAY: Final = re.compile(
     r"^pattern (write|read) (raven/v1/%u/(?:reading/\w+|run|stored/\+))$", re.MULTILINE
 )
 """What a home may at the broker that its relay needs."""
+HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 CA_DAYS: Final = 7300
 """Homes keep a copy of the authority's certificate, which nothing renews for them."""
@@ -139,7 +140,7 @@ class Credentials:
         for server in ("mysql", "mongo"):
             host = server
             if told := self._environ.get(f"{server.upper()}_PUBLISH"):
-                host = f"{self._names(server)[0]}:{told.rpartition(':')[2]}"
+                host = f"{self._reached_as(server)}:{told.rpartition(':')[2]}"
             yield self._database_url(server, "analyst", host, "ca.pem")
 
     def account(self, name: str) -> str:
@@ -147,7 +148,7 @@ class Credentials:
         password = self._password("mqtt", checked(name))
         self._certificates()
         self._give_broker()
-        return f"mqtts://{name}:{quote(password, '')}@{self._names('broker')[0]}:8883"
+        return f"mqtts://{name}:{quote(password, '')}@{self._reached_as('broker')}:8883"
 
     def relay(self, name: str, nodes: list[str]) -> str:
         """Return the URL of an account that relays these homes' rows and no others', made if there is none."""
@@ -221,7 +222,18 @@ class Credentials:
     def _names(self, server: str) -> list[str]:
         """Return the names under which a server's certificate is asked for."""
         told = self._environ.get("SERVER_NAME", "").replace(",", " ").split()
+        for name in told:
+            if _kind(name) == "DNS" and not HOST.fullmatch(name):
+                raise ValueError(
+                    f"SERVER_NAME has {name!r}: allowed are names and addresses of this machine, "
+                    "without port"
+                )
         return [*told, "localhost", "127.0.0.1", server]
+
+    def _reached_as(self, server: str) -> str:
+        """Return the name under which others reach a server, as a URL has it."""
+        name = self._names(server)[0]
+        return f"[{name}]" if ":" in name else name
 
     def _require_a_published_server(self) -> None:
         """Refuse a server that other machines are to reach, and cannot."""
@@ -255,7 +267,7 @@ class Credentials:
                 "extendedKeyUsage=serverAuth",
                 f"subjectAltName={','.join(f'{_kind(name)}:{name}' for name in its)}",
             ]
-            _certificate(pem, self._made / f"{file}.key", its[0], usage, SERVER_DAYS, signed)
+            _certificate(pem, self._made / f"{file}.key", server, usage, SERVER_DAYS, signed)
             _write(names, wanted)
 
     def _give_broker(self) -> None:
@@ -328,7 +340,7 @@ class Credentials:
             self._give("mysql", f"server.{part}", (self._made / f"mysql.{part}").read_text())
         self._give("mysql", "root", self._password("mysql", "root"))
         for account in ("health", "root"):
-            password = self._password("mysql", account)
+            password = re.sub(r'([\\"])', r"\\\1", self._password("mysql", account))
             text = f'[client]\nuser={account}\npassword="{password}"\nhost={hosts[account]}\n'
             self._give("mysql", f"{account}.cnf", text)
 

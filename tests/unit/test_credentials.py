@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import subprocess
 import time
 from pathlib import Path
 
@@ -114,6 +115,34 @@ def test_a_published_database_is_reached_over_tls(tmp_path: Path, make):
     assert given["mongo/login.mongodb"].endswith(f'@localhost/raven?{login}")\n')
     assert given["mongo/tools.yaml"].endswith(f'@localhost/?{login}"\n')
     assert given["sql-writer/mysql_url"].endswith("@mysql/raven")
+
+
+def test_the_first_name_is_that_of_the_urls(make):
+    """However long, or an address of IPv6; what is none is refused before anything breaks."""
+    long = f"{'a' * 60}.example.org"
+    for name, host in (
+        (long, long),
+        ("2001:db8::1, here", "[2001:db8::1]"),
+        ("10.0.0.1", "10.0.0.1"),
+    ):
+        made = make(SERVER_NAME=name, MQTTS_PUBLISH="8883", MYSQL_PUBLISH="3306")
+        assert made.account("house-7").endswith(f"@{host}:8883")
+        assert f"@{host}:3306/" in next(made.analyst())
+    for name in ("https://example.org", "example.org:8883", "müller.example.org", "-subj;x"):
+        with pytest.raises(ValueError, match="allowed are names and addresses of this machine"):
+            make(SERVER_NAME=name, MQTTS_PUBLISH="8883")
+
+
+@pytest.mark.skipif(not shutil.which("my_print_defaults"), reason="needs MariaDB's programs")
+def test_the_owners_password_of_mysql_is_read_to_the_letter(tmp_path: Path, make):
+    """By the check of the container, and by people as root, whatever characters it has."""
+    its = r"""a"b\n\s#c'd%e$f;g -- h"""
+    (tmp_path / "own" / "mysql-root").write_text(f"{its}\n")
+    make()
+    file = tmp_path / "for" / "mysql" / "root.cnf"
+    command = ["my_print_defaults", f"--defaults-file={file}", "client"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"--password={its}\n" in said
 
 
 def test_each_server_has_a_certificate_of_its_own(tmp_path: Path, make):
