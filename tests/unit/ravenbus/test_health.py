@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ravenbus import health as module
 from ravenbus.health import Health, Watchdog
 from ravenbus.logs import Sparse
@@ -103,12 +105,15 @@ def test_a_main_loop_that_hangs_ends_the_process():
     assert "most recent call first" in done.stderr
 
 
-def test_systemd_is_told_that_the_service_is_up_turns_and_how_it_is(tmp_path: Path, monkeypatch):
-    """READY once, then WATCHDOG and the problems as long as the loop turns."""
-    address = tmp_path / "notify"
+@pytest.mark.parametrize("name", ["{}/notify", "{}/at@home", "@{}"])
+def test_systemd_is_told_that_the_service_is_up_turns_and_how_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """READY once, then WATCHDOG and the problems as long as the loop turns; @ is a name of no file."""
+    address = name.format(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(address))
-        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        systemd.bind(f"\0{address[1:]}" if name == "@{}" else address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
         health = Health()
         health.failing("broker", "away")
         Watchdog(health, 1000).start()

@@ -159,7 +159,8 @@ def notify(*states: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         try:
             # What begins with @ is a name without a file.
-            sender.sendto("\n".join(states).encode(), address.replace("@", "\0", 1))
+            to = f"\0{address[1:]}" if address[0] == "@" else address
+            sender.sendto("\n".join(states).encode(), to)
         except OSError as error:
             log.warning("systemd not told", extra={"reason": str(error)})
 
