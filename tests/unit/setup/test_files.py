@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from raven_backup.main import _backup_parser
 from raven_backup.settings import BackupSettings
-from raven_setup import broker
+from raven_setup import broker, removing, setting_up
 from raven_setup.files import FILES
 from raven_setup.machine import Record
 from raven_setup.plan import Answers, plan
@@ -46,6 +48,41 @@ def test_a_broker_that_lets_others_in_is_seen():
     """By each setting that says who is let in; comments say nothing."""
     texts = {"a.conf": "# acl_file x\nlistener 1883\n", "b.conf": "allow_anonymous true\n"}
     assert list(broker.rivals(texts)) == ["allow_anonymous in b.conf"]
+
+
+def test_a_file_of_the_broker_s_in_another_character_set_is_read(tmp_path: Path, monkeypatch):
+    """Its comments may be as old as the machine."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "mosquitto.conf").write_bytes(
+        "# für alle\nallow_anonymous true\n".encode("latin-1")
+    )
+    monkeypatch.setattr(setting_up, "MOSQUITTO", tmp_path)
+    made = plan(Answers("auto", "mysql"), {}, "UTC")
+    assert list(setting_up.obstacles(made)) == [f"allow_anonymous in {tmp_path}/mosquitto.conf"]
+
+
+def test_data_is_that_of_our_services_and_not_what_is_called_like_it(tmp_path: Path, monkeypatch):
+    """A copy that somebody made is theirs; further readers are ours."""
+    for name in ("raven-reader", "raven-reader-attic", "raven-sql-writer", "raven-sql-writer-old"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(removing, "STATE", tmp_path)
+    found = [folder.name for folder in removing._states()]
+    assert found == ["raven-reader", "raven-reader-attic", "raven-sql-writer"]
+
+
+def test_the_record_is_whole_whatever_interrupts_it(tmp_path: Path, monkeypatch):
+    """With half of one neither command could run again."""
+    record = Record(print, tmp_path / "made.json")
+    record.note_database()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        record.note_packages(["mosquitto"])
+    again = Record(print, tmp_path / "made.json")
+    assert (again.has_database, again.packages) == (True, [])
 
 
 def test_a_file_that_its_owner_changed_stays(tmp_path: Path):

@@ -62,15 +62,7 @@ class Record:
         """Write a file whole, or not at all; say if it held anything else before."""
         if file.exists() and file.read_text("utf-8") == text:
             return False
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f".{file.name}.new")
-        new.unlink(missing_ok=True)
-        new.touch(0o600)
-        new.write_text(text, "utf-8")
-        if group:
-            shutil.chown(new, group=group)
-        new.chmod(mode)
-        new.replace(file)
+        _put(file, text, mode, group)
         self._digests[str(file)] = _digest(text)
         self._save()
         return True
@@ -88,10 +80,8 @@ class Record:
             self._file.parent.rmdir()
 
     def _save(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.touch(0o600)
         made = {"packages": self.packages, "database": self.has_database}
-        self._file.write_text(json.dumps({"files": self._digests, **made}), "utf-8")
+        _put(self._file, json.dumps({"files": self._digests, **made}), 0o600)
 
 
 def run(
@@ -163,6 +153,22 @@ def reload_rules() -> None:
 def last_words(unit: str) -> str:
     """Return the last line that a service logged."""
     return run(["journalctl", "-u", unit, "-n", "1", "-o", "cat", "--no-pager"]).strip()
+
+
+def _put(file: Path, text: str, mode: int, group: str | None = None) -> None:
+    """Write a file whole, or not at all, and for good."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600)
+    with new.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    if group:
+        shutil.chown(new, group=group)
+    new.chmod(mode)
+    new.replace(file)
 
 
 def _digest(text: str) -> str:

@@ -12,7 +12,7 @@ from raven_setup.accounts import MYSQL_RIGHTS
 from raven_setup.machine import SETTINGS, Record
 from raven_setup.plan import HERE, Answers
 from raven_setup.setting_up import BROKER
-from raven_setup.units import BACKUP, BACKUP_TIMER, SERVICES
+from raven_setup.units import BACKUP, BACKUP_TIMER, READER, SERVICES
 
 STATE: Final = Path("/var/lib")
 OURS: Final = tuple(f"raven-{service.name}" for service in SERVICES)
@@ -61,7 +61,8 @@ def kept(record: Record, was: Answers | None, *, data: bool) -> Iterator[str]:
 
 def _states() -> list[Path]:
     """Return the folders in which services keep data, further readers' too."""
-    return sorted(folder for name in OURS for folder in STATE.glob(f"{name}*"))
+    folders = [*(STATE / name for name in OURS), *STATE.glob(f"raven-{READER.name}-*")]
+    return sorted(folder for folder in folders if folder.exists())
 
 
 def _units() -> list[str]:

@@ -50,7 +50,8 @@ def obstacles(plan: Plan) -> Iterator[str]:
     """Yield what the broker that is here says already of who is let in."""
     if plan.broker:
         files = [MOSQUITTO / "mosquitto.conf", *sorted((MOSQUITTO / "conf.d").glob("*.conf"))]
-        texts = {str(f): f.read_text("utf-8") for f in files if f.exists() and f != BROKER}
+        # Somebody's comment may be in another character set.
+        texts = {str(f): f.read_text("latin-1") for f in files if f.exists() and f != BROKER}
         yield from broker.rivals(texts)
 
 
