@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -101,7 +102,7 @@ def test_a_backup_is_its_owner_s_alone(home: Home):
     assert home.backup() == 0
     for path in (home.backups, *home.backups.rglob("*")):
         expected = 0o700 if path.is_dir() else 0o600
-        if path.name != "node":  # which others may read as they might
+        if "credentials" not in path.parts:  # of which others may read what they might
             assert stat.S_IMODE(path.stat().st_mode) == expected, path
 
 
@@ -267,6 +268,17 @@ def test_credentials_come_back_alone_and_replace_none_unless_told(home: Home, ca
     assert home.restore("--credentials", "--replace") == 0
     assert (home.made / "node").read_text() == "house"
     assert home.store.text == ""
+
+
+def test_a_folder_of_credentials_that_is_made_is_as_open_as_it_was(home: Home):
+    """Services that are no users of the machine read the certificates in it."""
+    home.made.chmod(0o755)
+    (home.made / "node").chmod(0o644)
+    assert home.backup() == 0
+    shutil.rmtree(home.made)
+    assert home.restore("--credentials") == 0
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (home.made, home.made / "node")]
+    assert modes == [0o755, 0o644]
 
 
 def test_settings_that_name_nothing_are_refused(monkeypatch: pytest.MonkeyPatch, capsys):

@@ -22,11 +22,14 @@ def copy(source: Path, target: Path) -> int:
     """Copy the files of a folder into another, there or back; return how many there are.
 
     Each belongs then to whom its folder belongs, and others may do with it what they might.
+    So it is with a folder that is made.
     """
     count = 0
     for name in _names(source):
         file = target / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.parent.is_dir():
+            file.parent.mkdir(parents=True)
+            shutil.copymode((source / name).parent, file.parent)
         new = file.with_name(f".{file.name}.new")
         copies.copy(source / name, new)
         shutil.copymode(source / name, new)
