@@ -417,6 +417,19 @@ def test_what_others_have_in_the_database_comes_back(db: Db, tmp_path: Path, whi
         assert (found, found_made) == (before, made)
 
 
+def test_a_backup_that_breaks_off_says_one_sentence(db: Db, tmp_path: Path):
+    """On a full disk as at a stop: it does not read the rest of the table, and no trace is left."""
+    db("CREATE TABLE t (a VARCHAR(64))")
+    db("INSERT INTO t VALUES ('0')")
+    for _ in range(17):
+        db("INSERT INTO t SELECT SHA2(UUID(), 256) FROM t")
+    env = {"PATH": os.environ["PATH"], "MYSQL_URL": db.url}
+    command = ["prlimit", "--fsize=100000", stack.BIN / "raven-backup", tmp_path / "b"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "raven-backup: [Errno 27] File too large\n")
+    assert [file.name for file in (tmp_path / "b").iterdir()] == [".lock"]
+
+
 def test_a_view_of_what_is_gone_keeps_nothing_else_from_coming_back(db: Db, tmp_path: Path):
     """The rest is there for the services; status 1 says which view and why."""
     for statement in ("CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1)", "CREATE TABLE gone (a INT)",

@@ -211,11 +211,18 @@ class Database:
 def streamed(cursor: Any, query: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a query as the server sends them, not all in memory.
 
-    The connection answers nothing else until the last one came.
+    The connection answers nothing else until the last one came, and ends if somebody stops before.
     """
-    with cursor.connection.cursor(SSCursor) as stream:
+    connection = cursor.connection
+    with connection.cursor(SSCursor) as stream:
         stream.execute(query)
-        yield from stream
+        try:
+            for row in stream:  # noqa: UP028 - that would close it, which reads all that is to come
+                yield row
+        except BaseException:
+            stream._result.unbuffered_active = False  # noqa: SLF001 - as above
+            connection._force_close()  # noqa: SLF001 - as in Database
+            raise
 
 
 @contextmanager
