@@ -21,6 +21,7 @@ from ravenbus.months import Month
 from ravenbus.notifications import KINDS
 from ravenbus.ranges import of_numbers
 from ravenmongo.archiving import MongoArchive
+from ravenmongo.copying import MongoCopying
 from ravenmongo.rollups import RollUps
 from ravenmongo.settings import MongoUrl
 from ravenmongo.sink import MongoSink
@@ -531,6 +532,27 @@ def test_a_writer_that_was_not_stopped_is_refused_while_tables_are_filled(
         one.load(tmp_path)
         assert everything(db) == before
     assert "being restored" in refusals[-1]
+
+
+def test_what_a_recorder_counted_that_was_not_stopped_is_counted_again(
+    system: BackupSystem, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have been through before the first reading was back."""
+    fill(system, of_every_kind(new_hash(), 1, 3))
+    url, folder = MongoUrl(system.mongo_url), system.folder / "copy"
+    folder.mkdir()
+    filled = MongoCopying._filled
+
+    def meanwhile(one: MongoCopying, *arguments: Any) -> int:
+        with closing(RollUps(url, threading.Event())) as counting:
+            assert not counting.count_before(60)
+        return filled(one, *arguments)
+
+    with closing(MongoCopying(url)) as one:
+        one.save(folder)
+        monkeypatch.setattr(MongoCopying, "_filled", meanwhile)
+        one.load(folder)
+    assert_rolled_up(system)
 
 
 def test_a_newer_recorder_s_database_ends_an_older_one(system: BackupSystem):

@@ -75,6 +75,8 @@ class MongoCopying:
             for name in copies.names(folder):
                 if name != SCHEMA:
                     counts[name] = self._filled(folder, name)
+            # A recorder that was not stopped may have counted what was there by then.
+            self._db[PROGRESS].drop()
             self._db[SCHEMA].delete_many({})
             if SCHEMA in copies.names(folder):
                 counts[SCHEMA] = self._filled(folder, SCHEMA)
