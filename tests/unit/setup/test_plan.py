@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raven_setup import main
 from raven_setup.accounts import BROKER_ACCOUNTS
 from raven_setup.plan import Answers, Plan, earlier, plan
 from ravenbus.settings import SERVICE_ACCOUNTS
@@ -115,6 +116,17 @@ def test_a_home_is_not_called_as_no_home_may_be(account: str):
     """An account of a broker elsewhere can have any name; the home's is made then."""
     url = f"mqtts://{account}:x@server" if account else "mqtts://server"
     assert made(replace(SERVER, mqtt_url=url)).node.startswith("home-")
+
+
+def test_a_url_that_cannot_be_read_is_told_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Somebody wrote it into a file of settings."""
+    found = held(made(MYSQL))
+    found["sql-writer"]["MYSQL_URL"] = "mysql://sql-writer:x@[::1/raven"
+    monkeypatch.setattr(main, "_require_machine", lambda _: None)
+    assert main._run("raven-setup", lambda: bool(earlier(found))) == 1
+    assert capsys.readouterr().err == "raven-setup: Invalid IPv6 URL\n"
 
 
 def test_another_store_leaves_nothing_of_the_one_before():

@@ -105,7 +105,7 @@ def _run(name: str, command: Callable[[], int]) -> int:
     except AnswerError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_SETTINGS
-    except (OSError, RavenError, SetupError) as error:
+    except (OSError, RavenError, SetupError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
