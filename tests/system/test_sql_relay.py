@@ -721,7 +721,7 @@ def test_an_older_or_newer_database_is_not_touched(db: Db, outbox: SqlOutbox):
     with pytest.raises(RetryableError, match="start a raven-sql-writer"):
         outbox.entries(0, 1)
     db("INSERT INTO schema_version (version, name) VALUES (99, 'later')")
-    with pytest.raises(FatalError, match="run a newer one"):
+    with pytest.raises(FatalError, match="run a newer release"):
         outbox.entries(0, 1)
 
 
