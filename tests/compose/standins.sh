@@ -3,19 +3,15 @@
 # is or can be pulled, else one that stands in for it, built from Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ../debian.sh
 state="$(cd ../.. && pwd)/.compose-test"
 say() { echo "compose-test: $*" >&2; }
 
-debian() {
+base() {
   docker image inspect raven-stand-in/debian:trixie-slim >/dev/null 2>&1 && return 0
-  local mirror root="$state/debian"
-  if ! PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null; then
-    say "installing Debian's package debootstrap"
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
-  fi
+  local root="$state/debian"
   say "making a Debian image to build stand-ins on"
-  mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
-  PATH="$PATH:/usr/sbin" debootstrap --variant=minbase trixie "$root" "$mirror" >"$state/debootstrap.log"
+  debian trixie "$root" apt
   # What Debian's own slim image leaves out, now and when packages are installed.
   printf 'path-exclude /usr/share/%s/*\n' doc info locale man >"$root/etc/dpkg/dpkg.cfg.d/slim"
   rm -rf "$root"/usr/share/{doc,info,locale,man}/* "$root"/var/{cache/apt,lib/apt/lists,log}/*
@@ -34,7 +30,7 @@ for image in $(docker compose -f ../../docker-compose.yml config --format json |
     say "$image is the official one"
     continue
   fi
-  debian
+  base
   docker build --quiet --network host --label raven.stand-in=yes \
     --build-context certificates=/etc/ssl/certs -t "$image" -f "standins/$name.Dockerfile" standins >/dev/null
   say "$image is stood in for by: $(sed -n '1s/^# In place of [^ ]*: //p' "standins/$name.Dockerfile")"

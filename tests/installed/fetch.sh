@@ -4,22 +4,16 @@
 # machines that the test boots have no network but their own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/debian.sh
 release="$1"
-[ "$(id -u)" = 0 ] || { echo "install-test: only root can make and boot another system" >&2; exit 1; }
-for one in debootstrap/debootstrap systemd-nspawn/systemd-container; do
-  command -v "${one%/*}" >/dev/null || {
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends "${one#*/}" >/dev/null
-  }
-done
+needs_root install-test
+needs systemd-nspawn/systemd-container
 mkdir -p .installed
 base=".installed/$release"
 [ ! -e "$base" ] || exit 0
-mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
 echo "install-test: making an empty Debian $release"
 new="$(realpath .installed)/$release.new"
-rm -rf --one-file-system "$new"
-debootstrap --variant=minbase \
-  --include=systemd,systemd-sysv,dbus,udev,ca-certificates,pipx "$release" "$new" "$mirror" >/dev/null
+debian "$release" "$new" systemd,systemd-sysv,dbus,udev,ca-certificates,pipx
 cp -L /etc/resolv.conf "$new/etc/" 2>/dev/null || true
 # Debian's installer writes this, and debootstrap does not.
 printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost\n' >"$new/etc/hosts"

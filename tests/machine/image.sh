@@ -3,7 +3,8 @@
 # kernel and what people have beside a reader, but nothing of ours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-[ "$(id -u)" = 0 ] || { echo "machine-test: only root can make another system" >&2; exit 1; }
+. tests/debian.sh
+needs_root machine-test
 packages=(
   systemd-sysv udev dbus kmod iproute2 procps openssh-server linux-image-amd64 initramfs-tools
   usbip usbutils modemmanager mosquitto mosquitto-clients mariadb-server python3 python3-venv
@@ -15,14 +16,13 @@ rm -rf --one-file-system .machine
 mkdir -p .machine
 root=.machine/root
 echo "machine-test: making a Debian with its kernel, once" >&2
-mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -1)"
 mmdebstrap --quiet --variant=minbase --include="${packages[*]}" \
-  trixie "$root" "$mirror"
+  trixie "$root" "$(mirror)"
 
 echo raven-machine >"$root/etc/hostname"
 echo '/dev/vda / ext4 rw 0 1' >"$root/etc/fstab"
 ssh-keygen -q -t ed25519 -N '' -f .machine/key
-install -D -m 600 .machine/key.pub "$root/root/.ssh/authorized_keys"
+install -D -m 600 .machine/key.pub "$root$(chroot "$root" sh -c "echo ~root")/.ssh/authorized_keys"
 
 # A processor in software takes minutes for what a real one does in passing.
 printf '%s\n' virtio_pci virtio_blk ext4 >>"$root/etc/initramfs-tools/modules"

@@ -68,12 +68,12 @@ def test_modemmanager_leaves_a_stick_alone(machine, stick):
     rule = "/etc/udev/rules.d/99-raven.rules"
     one = stick("emu2", "--rate", "10")
     before = looked()
-    machine.run(f"mv {rule} /root/; udevadm control --reload")
+    machine.run(f"mv {rule} {rule}.off; udevadm control --reload")
     try:
         machine.attach(one.port)
         wait_until(lambda: looked() > before, "ModemManager looks at it")
     finally:
-        machine.run(f"mv /root/99-raven.rules {rule}; udevadm control --reload")
+        machine.run(f"mv {rule}.off {rule}; udevadm control --reload")
     machine.run("usbip detach --port 0")
     wait_until(lambda: machine.run("ls /dev/ttyACM0", check=False) == "", "it is unplugged")
     before, reports = looked(), one.ledger.read_text().count("\n")
