@@ -87,17 +87,17 @@ def publish(part: Path, path: Path) -> str:
     digest = sha256(part)
     if path.exists() and (other := sha256(path)) != digest:
         path.replace(f"{path}.{other[:8]}")
-        _sync(path.parent)
+        sync_names(path.parent)
     part.replace(path)
     with _checksum_file(path).open("w", encoding="ascii") as file:
         file.write(_checksum_line(path, digest))
         file.flush()
         os.fsync(file.fileno())
-    _sync(path.parent)
+    sync_names(path.parent)
     return digest
 
 
-def _sync(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
     """Return when the disk has the names of a folder."""
     opened = os.open(folder, os.O_RDONLY)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from raven_backup.manifest import FILE
+from ravenbus import archives
 from ravenbus.errors import FatalError, RetryableError
 
 NAME: Final = "%Y-%m-%dT%H-%M-%SZ"
@@ -55,9 +56,9 @@ def begun(folder: Path, at: datetime) -> Iterator[Path]:
     try:
         yield part
         for inside in (part, *(one for one in part.rglob("*") if one.is_dir())):
-            _sync(inside)
+            archives.sync_names(inside)
         part.rename(part.with_suffix(""))
-        _sync(folder)
+        archives.sync_names(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -83,11 +84,3 @@ def thin_out(folder: Path, keep: int) -> list[Path]:
 def _open_no_link(path: str, flags: int) -> int:
     """Open a file in a folder where others may have put a link to a file that is not theirs."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -224,15 +224,13 @@ class PtyPort:
         self._held = False
 
 
-class TcpPort:
-    """A TCP port with one reader at a time; another is turned away while it lasts."""
+class Listening:
+    """A TCP port that listens while it is plugged, on one number."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
         self._listener: socket.socket | None = None
-        self._reader: socket.socket | None = None
-        self._received = b""
 
     @property
     def address(self) -> str:
@@ -245,18 +243,35 @@ class TcpPort:
         return self._listener is not None
 
     def plug(self, address: str | None = None) -> None:
-        """Listen; the port keeps its number when it is plugged again.  Raises PortError."""
+        """Listen, on the same port as before where none is given; raises PortError."""
+        self._listen(address)
+
+    def unplug(self) -> None:
+        """Listen no more."""
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = None
+
+    def _listen(self, address: str | None) -> socket.socket:
         if address is not None:
             self._host, self._port = split_address(address)
         self._listener = listen(self._host, self._port)
         self._port = self._listener.getsockname()[1]
+        return self._listener
+
+
+class TcpPort(Listening):
+    """A TCP port with one reader at a time; another is turned away while it lasts."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self._reader: socket.socket | None = None
+        self._received = b""
 
     def unplug(self) -> None:
         """Close the connection and the port."""
         self._hang_up()
-        if self._listener is not None:
-            self._listener.close()
-        self._listener = None
+        super().unplug()
 
     def opened(self) -> bool:
         """Return True if a reader is connected; take what it wrote, and see that it left."""

@@ -11,7 +11,7 @@ import termios
 from typing import TYPE_CHECKING, Final
 
 from raven_simulator import usb, usbip
-from raven_simulator.ports import join_address, listen, split_address
+from raven_simulator.ports import Listening
 from raven_simulator.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -20,17 +20,15 @@ if TYPE_CHECKING:
 _READ_MOST: Final = 1 << 16
 
 
-class UsbPort:
+class UsbPort(Listening):
     """A device that one host at a time has: the last that imported it.
 
     A host that lost its power says nothing, so that the connection does not tell that it has gone.
     """
 
     def __init__(self, host: str, port: int, function: Callable[[], usb.Function]) -> None:
-        self._host = host
-        self._port = port
+        super().__init__(host, port)
         self._function = function
-        self._listener: socket.socket | None = None
         self._callers: dict[socket.socket, usbip.Requests] = {}
         self._owner: socket.socket | None = None
         self._transfers = Transfers(function())
@@ -40,28 +38,17 @@ class UsbPort:
     @property
     def address(self) -> str:
         """Host and port of USB/IP, and the device's bus id."""
-        return f"{join_address(self._host, self._port)} {usbip.BUS_ID}"
-
-    @property
-    def plugged(self) -> bool:
-        """True if a host can import the device."""
-        return self._listener is not None
+        return f"{super().address} {usbip.BUS_ID}"
 
     def plug(self, address: str | None = None) -> None:
         """Listen, on the same port as before where none is given; raises PortError."""
-        if address is not None:
-            self._host, self._port = split_address(address)
-        self._listener = listen(self._host, self._port)
-        self._port = self._listener.getsockname()[1]
-        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(self._listen(address), select.EPOLLIN)
 
     def unplug(self) -> None:
         """Take the device from its host, whose kernel sees it leave the bus."""
         for caller in list(self._callers):
             self._hang_up(caller)
-        if self._listener is not None:
-            self._listener.close()
-        self._listener = None
+        super().unplug()
 
     def opened(self) -> bool:
         """Return True if a program has the host's serial port open; do what hosts have asked."""
