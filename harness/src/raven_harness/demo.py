@@ -333,21 +333,22 @@ def _print_live(demo: Demo, stop: threading.Event) -> None:
 
 
 def _line(reading: Reading) -> str:
-    received = reading.envelope.received.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return (
+    received = reading.envelope.received.astimezone().strftime("%H:%M:%S")
+    line = (
         f"{received}  #{reading.envelope.seq:<5} {reading.kind:27} {_value(reading.notification)}"
     )
+    return line[:WIDTH]
 
 
 def _value(notification: Notification) -> str:
     """Return the fields that a person looks for first."""
     if isinstance(notification, ProfileData):
-        channel = notification.interval_channel or "of which register is not known"
-        return f"{len(notification.intervals)} intervals that the meter remembers, {channel}"
+        channel = notification.interval_channel or "register unknown"
+        return f"{len(notification.intervals)} intervals, {channel}"
     units = {
         "demand_kw": "kW",
-        "delivered_kwh": "kWh delivered",
-        "received_kwh": "kWh received",
+        "delivered_kwh": "kWh taken",
+        "received_kwh": "given",
         "usage_kwh": "kWh",
         "price_per_kwh": "per kWh",
         "link_strength": "% link",
