@@ -20,6 +20,12 @@ SAID = {
 """What its reader sees under each heading."""
 
 
+def connected(folder: Path) -> set[str]:
+    """Return the services that the page's log calls connected to the broker."""
+    (log,) = folder.glob("*/log")
+    return set(re.findall(r"raven-(\S+): connected to the broker", log.read_text()))
+
+
 def test_every_line_works_as_typed(tmp_path: Path):
     """Each block in its order; the usual ports are free in a network of the terminal's own."""
     (tmp_path / ".venv").mkdir()
@@ -61,6 +67,9 @@ def test_every_line_works_as_typed(tmp_path: Path):
             ends = "ready " if "raven-simulator" in block.text else f"end of {number}"
             line = f". {tmp_path}/{number}.sh </dev/null; echo end of {number}"
             said[block.heading] = said.get(block.heading, "") + type_(line, ends)
+            if "raven-reader run" in block.text:
+                # A person reads on before the next line.
+                wait_until(lambda: connected(tmp_path) == {"reader", "mongo-recorder"}, "all run")
     finally:
         terminal.kill()
         terminal.communicate()
