@@ -87,6 +87,32 @@ def test_the_page_says_that_it_is_not_live(dashboard: Dashboard, visit: New):
     expect(page.locator("#live")).to_have_text("Live")
 
 
+def test_of_two_powers_in_a_second_the_later_stays(dashboard: Dashboard, visit: New):
+    """In the curve too, from which the page takes what flows once it is loaded."""
+    second = datetime.now(UTC)
+    dashboard.hear(homes.house.demand(second, 1490))
+    page = visit(dashboard).go("/?node=house")
+    expect(page.locator("#live")).to_have_text("Live")
+    for watts, number in ((2345, "2.345"), (2346, "2.346")):
+        dashboard.hear(homes.house.demand(second, watts))
+        expect(page.locator("#kw")).to_have_text(number)
+    drawn(page, "curve").press("End")
+    expect(page.locator("#curve output")).to_contain_text(": 2.346\u00a0kW")
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again(dashboard: Dashboard, visit: New):
+    """And until then the page says why it is old."""
+    dashboard.hear(homes.house.demand(datetime.now(UTC), 1490))
+    at = visit(dashboard)
+    at.page.route("**/api/v1/demand?*", lambda route: route.fulfill(status=200, body='{"start": ['))
+    page = at.go("/?node=house")
+    expect(page.locator("#notice")).to_contain_text("The dashboard's answer was cut off. What you")
+    at.page.unroute("**/api/v1/demand?*")
+    page.evaluate("() => dispatchEvent(new Event('online'))")
+    drawn(page, "curve")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 def test_ranges_are_buttons_and_the_address_says_what_is_shown(dashboard: Dashboard, visit: New):
     """Whoever is sent the address sees the same."""
     at = visit(dashboard)

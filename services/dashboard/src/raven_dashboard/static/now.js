@@ -54,8 +54,10 @@ function showLive() {
   say(byId("live"), text);
 }
 
+/** Add what came last; a stick tells whole seconds, and may say two powers in one. */
 function add(at, value) {
-  if (points.length && at <= points.at(-1).at) return;
+  if (at < points.at(-1)?.at) return;
+  if (at === points.at(-1)?.at) points.pop();
   points.push({ at, end: at, values: [[value, value, value]] });
 }
 

@@ -61,8 +61,9 @@ export async function ask(what, parameters = {}, signal = undefined) {
     location.assign(`login?next=${encodeURIComponent(page + location.search)}`);
     return new Promise(() => {});
   }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new ServiceError(body.detail ?? `The dashboard answers ${answer.status}.`);
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok) throw new ServiceError(body?.detail ?? `The dashboard answers ${answer.status}.`);
+  if (body === null) throw new ServiceError("The dashboard's answer was cut off.");
   return body;
 }
 
