@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Final
 
 import credentials
 
+from raven_backup import backups
+from raven_backup.main import fill
+from raven_backup.settings import BackupSettings
 from raven_reader.outbox import SpoolOutbox
 from raven_reader.spool import Spool
-from ravenbus import archives
+from ravenbus import archives, copies
 from ravenbus.messages import Confirmation, DeadLetter
 from ravenbus.metrics import PublisherMetrics
 from ravenbus.notifications import InstantaneousDemand
@@ -81,6 +85,54 @@ def archive(folder: Path) -> None:
         say(archives.publish(part, path))
 
 
+class Store:
+    """A table, and a month that left it."""
+
+    name = "store"
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+
+    def save(self, folder: Path) -> copies.Copied:
+        """Put both into a folder."""
+        part, month = self._archive / "month.part", self._archive / "month.csv.gz"
+        archives.write(part, ROWS)
+        recorded = copies.Recorded(month.name, archives.publish(part, month))
+        copies.save_archive([recorded], self._archive, folder)
+        return copies.Copied({"table": copies.write(folder, "table", ROWS[0], ROWS[1:])}, [])
+
+    def obstacle(self) -> None:
+        """There is nothing to replace."""
+
+    def load(self, folder: Path) -> copies.Counts:
+        """It is not restored."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """There is no connection."""
+
+
+class Home(BackupSettings, frozen=True, kw_only=True):
+    """A home with one store, whose credentials are its archive."""
+
+    def stores(self) -> Iterator[copies.Copying]:
+        """Yield the store."""
+        assert self.raven_credentials
+        yield Store(self.raven_credentials)
+
+
+def backup(folder: Path) -> None:
+    """Make three backups, and remove all but the last after each."""
+    home = Home(raven_credentials=folder / "home")
+    (folder / "home").mkdir()
+    for day in range(3):
+        at = START + timedelta(days=day)
+        with backups.alone(folder), backups.begun(folder, at) as part:
+            fill(home, part, at)
+        say(f"backed-up {backups.newest_last(folder)[-1].name}")
+        backups.thin_out(folder, 1)
+
+
 def made(folder: Path) -> str:
     """Make credentials as at a first start, and an account of another home; return its URL."""
     for name in ("made", "own", *(f"for/{service}" for service in credentials.USER_OF)):
@@ -92,5 +144,10 @@ def made(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    program = {"spool": spool, "archive": archive, "credentials": lambda to: say(made(to))}
+    program = {
+        "spool": spool,
+        "archive": archive,
+        "backup": backup,
+        "credentials": lambda to: say(made(to)),
+    }
     program[sys.argv[1]](Path(sys.argv[2]))

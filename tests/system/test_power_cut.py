@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+from raven_backup import backups, manifest
 from raven_harness import cuts
 from raven_reader.spool import Spool
 from ravenbus import archives
@@ -113,6 +114,17 @@ def test_an_archive_is_whole_once_it_has_its_name(tmp_path: Path) -> None:
         for file in files:
             rows = list(archives.read(file))
             assert rows in (recorded.ROWS[:30], recorded.ROWS)
+
+
+def test_a_backup_is_whole_once_it_has_its_name(tmp_path: Path) -> None:
+    """After a cut the last one that was said to be made is there, and no other is there by halves."""
+    done = recording(tmp_path, "-m", recorded.__name__, "backup")
+    for left, folder in disks(tmp_path, done, points=50):
+        made = [line.split()[1] for line in left.said if line.startswith("backed-up")]
+        there = backups.newest_last(folder)
+        for one in there:
+            assert list(manifest.faults(one, manifest.read(one))) == []
+        assert {one.name for one in there} >= set(made[-1:])
 
 
 def test_credentials_stay_what_they_were_said_to_be(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class Home:
             self.health,
             self.metrics,
             self.bus.wake,
+            every_s=self.settings.raven_write_every_s,
             clock=self.clock,
             elapsed=lambda: self.seconds,
             synchronised=lambda: self.synchronised,

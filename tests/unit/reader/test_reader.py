@@ -238,6 +238,32 @@ def test_a_disk_that_stays_full_refuses_the_oldest_and_counts_it(home, monkeypat
     assert found[-5:] == [(kept + number + 1, 395 + number) for number in range(5)]
 
 
+def test_readings_are_written_together_where_the_disk_is_to_be_spared(make):
+    """The first at once, the others when it is time or the reader ends, with the times at which they came."""
+    home = make(raven_write_every_s=20)
+    home.hear(demand("0x000000"))
+    assert len(home.readings) == 1
+    for number in range(1, 5):
+        home.clock.forward(5)
+        home.seconds += 5
+        home.hear(b"")
+        assert len(home.readings) == (4 if number == 4 else 1)
+        home.hear(demand(f"0x{number:06x}"))
+    home.reader.end()
+    found = [reading.envelope.received for reading in home.readings]
+    assert found == [found[0] + number * timedelta(seconds=5) for number in range(5)]
+    assert [reading.notification.demand for reading in home.readings] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sign", ["00", "70"])
+def test_many_readings_do_not_wait_for_the_next_write(make, monkeypatch, sign):
+    """Nor do many that are rejected, as those of 7 MW are."""
+    monkeypatch.setattr(module, "GATHERED_MAX", 5)
+    home = make(raven_write_every_s=20)
+    home.hear(demand(), *(demand(f"0x{sign}{number:04x}") for number in range(1, 9)))
+    assert len(home.readings) + len(home.letters) == 6
+
+
 def test_what_waits_in_memory_is_kept_at_the_end(home):
     """A reader that stops puts what is pending in the spool, then says goodbye."""
     home.hear(demand())

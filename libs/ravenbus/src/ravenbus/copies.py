@@ -169,6 +169,12 @@ def copy(source: Path, target: Path) -> None:
         os.fsync(writing.fileno())
 
 
+def sync_names(folder: Path) -> None:
+    """Return when the disk has the names of all that is in a folder."""
+    for inside in (folder, *(one for one in folder.rglob("*") if one.is_dir())):
+        archives.sync_names(inside)
+
+
 def give_as(folder: Path, made: Path) -> None:
     """Have a file belong to whom its folder belongs to, where root made it for a service."""
     if os.geteuid() == 0:

@@ -121,7 +121,8 @@ def run(settings: ReaderSettings, stop: threading.Event, *, new_run: bool = Fals
     commands: Queue[bytes] = Queue(COMMANDS_MAX)
     node = Node(name, settings, publisher, commands.put_nowait)
     outbox.on_backlog = node.set_backlog
-    reader = Reader(settings.limits, spool, node, health, metrics, publisher.wake)
+    every_s = settings.raven_write_every_s
+    reader = Reader(settings.limits, spool, node, health, metrics, publisher.wake, every_s=every_s)
     publisher.subscribe(topics.of(COMMAND, node=name), node.command)
     # What was accepted under an earlier prefix or name is confirmed under that.
     for prefix in sorted({topics.prefix, *prefixes}):

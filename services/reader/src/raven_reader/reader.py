@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import datetime
 from typing import Final, Literal
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 SERVICE: Final = "reader"
 PENDING_MAX: Final = 10_000
 """Readings held in memory while the disk is full; older ones are then refused."""
+GATHERED_MAX: Final = 1000
+"""As many are written at once, however long it is to the next write."""
 KEEP_AGAIN_S: Final = 1.0
 """A full disk is tried again after this; each try costs as much as all that waits."""
 LINE_STALL_S: Final = 60.0
@@ -39,7 +41,8 @@ LINE_STALL_S: Final = 60.0
 class Reader:
     """Listens to a line, keeps what is accepted of it, and tells the node what is new.
 
-    ``on_kept`` is called when there is more in the spool.
+    What came is kept ``every_s``, at once if that is 0; ``on_kept`` is called when there is more
+    in the spool.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Reader:
         metrics: ReaderMetrics,
         on_kept: Callable[[], None],
         *,
+        every_s: float = 0.0,
         clock: Callable[[], datetime] = now,
         elapsed: Callable[[], float] = time.monotonic,
         synchronised: Callable[[], bool] = is_synchronised,
@@ -62,7 +66,8 @@ class Reader:
         self._on_kept = on_kept
         self._clock = clock
         self._elapsed = elapsed
-        self._keep_again_at = 0.0
+        self._every_s = every_s
+        self._keep_at = 0.0
         self._sparse = Sparse(log)
         self._backfill = Backfill(clock=clock, elapsed=elapsed)
         self._intake = Intake(limits, synchronised, self._backfill.answered)
@@ -110,7 +115,7 @@ class Reader:
         for outcome in outcomes:
             self._take(outcome)
         self._count_damaged()
-        if self._to_keep and self._elapsed() >= self._keep_again_at:
+        if self._to_keep and self._elapsed() >= self._keep_at:
             self._keep()
         if outcomes:
             self._look_at_clocks()
@@ -196,6 +201,7 @@ class Reader:
             self._metrics.refused.inc()
         received = report.received or self._clock()
         self._pending.append((report.notification, received))
+        self._keep_if_many(self._pending)
         self._backfill.heard(report.notification, received)
 
     def _reject(self, error: PoisonError, raw: bytes, received: datetime) -> None:
@@ -217,6 +223,11 @@ class Reader:
                 size=len(raw),
             )
         )
+        self._keep_if_many(self._letters)
+
+    def _keep_if_many(self, gathered: Sized) -> None:
+        if len(gathered) == GATHERED_MAX:
+            self._keep_at = 0.0
 
     def _count_damaged(self) -> None:
         damaged = self._intake.counts.damaged - self._damaged
@@ -238,8 +249,9 @@ class Reader:
             )
         except RetryableError as error:
             self._health.failing("spool", str(error))
-            self._keep_again_at = self._elapsed() + KEEP_AGAIN_S
+            self._keep_at = self._elapsed() + KEEP_AGAIN_S
             return
+        self._keep_at = self._elapsed() + self._every_s
         self._health.ok("spool")
         self._pending.clear()
         self._letters.clear()

@@ -65,6 +65,15 @@ class ReaderSettings(MqttSettings, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=1_000_000, description="largest size of the spool in MiB"),
     ] = 1024
+    raven_write_every_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=30,
+            description="seconds between writes of readings to the disk, to spare it; a kill or a "
+            "power cut loses what came since, and all is seen that much later; 0: at once",
+        ),
+    ] = 0.0
     raven_stores: Annotated[
         ReaderStores,
         Meta(

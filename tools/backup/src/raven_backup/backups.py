@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from raven_backup.manifest import FILE
-from ravenbus import archives
+from ravenbus import archives, copies
 from ravenbus.errors import FatalError, RetryableError
 
 NAME: Final = "%Y-%m-%dT%H-%M-%SZ"
@@ -55,8 +55,7 @@ def begun(folder: Path, at: datetime) -> Iterator[Path]:
     part.mkdir(mode=0o700)
     try:
         yield part
-        for inside in (part, *(one for one in part.rglob("*") if one.is_dir())):
-            archives.sync_names(inside)
+        copies.sync_names(part)
         part.rename(part.with_suffix(""))
         archives.sync_names(folder)
     except BaseException:
@@ -75,8 +74,9 @@ def thin_out(folder: Path, keep: int) -> list[Path]:
     """Remove the oldest backups but so many; return those."""
     gone = newest_last(folder)[:-keep]
     for one in gone:
-        # What is removed half is no backup.
+        # What is removed half is no backup, also after a power cut.
         part = one.rename(one.with_name(f"{one.name}{PART}"))
+        archives.sync_names(folder)
         shutil.rmtree(part)
     return gone
 

@@ -36,6 +36,7 @@ def copy(source: Path, target: Path) -> int:
         copies.give_as(file.parent, new)
         new.replace(file)
         count += 1
+    copies.sync_names(target)
     return count
 
 

@@ -50,7 +50,7 @@ def _back_up(settings: BackupSettings, arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     with backups.alone(folder):
         with backups.begun(folder, at := now()) as part:
-            faults = _fill(settings, part, at)
+            faults = fill(settings, part, at)
         print(f"backed up to {backups.newest_last(folder)[-1]}")
         for fault in faults:
             print(f"{NAME}: not kept: {fault}", file=sys.stderr)
@@ -62,7 +62,7 @@ def _back_up(settings: BackupSettings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _fill(settings: BackupSettings, part: Path, at: datetime) -> list[str]:
+def fill(settings: BackupSettings, part: Path, at: datetime) -> list[str]:
     """Put everything into a new folder; return what is wrong with files of the archives."""
     if settings.raven_credentials and not settings.raven_credentials.is_dir():
         raise FatalError(f"{settings.raven_credentials} is no folder (see RAVEN_CREDENTIALS)")
