@@ -218,6 +218,14 @@ def test_a_stick_that_names_no_meter_is_known_by_itself(home):
     assert home.descriptions[-1]["device"]["identifiers"] == [f"raven_{DEVICE[2:]}"]
 
 
+def test_what_is_written_later_is_waited_for_longer(make):
+    """A sensor does not expire while its next value is gathered."""
+    home = make(raven_write_every_s=30)
+    home.hear(demand())
+    sensors = home.descriptions[-1]["components"]
+    assert [sensors[key]["expire_after"] for key in ("power", "delivered")] == [90, 720]
+
+
 def test_a_slower_stick_is_waited_for_longer(home):
     """What a sensor expires after follows the reports as they come."""
     for n in range(4):

@@ -95,9 +95,9 @@ class Node:
         self._stick: str | None = None
         self._info: DeviceInfo | None = None
         self._currency: int | None = None
-        self._rhythm = Rhythm(
-            {**USUAL_S, "connection_status": math.ceil(settings.raven_link_ask_s)}
-        )
+        usual_s = {**USUAL_S, "connection_status": math.ceil(settings.raven_link_ask_s)}
+        written_s = math.ceil(settings.raven_write_every_s)
+        self._rhythm = Rhythm({kind: max(one_s, written_s) for kind, one_s in usual_s.items()})
 
     # The line's side.
 
