@@ -66,6 +66,10 @@ def main() -> int:
     samples: list[tuple[float, dict[str, dict[str, float]]]] = []
     end = time.monotonic() + 3600 * options.hours
     with started(demo, threading.Event()), options.samples.open("w") as file:
+        print(
+            f"a home runs for {options.hours:g} h; a sample a minute is in {options.samples}",
+            flush=True,
+        )
         while time.monotonic() < end:
             at, seen = time.monotonic(), look(demo)
             samples.append((at, seen))
