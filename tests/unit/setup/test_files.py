@@ -9,7 +9,7 @@ import pytest
 
 from raven_backup.main import _backup_parser
 from raven_backup.settings import BackupSettings
-from raven_setup import broker, removing, setting_up
+from raven_setup import broker, machine, removing, setting_up
 from raven_setup.files import FILES
 from raven_setup.machine import Record
 from raven_setup.plan import Answers, plan
@@ -59,6 +59,13 @@ def test_a_file_of_the_broker_s_in_another_character_set_is_read(tmp_path: Path,
     monkeypatch.setattr(setting_up, "MOSQUITTO", tmp_path)
     made = plan(Answers("auto", "mysql"), {}, "UTC")
     assert list(setting_up.obstacles(made)) == [f"allow_anonymous in {tmp_path}/mosquitto.conf"]
+
+
+def test_a_program_without_its_service_is_installed_whole(monkeypatch):
+    """A demo brings MariaDB's program alone, which nobody starts."""
+    monkeypatch.setattr(machine, "works", lambda command: command[-1] == "mosquitto.service")
+    made = plan(Answers("auto", "mysql"), {}, "UTC")
+    assert setting_up.missing_packages(made) == ["mariadb-server"]
 
 
 def test_data_is_that_of_our_services_and_not_what_is_called_like_it(tmp_path: Path, monkeypatch):

@@ -132,10 +132,9 @@ def own(folder: Path) -> None:
         raise SetupError(f"{folder} belongs to {folder.owner()}: allowed is a folder of root's")
 
 
-def has(*programs: str) -> bool:
-    """Say whether one of these programs is installed, also where only root looks."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return any(shutil.which(program, path=path) for program in programs)
+def has(*services: str) -> bool:
+    """Say whether one of these services is installed: a program alone, as demos use, is none."""
+    return any(works(["systemctl", "cat", f"{service}.service"]) for service in services)
 
 
 def reload_units() -> None:

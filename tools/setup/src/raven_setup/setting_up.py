@@ -41,7 +41,7 @@ def missing_packages(plan: Plan) -> list[str]:
     wanted = []
     if plan.broker and not machine.has("mosquitto"):
         wanted.append("mosquitto")
-    if plan.database and not machine.has("mariadbd", "mysqld"):
+    if plan.database and not machine.has("mariadb", "mysql", "mysqld"):
         wanted.append("mariadb-server")
     return wanted
 
