@@ -108,5 +108,6 @@ def test_a_command_says_in_a_sentence_which_extra_it_lacks(bare: Path, command: 
     done = run(bare / command, "--version")
     assert done.returncode == 78
     assert done.stderr.startswith(f"{command}: ")
-    assert done.stderr.endswith(f"pipx install --force 'python-raven[{extra}]'\n")
+    wheel = f"python_raven-{__version__}-py3-none-any.whl"
+    assert done.stderr.endswith(f"pipx install --force '{wheel}[{extra}]'\n")
     assert done.stderr.count("\n") == 1

@@ -76,11 +76,12 @@ def installed(wheels: Path) -> Iterator[Machine]:
     base = ROOT / ".installed" / RELEASE
     with machine(base, base.with_name(f"raven-test-{os.getpid()}")) as made:
         shutil.copytree(wheels, made.root / "srv" / "wheels")
+        shutil.copytree(ROOT / "dist", made.root / "srv" / "dist")
         (made.root / "etc/apt/apt.conf.d/99-no-network").write_text('Acquire::Retries "0";\n')
         made.boot()
         page = (ROOT / "docs" / "install.md").read_text()
         (line,) = [one for one in page.splitlines() if re.match("sudo PIPX_.* install ", one)]
-        made.run("sh", "-euc", line.removeprefix("sudo "), **REGISTRY)
+        made.run("sh", "-euc", f"cd /srv; {line.removeprefix('sudo ')}", **REGISTRY)
         (made.root / "etc/systemd/system/stick.service").write_text(STICK)
         made.run("systemctl", "enable", "--now", "stick")
         yield made

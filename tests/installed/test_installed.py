@@ -265,11 +265,13 @@ def test_a_full_journal_stops_nothing(installed: Machine):
 
 def test_a_newer_release_takes_over_while_readings_come(installed: Machine, newer: Path):
     """By the lines of docs/upgrading.md: each service is another process, and nothing is missing."""
-    shutil.copy(newer, installed.root / "srv" / "wheels")
+    (older,) = (installed.root / "srv" / "dist").glob("*.whl")
+    older.unlink()
+    shutil.copy(newer, older.parent)
     services = [*SERVICES, "raven-reader@attic"]
     before = {service: main_pid(installed, service) for service in services}
-    *upgrade, verify = lines("upgrading.md", "pipx upgrade")
-    installed.run("sh", "-euc", "\n".join(upgrade), **REGISTRY)
+    *upgrade, verify = lines("upgrading.md", "pipx install --force")
+    installed.run("sh", "-euc", "\n".join(["cd /srv", *upgrade]), **REGISTRY)
     assert installed.run("raven-reader", "--version").stdout == f"raven-reader {NEWER}\n"
     assert [one for one in services if main_pid(installed, one) in {0, before[one]}] == []
     wait_for_more(installed)

@@ -95,7 +95,7 @@ def test_without_pyarrow_it_says_how_to_get_it(tmp_path: Path, monkeypatch, caps
     target = str(tmp_path / "x.parquet")
     monkeypatch.setattr(sys, "argv", ["x", "--from", "2026-03", "--to", "2026-03", target])
     assert main.main() == 2
-    assert "pip install 'raven-export[parquet]'" in capsys.readouterr().err
+    assert "the extra parquet brings it" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,7 @@ def main() -> int:
             raise
         print(  # noqa: T201
             f"{name}: {module} is not installed, which comes with the extra {extra}: "
-            f"pipx install --force '{DISTRIBUTION}[{extra}]'",
+            f"pipx install --force 'python_raven-{installed.version}-py3-none-any.whl[{extra}]'",
             file=sys.stderr,
         )
         return EXIT_SETTINGS

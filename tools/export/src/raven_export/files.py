@@ -114,6 +114,6 @@ def _parquet() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UsageError(
             "Parquet needs pyarrow, which is not installed because of its size: "
-            "pip install 'raven-export[parquet]', or use --format csv"
+            "the extra parquet brings it; or use --format csv"
         ) from error
     return parquet

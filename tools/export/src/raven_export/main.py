@@ -299,7 +299,7 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=formats.FORMATS,
-        help="default: by the name of the file, or csv; parquet needs raven-export[parquet]",
+        help="default: by the name of the file, or csv; parquet needs the extra parquet",
     )
 
 

@@ -14,6 +14,8 @@ from typing import Final
 SETTINGS: Final = Path("/etc/raven")
 RECORD: Final = SETTINGS / "made.json"
 """What was put into place here, so that it can be told from what the user changed, and removed."""
+PIPX: Final = "sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin \\\n    pipx"
+"""How the programs are installed for the whole machine, and removed."""
 ERROR_LINES: Final = 5
 
 

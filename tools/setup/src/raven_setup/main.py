@@ -13,7 +13,7 @@ from typing import Final
 
 from raven_reader.serial_port import find_sticks
 from raven_setup import machine, plan, removing, setting_up
-from raven_setup.machine import SETTINGS, Record, SetupError
+from raven_setup.machine import PIPX, SETTINGS, Record, SetupError
 from raven_setup.plan import Answers, Plan
 from raven_setup.questions import STORES, AnswerError, Questions
 from raven_setup.units import DASHBOARD, HIDDEN
@@ -24,9 +24,7 @@ from ravenbus.service import EXIT_FAILED, EXIT_SETTINGS
 NAME: Final = "raven-setup"
 REMOVE: Final = "raven-remove"
 EXIT_INTERRUPTED: Final = 130
-FOR_ALL: Final = (
-    "sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install 'python-raven[all]'"
-)
+FOR_ALL: Final = f"{PIPX} install 'python_raven-{__version__}-py3-none-any.whl[all]'"
 ANSWERS: Final = """\
 What can be told by the environment, too or alone:
   RAVEN_DEVICE, RAVEN_NODE  as --device and --node
