@@ -324,6 +324,8 @@ def test_remove_takes_the_readings_too_if_told(installed: Machine):
     wait_for_more(installed)
     assert stored(installed) > count
     installed.run("raven-remove", "--yes", "--data")
+    # Where nothing is left there is nothing to do.
+    installed.run("raven-remove", "--yes")
     names = installed.run("find", "/var/lib", "/etc", "/run", "-xdev", "-name", "*raven*").stdout
     assert names == ""
     assert "raven" not in installed.run("mariadb", "-N", "-e", "SHOW DATABASES").stdout

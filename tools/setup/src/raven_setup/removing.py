@@ -9,7 +9,7 @@ from typing import Final
 
 from raven_setup import machine
 from raven_setup.accounts import MYSQL_RIGHTS
-from raven_setup.machine import SETTINGS, Record
+from raven_setup.machine import PIPX, SETTINGS, Record
 from raven_setup.plan import HERE, Answers
 from raven_setup.setting_up import BROKER
 from raven_setup.units import BACKUP, BACKUP_TIMER, READER, SERVICES
@@ -50,13 +50,13 @@ def kept(record: Record, was: Answers | None, *, data: bool) -> Iterator[str]:
     """Yield what stays, and how it goes; ``was`` are the answers to which all was set up."""
     if not data:
         if record.has_database:
-            yield "the readings in the database raven"
+            yield "the readings in the database raven: sudo mariadb -e 'DROP DATABASE raven'"
         yield from (f"what the service keeps in {folder}" for folder in _states())
     if was and was.backup:
         yield f"the backups in {was.backup}"
     if record.packages:
         yield f"Debian's packages: apt-get remove {' '.join(record.packages)}"
-    yield "the programs: pipx uninstall python-raven"
+    yield f"the programs: {PIPX} uninstall python-raven"
 
 
 def _states() -> list[Path]:
@@ -67,11 +67,10 @@ def _states() -> list[Path]:
 
 def _units() -> list[str]:
     """Return the units of ours that run or are to run, further readers' too."""
-    options = ["--no-legend", "--plain"]
-    loaded = ["--all", "--state=loaded"]
-    kinds = ["raven-*.service", "raven-*.timer"]
-    lines = machine.run(["systemctl", "list-units", *loaded, *options, *kinds])
-    lines += machine.run(["systemctl", "list-unit-files", *options, *kinds])
+    # With a pattern, a list of files that is empty is an error.
+    options = ["--no-legend", "--plain", "--type=service,timer"]
+    lines = machine.run(["systemctl", "list-units", "--all", "--state=loaded", *options])
+    lines += machine.run(["systemctl", "list-unit-files", *options])
     names = {line.split()[0] for line in lines.splitlines() if line.strip()}
     ours = (*OURS, f"raven-{BACKUP}.")
     return sorted(one for one in names if one.startswith(ours) and not one.endswith("@.service"))
