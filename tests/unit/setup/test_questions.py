@@ -79,6 +79,15 @@ def test_a_folder_for_backups_is_kept_until_it_is_told_otherwise():
     assert ask("", "", earlier=before, options=options)[0].backup is None
 
 
+def test_a_folder_for_backups_is_nobody_s_who_could_put_links_there(monkeypatch):
+    """It is told before anything is changed, and as often as it is answered."""
+    found = Namespace(st_uid=1000, st_mode=0o040755)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "stat", lambda _: found)
+    with pytest.raises(AnswerError, match="'/srv/b' is not root's: allowed is one of root's"):
+        ask("", "", "/srv/b")
+
+
 @pytest.mark.parametrize(
     ("typed", "environ", "said"),
     [

@@ -127,13 +127,6 @@ def sql(statements: Iterable[str]) -> None:
         raise SetupError("\n".join([*said, "MYSQL_URL=… names a database of your own"])) from None
 
 
-def own(folder: Path) -> None:
-    """Make a folder of root's alone; raise SetupError if there is one that is another's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid:
-        raise SetupError(f"{folder} belongs to {folder.owner()}: allowed is a folder of root's")
-
-
 def has(*services: str) -> bool:
     """Say whether one of these services is installed: a program alone, as demos use, is none."""
     return any(works(["systemctl", "cat", f"{service}.service"]) for service in services)

@@ -168,6 +168,10 @@ def check(answers: Answers) -> None:
             f"folder for backups {answers.backup!r}: allowed is a path from / on, of letters, "
             f"digits, _, . and -, and not in {', '.join(HIDDEN)} or /etc/raven"
         )
+    if answers.backup and (folder := Path(answers.backup)).exists() and folder.stat().st_uid:
+        raise AnswerError(
+            f"folder for backups '{folder}' is not root's: allowed is one of root's, or a new one"
+        )
     for path in (answers.mqtt_ca, answers.upstream_ca):
         if path and not Path(path).is_file():
             raise AnswerError(f"{path}: allowed is a file with certificates")

@@ -80,7 +80,7 @@ def set_up(plan: Plan, commands: Path, record: Record, say: Say) -> None:
         say(f"  backups: each night to {plan.backup}")
         # Later a folder that is missing is on a disk that is away.
         if record.put(UNITS / BACKUP_UNIT, backup_unit(commands, plan.backup)):
-            machine.own(Path(plan.backup))
+            Path(plan.backup).mkdir(mode=0o700, parents=True, exist_ok=True)
         record.put(UNITS / BACKUP_TIMER, (FILES / BACKUP_TIMER).read_text("utf-8"))
     machine.reload_units()
     rules = [FILES / name for name in ("99-raven.rules", "99-raven-reader.rules")]
