@@ -118,6 +118,13 @@ def test_what_breaks_off_is_no_backup(home: Home, error: Exception):
     assert [one.name for one in home.backups.iterdir() if one.name != ".lock"] == home.whole
 
 
+def test_a_full_disk_is_told_with_its_folder(home: Home, capsys):
+    """Of which the system says nothing."""
+    home.store.error = OSError(28, "No space left on device")
+    assert home.backup() == 1
+    assert capsys.readouterr().err == f"raven-backup: {home.backups}: No space left on device\n"
+
+
 def test_what_a_killed_one_left_is_never_restored_and_goes_with_the_next(home: Home):
     """It has the name of a part, whether its manifest is written or not."""
     assert home.backup() == 0

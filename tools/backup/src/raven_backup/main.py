@@ -206,10 +206,17 @@ def _run(
         try:
             return command(settings, arguments)
         except (FatalError, PoisonError, ValueError, *archives.UNREADABLE) as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{name}: {_told(error, arguments.folder)}", file=sys.stderr)
             return EXIT_FAILED
 
     return run(name, BackupSettings, arguments, failing)
+
+
+def _told(error: Exception, folder: Path) -> str:
+    """Return what went wrong, and where: of a full disk the system says no file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or folder}: {error.strerror}"
+    return str(error)
 
 
 def _of(folder: Path, store: Copying) -> Path:
