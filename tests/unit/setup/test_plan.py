@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,3 +166,11 @@ def test_a_backup_goes_by_the_accounts_and_folders_of_the_stores():
 def test_the_services_accounts_are_those_that_no_home_may_have():
     """Setup makes the accounts whose names every reader refuses."""
     assert BROKER_ACCOUNTS == SERVICE_ACCOUNTS
+
+
+def test_a_port_that_is_not_there_is_said_before_all_is_done(tmp_path: Path):
+    """A typing error looks like it; the stick may also be plugged in later."""
+    port = str(tmp_path / "ttyACM0")
+    assert main.stick(port) == f"{port}, which is not there now"
+    Path(port).touch()
+    assert [main.stick(one) for one in (port, "auto")] == [port, "auto"]

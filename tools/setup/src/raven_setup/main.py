@@ -140,6 +140,7 @@ def _set_up(options: argparse.Namespace) -> int:
         )
     person.say("\nThis is what will be done:")
     _announce(made, person)
+    person.say(f"  the stick: {stick(answers.device)}")
     if person.ask("\nGo on?", "yes").lower() not in ("y", "yes"):
         print("nothing was changed")
         return EXIT_FAILED
@@ -163,6 +164,12 @@ def _announce(made: Plan, person: Terminal) -> None:
     person.say(f"  services: {names}")
     if made.backup:
         person.say(f"  a backup each night to {made.backup}")
+
+
+def stick(device: str) -> str:
+    """Return which stick will be read, and if its port is not there."""
+    is_away = device.startswith("/") and not Path(device).exists()
+    return f"{device}, which is not there now" if is_away else device
 
 
 def _with_certificates(answers: Answers) -> Answers:
