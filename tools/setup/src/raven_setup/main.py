@@ -139,8 +139,8 @@ def _set_up(options: argparse.Namespace) -> int:
             "\n  sudo MQTT_URL=mqtt://user:password@localhost raven-setup"
         )
     person.say("\nThis is what will be done:")
-    _announce(made, person)
     person.say(f"  the stick: {stick(answers.device)}")
+    _announce(made, person)
     if person.ask("\nGo on?", "yes").lower() not in ("y", "yes"):
         print("nothing was changed")
         return EXIT_FAILED
@@ -207,8 +207,8 @@ def _how_to_see(made: Plan) -> str:
         ]
     lines += [
         f"  this home is called   {made.node}",
-        "  the services          systemctl status 'raven-*'",
-        "  what the stick says   sudo journalctl -fu raven-reader",
+        "  the services          sudo systemctl status 'raven-*'",
+        "  how the stick is      sudo journalctl -fu raven-reader",
         f"  settings              {SETTINGS}/*.env",
         *(["  a backup at once      sudo systemctl start raven-backup"] if made.backup else []),
         "  take it away again    sudo raven-remove",

@@ -37,9 +37,10 @@ def remove(record: Record, say: Callable[[str], None], *, data: bool) -> None:
         say("  accounts of the database")
         machine.sql(f"DROP USER IF EXISTS '{account}'@'{HERE}';" for account in MYSQL_RIGHTS)
     if data:
-        say("  readings: the database raven, the spool and the archive")
         if record.has_database:
+            say("  readings: the database raven")
             machine.sql(["DROP DATABASE IF EXISTS raven;"])
+        say("  readings: the spool and the archive")
         for folder in _states():
             shutil.rmtree(folder.resolve())
             folder.unlink(missing_ok=True)
