@@ -1,4 +1,4 @@
-# In place of eclipse-mosquitto:2.1.2: Debian's own 2.1, with the official image's user and paths.
+# In place of eclipse-mosquitto:2.1.2-alpine: Debian's own 2.1, with the official image's user and paths.
 FROM raven-stand-in/debian:trixie-slim
 RUN sed 's/trixie/sid/' /etc/apt/sources.list >/etc/apt/sources.list.d/sid.list \
  && apt-get -o Acquire::Check-Valid-Until=false update -qq \
