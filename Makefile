@@ -98,7 +98,7 @@ install-test: dist system  ## Set it up on an empty Debian of the release DEBIAN
 	DEBIAN=$(or $(DEBIAN),trixie) $(BIN)/pytest tests/installed
 
 .PHONY: emulated-test
-emulated-test: dist  ## Install it on an empty Debian of the release DEBIAN (trixie) for arm64, which QEMU plays, as root
+emulated-test: dist  ## Install it, and run a reader, on an empty Debian of the release DEBIAN (trixie) for arm64, which QEMU plays, as root
 	@tests/installed/emulated $(or $(DEBIAN),trixie) arm64
 
 .PHONY: alerts-test
@@ -167,6 +167,10 @@ site: $(VENV)/.site  ## Make docs/ a site in site/, with every link checked
 release: $(VENV)/.dev $(VENV)/.release  ## Build wheel, sdist, images, SBOMs and checksums into dist/ (PUSH=registry/owner sends the images there)
 	@$(BIN)/python -m raven_harness.release $(if $(PUSH),--push $(PUSH))
 
+.PHONY: release-test
+release-test: $(VENV)/.dev $(VENV)/.release  ## Release the last commit to a registry on this machine, and run its images, as root
+	@tests/release/run
+
 .PHONY: lock
 lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask for
 	for name in requirements/demo requirements/dev bench/peers tests/fuzz/requirements; do \
@@ -180,7 +184,7 @@ lock: $(VENV)/.dev  ## Lock the newest versions of what requirements/*.in ask fo
 
 .PHONY: clean
 clean:  ## Remove what the other targets made here
-	rm -rf $(VENV) site dist .peers .brokers .installed .crash .fuzz .soak .compose-test .machine .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .peers .brokers .installed .crash .fuzz .soak .compose-test .machine .release-test .screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What Debian has to bring.  No server of the system's own is started but Mosquitto's.
 .PHONY: system

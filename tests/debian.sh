@@ -35,3 +35,12 @@ debian() {
     exit 1
   }
 }
+
+# unpacked RELEASE ARCH FOLDER PACKAGES: one for any processor, none of whose programs was run: its
+# packages are unpacked and not set up, which an emulated one takes half an hour for.
+unpacked() {
+  local package
+  debian "$1" "$3" "$4" --foreign --arch="$2"
+  for package in "$3"/var/cache/apt/archives/*.deb; do dpkg-deb --extract "$package" "$3"; done
+  rm -rf "$3"/var/cache/apt/archives "$3"/debootstrap
+}
