@@ -61,6 +61,22 @@ def test_a_file_of_the_broker_s_in_another_character_set_is_read(tmp_path: Path,
     assert list(setting_up.obstacles(made)) == [f"allow_anonymous in {tmp_path}/mosquitto.conf"]
 
 
+def test_a_setup_that_failed_goes_on_with_the_same_names_and_passwords(tmp_path: Path, monkeypatch):
+    """What it had made by then, an account or a database, is not left behind."""
+
+    def fails(*_: object) -> None:
+        raise machine.SetupError("no package")
+
+    monkeypatch.setattr(setting_up, "SETTINGS", tmp_path / "etc")
+    monkeypatch.setattr(setting_up, "missing_packages", lambda _: ["mosquitto"])
+    monkeypatch.setattr(machine, "install", fails)
+    made = plan(Answers("auto", "mysql"), {}, "UTC")
+    with pytest.raises(machine.SetupError, match="no package"):
+        setting_up.set_up(made, tmp_path, Record(print, tmp_path / "record"), print)
+    again = plan(Answers("auto", "mysql"), setting_up.found_settings(), "UTC")
+    assert (again.node, again.broker, again.database) == (made.node, made.broker, made.database)
+
+
 def test_a_program_without_its_service_is_installed_whole(monkeypatch):
     """A demo brings MariaDB's program alone, which nobody starts."""
     monkeypatch.setattr(machine, "works", lambda command: command[-1] == "mosquitto.service")

@@ -57,6 +57,9 @@ def obstacles(plan: Plan) -> Iterator[str]:
 
 def set_up(plan: Plan, commands: Path, record: Record, say: Say) -> None:
     """Do all that the plan says; what is right already is left alone."""
+    # First: if anything fails, the next run goes on with the same names and passwords.
+    say(f"  settings: {SETTINGS}/*.env")
+    changed = {name for name in plan.settings if _settings(name, plan, record)}
     if packages := missing_packages(plan):
         say(f"  installing from Debian: {', '.join(packages)} (some minutes)")
         machine.install(packages)
@@ -68,8 +71,6 @@ def set_up(plan: Plan, commands: Path, record: Record, say: Say) -> None:
         say(f"  database raven, with accounts {', '.join(plan.database)}")
         machine.sql(_statements(plan))
         record.note_database()
-    say(f"  settings: {SETTINGS}/*.env")
-    changed = {name for name in plan.settings if _settings(name, plan, record)}
     units = [service.unit for service in plan.services]
     say(f"  services: {', '.join(unit.removesuffix('.service') for unit in units)}")
     _without_others(plan, record)
