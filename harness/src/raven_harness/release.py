@@ -122,18 +122,16 @@ def build(root: Path, version: str, registry: str | None) -> None:
             write = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements"]
             bill = f"dist/{name}-{version}.cdx.json"
             run([*write, "--output-reproducible", "--pyproject", project.name, "-o", bill, lock])
-    outputs = (
-        ["--push"]
-        if registry
-        else [
-            f"--set={service}.output=type=oci,dest=dist/{target.name}-{version}.oci.tar"
-            for service, target in targets.items()
-        ]
-    )
-    with tempfile.NamedTemporaryFile() as said:
-        run([*bake, f"--metadata-file={said.name}", f"--set=*.platform={PLATFORMS}", *outputs])
-        built = msgspec.json.decode(Path(said.name).read_bytes(), type=dict[str, Built])
-    lines = [f"{target.tags[0]}@{built[service].digest}\n" for service, target in targets.items()]
+    lines = []
+    # One after the other: a small machine that packs all at once is given up by BuildKit.
+    for service, target in targets.items():
+        archive = f"dist/{target.name}-{version}.oci.tar"
+        output = "--push" if registry else f"--set=*.output=type=oci,dest={archive}"
+        with tempfile.NamedTemporaryFile() as said:
+            options = [f"--metadata-file={said.name}", f"--set=*.platform={PLATFORMS}", output]
+            run([*bake, *options, service])
+            built = msgspec.json.decode(Path(said.name).read_bytes(), type=dict[str, Built])
+        lines.append(f"{target.tags[0]}@{built[service].digest}\n")
     (dist / "images.txt").write_text("".join(sorted(lines)), encoding="ascii")
     checksums(dist)
     print(f"release: {version} is in dist/", file=sys.stderr)
