@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,12 @@ import pytest
 
 from raven_harness.stack import ROOT
 from ravenbus import __version__
+from tests.wheels import REGISTRY, fetch, install_line
 
-from .machine import REGISTRY, Machine, machine
+from .machine import Machine, machine
 
 RELEASE = os.environ.get("DEBIAN", "trixie")
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
-GLIBC = ("2_34", "2_28", "2_17", "2_5")
-"""What wheels for Debian 12 may ask of the C library, and those for older ones."""
 NEWER = f"{__version__}.post1"
 STICK = """\
 [Unit]
@@ -37,17 +35,8 @@ WantedBy=multi-user.target
 @pytest.fixture(scope="session")
 def wheels() -> Path:
     """Return a folder with all that pipx asks a registry for: the machine has no network."""
-    version = PYTHON[RELEASE]
-    folder = ROOT / ".installed" / f"wheels-{version}"
-    for old in folder.glob("python_raven-*"):
-        old.unlink()
-    (wheel,) = (ROOT / "dist").glob("*.whl")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-    command += ["--only-binary", ":all:", "--python-version", version, "--dest", str(folder)]
-    command += [f"--platform=manylinux_{libc}_x86_64" for libc in GLIBC]
-    command += ["--constraint", str(ROOT / "dist" / "constraints.txt"), f"--find-links={folder}"]
-    # The environment that pipx makes begins with the newest of these three.
-    subprocess.run([*command, f"{wheel}[all]", "pip", "setuptools", "wheel"], check=True)
+    folder = ROOT / ".installed" / f"wheels-{PYTHON[RELEASE]}"
+    fetch(folder, PYTHON[RELEASE])
     return folder
 
 
@@ -79,9 +68,7 @@ def installed(wheels: Path) -> Iterator[Machine]:
         shutil.copytree(ROOT / "dist", made.root / "srv" / "dist")
         (made.root / "etc/apt/apt.conf.d/99-no-network").write_text('Acquire::Retries "0";\n')
         made.boot()
-        page = (ROOT / "docs" / "install.md").read_text()
-        (line,) = [one for one in page.splitlines() if re.match("sudo PIPX_.* install ", one)]
-        made.run("sh", "-euc", f"cd /srv; {line.removeprefix('sudo ')}", **REGISTRY)
+        made.run("sh", "-euc", install_line(), **REGISTRY)
         (made.root / "etc/systemd/system/stick.service").write_text(STICK)
         made.run("systemctl", "enable", "--now", "stick")
         yield made

@@ -13,8 +13,6 @@ from pathlib import Path
 from tests.system.system import wait_until
 
 BOOT_S = 120.0
-REGISTRY = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels"}
-"""Has pip look for packages in the machine itself."""
 REBOOT = 133
 """Exit status of systemd-nspawn when the machine wants to be booted again."""
 

@@ -13,9 +13,10 @@ import pytest
 from raven_setup.units import MONGO_RECORDER
 from tests.pages import typed
 from tests.system.system import wait_until
+from tests.wheels import REGISTRY
 
 from .conftest import NEWER
-from .machine import REGISTRY, Machine
+from .machine import Machine
 
 BACKUPS = "/var/backups/raven"
 SERVICES = ("raven-sql-writer", "raven-sql-relay", "raven-dashboard", "raven-reader")
