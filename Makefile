@@ -70,8 +70,8 @@ homeassistant-test: $(VENV)/.dev system system-browser  ## Run a real Home Assis
 	$(BIN)/pytest tests/homeassistant -o faulthandler_timeout=600
 
 .PHONY: machine-test
-machine-test: $(VENV)/.dev  ## Plug simulated sticks into a virtual machine with Debian's kernel, udev and ModemManager, as root
-	@$(call needs,qemu-system-x86_64 mmdebstrap ssh,qemu-system-x86 mmdebstrap openssh-client)
+machine-test: dist  ## Plug simulated sticks into a virtual machine with Debian's kernel, udev, ModemManager and Docker, as root
+	@$(call needs,qemu-system-x86_64 mmdebstrap systemd-nspawn ssh,qemu-system-x86 mmdebstrap systemd-container openssh-client)
 	@tests/machine/image.sh
 	$(BIN)/pytest -o faulthandler_timeout=0 -s tests/machine
 

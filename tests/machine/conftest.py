@@ -1,75 +1,70 @@
-"""One machine for all tests, with the programs installed from wheels, and sticks to plug into it."""
+"""One disk for all machines, with what people install on it, and sticks to plug in."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from raven_harness import stack
-from tests.machine.machine import HOME, Machine, say
+from tests.machine.machine import HOME, say
+from tests.wheels import REGISTRY, fetch, install_line
 
-PROJECTS = (
-    "libs/ravenbus",
-    "libs/ravensql",
-    "libs/ravenmongo",
-    "libs/raventools",
-    "services/reader",
-    "services/sql-writer",
-    "tools/verify",
-)
-GLIBC = ("2_34", "2_28", "2_17", "2_5")
-"""What wheels for Debian may ask of the C library, and those for older ones."""
+DEBIAN = HOME / "root"
+PYTHON = "3.13"
 FILES = Path(__file__).parent / "files"
+PATIENCE = {"interval": "10m", "start_interval": "30s", "start_period": "30m", "timeout": "2m"}
+"""Of health checks: eight of them each 30 s are all that a processor in software can do."""
+
+
+LOAD = """
+dockerd --bridge=none --iptables=false --ip6tables=false --log-level=error &
+until docker info; do kill -0 $!; sleep 1; done >/dev/null 2>&1
+docker load --quiet --input /images
+docker image prune --force
+kill $!
+wait
+"""
+
+
+def inside(script: str, *options: str) -> None:
+    """Run a script of the shell in .machine's Debian, by this host's own processor."""
+    command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"]
+    command += ["--pipe", "--resolv-conf=off", "--machine=raven-machine", f"--directory={DEBIAN}"]
+    # The engine wants the hierarchy of control groups that its own kernel will have.
+    environ = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+    subprocess.run([*command, *options, "sh", "-euc", script], check=True, env=environ)
 
 
 @pytest.fixture(scope="session")
 def disk() -> Path:
-    """Return the disk of .machine with our programs and the udev rule on it."""
-    root = HOME / "root"
-    wheels = root / "srv" / "wheels"
-    for old in wheels.glob("raven*"):
-        old.unlink()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    ours = [str(stack.ROOT / project) for project in PROJECTS]
-    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels)]
-    subprocess.run([*pip, "wheel", *options, *ours], check=True)
-    options = ["--only-binary", ":all:", "--python-version", "3.13", "--dest", str(wheels)]
-    options += [f"--platform=manylinux_{libc}_x86_64" for libc in GLIBC]
-    for name in ("reader", "sql-writer", "verify"):
-        lock = stack.ROOT / "requirements" / f"{name}.txt"
-        command = [*pip, "download", "--no-deps", "--require-hashes", *options]
-        subprocess.run([*command, "-r", str(lock), f"--find-links={wheels}"], check=True)
-    inside = ["chroot", str(root), "sh", "-euc"]
-    install = """
-    [ -d /opt/raven ] || python3 -m venv /opt/raven
-    /opt/raven/bin/pip --quiet install --no-index --force-reinstall /srv/wheels/*.whl
-    """
-    subprocess.run([*inside, install], check=True)
-    shutil.copytree(FILES, root, dirs_exist_ok=True)
-    shutil.copy(stack.ROOT / "deploy" / "udev" / "99-raven.rules", root / "etc/udev/rules.d")
-    subprocess.run(
-        [*inside, "systemctl --quiet enable network raven-reader raven-sql-writer"], check=True
-    )
+    """Return a disk with all that people fetch: the package by pipx, docker-compose.yml and its images."""
+    fetch(DEBIAN / "srv" / "wheels", PYTHON)
+    shutil.rmtree(DEBIAN / "srv" / "dist", ignore_errors=True)
+    shutil.copytree(stack.ROOT / "dist", DEBIAN / "srv" / "dist")
+    registry = [f"--setenv={name}={value}" for name, value in REGISTRY.items()]
+    inside(f"rm -rf /opt/pipx; {install_line()}", *registry)
+    folder = DEBIAN / "srv" / "python-raven"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(stack.ROOT / "deploy", folder / "deploy")
+    compose = (stack.ROOT / "docker-compose.yml").read_text()
+    for each, patience in PATIENCE.items():
+        compose = re.sub(rf"\b{each}: \d+s", f"{each}: {patience}", compose)
+    (folder / "docker-compose.yml").write_text(compose)
+    images = HOME / "images"
+    subprocess.run(["tests/compose/run", "save", images], cwd=stack.ROOT, check=True)
+    inside(LOAD, f"--bind-ro={images}:/images")
+    shutil.copytree(FILES, DEBIAN, dirs_exist_ok=True)
+    inside("SYSTEMD_OFFLINE=1 systemctl --quiet enable network")
     image = HOME / "disk"
     image.unlink(missing_ok=True)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(image), "6G"], check=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", DEBIAN, image, "12G"], check=True)
     return image
-
-
-@pytest.fixture(scope="session")
-def booted(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Lend the machine, up and without a stick."""
-    machine = Machine(disk, tmp_path_factory.mktemp("machine"))
-    try:
-        machine.boot()
-        yield machine
-    finally:
-        machine.end()
 
 
 class Stick(stack.Simulator):
@@ -99,16 +94,6 @@ class Stick(stack.Simulator):
         assert self._process.stdin
         self._process.stdin.close()
         return super().stop()
-
-
-@pytest.fixture
-def machine(booted: Machine) -> Iterator[Machine]:
-    """Lend the machine, and take all sticks from it afterwards."""
-    yield booted
-    booted.run("for n in 0 1 2; do usbip detach --port $n; done", check=False)
-    own = "/etc/default/raven-reader"
-    booted.run(f"[ ! -e {own} ] || {{ rm {own}; systemctl stop raven-reader; }}")
-    booted.run("systemctl start raven-reader")
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ cd "$(dirname "$0")/../.."
 needs_root machine-test
 packages=(
   systemd-sysv udev dbus kmod iproute2 procps openssh-server linux-image-amd64 initramfs-tools
-  usbip usbutils modemmanager mosquitto mosquitto-clients mariadb-server python3 python3-venv
-  docker.io docker-cli docker-compose iptables ca-certificates
+  usbip usbutils modemmanager mosquitto mosquitto-clients mariadb-server pipx
+  docker.io docker-cli docker-compose docker-buildx iptables ca-certificates
 )
 recipe="$(sha256sum <tests/machine/image.sh)"
 [ "$(cat .machine/recipe 2>/dev/null)" != "$recipe" ] || exit 0

@@ -6,7 +6,8 @@ import json
 import shlex
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ ANSWERS_S = 30.0
 """A machine that KVM runs has said something by then."""
 BOOTS_S = 1500.0
 """A processor in software takes minutes, and more where the real one does other things meanwhile."""
-RUN_S = 600.0
+RUN_S = 1800.0
 # Without cmpxchg16b, which QEMU 7.2 does wrong in software when two processors do it at once.
 PROCESSORS = {"kvm": "host", "tcg,thread=multi": "Nehalem,-cx16"}
 
-wait_until = partial(stack.wait_until, timeout_s=300.0)
+wait_until = partial(stack.wait_until, timeout_s=900.0)
 
 
 def say(text: str) -> None:
@@ -33,7 +34,15 @@ def say(text: str) -> None:
 
 
 class Machine:
-    """A disk with .machine's kernel; what it writes there is forgotten when it ends."""
+    """A disk with .machine's kernel; what it writes there is forgotten when it ends.
+
+    How its python-raven is asked is set by who installs it.
+    """
+
+    subscribe: str
+    """The shell's words, to the URL of the broker, that print one message of a topic."""
+    verify: str
+    """The shell's words that call ``raven-verify --json``."""
 
     def __init__(self, disk: Path, folder: Path) -> None:
         self._console = folder / "console"
@@ -109,10 +118,20 @@ class Machine:
         """Plug in the stick that is offered on a port of this host."""
         self.run(f"usbip --tcp-port {port} attach --remote {HOST} --busid 1-1")
 
+    def detach(self) -> None:
+        """Take all sticks from it."""
+        self.run("for n in 0 1 2; do usbip detach --port $n; done", check=False)
+
+    def hold(self, port: str) -> None:
+        """Keep a port's file open until the unit ``hold`` is stopped: so long the kernel does not give its number again."""
+        hold = f"exec 3<{port}; touch /run/held; exec nohup sleep infinity"
+        self.run(
+            f"rm -f /run/held; systemd-run --collect --unit hold sh -c '{hold}'; until [ -e /run/held ]; do sleep 1; done"
+        )
+
     def status(self, node: str = "house") -> dict[str, Any]:
         """Return what a reader says of itself and its stick."""
-        topic = f"raven/v1/{node}/status"
-        said = self.run(f"mosquitto_sub -t {topic} -C 1 -W 20", check=False)
+        said = self.run(f"{self.subscribe}/raven/v1/{node}/status", check=False)
         return dict(json.loads(said or "{}"))
 
     def wait_device(self, state: str, words: str = "", node: str = "house") -> dict[str, Any]:
@@ -126,6 +145,21 @@ class Machine:
         found: dict[str, Any] = wait_until(so, f"{node} says {state} {words}")
         say(f"  {node}: {found['device']} {found.get('port')} {found.get('detail') or ''}")
         return found
+
+    def complete(self, more_than: int = 0) -> int:
+        """Wait until each store has more than so many readings, and lacks none but what is under way; say how many."""
+
+        def counted() -> int | None:
+            report = json.loads(self.run(self.verify, check=False) or "{}")
+            counts: dict[str, int] = {}
+            for run in report.get("runs", []):
+                for name, store in run["stores"].items():
+                    if store["lacking"] or store["doubled"]:
+                        return None
+                    counts[name] = counts.get(name, 0) + store["count"]
+            return min(counts.values()) if counts and min(counts.values()) > more_than else None
+
+        return int(wait_until(counted, f"the stores have all, and more than {more_than}"))
 
     def _lives(self) -> bool:
         if self._process is None or self._process.poll() is not None:
@@ -155,7 +189,7 @@ class Machine:
             "accel": accelerator,
             "cpu": processor,
             "smp": "2",
-            "m": "2048",
+            "m": "3072",
             "display": "none",
             "kernel": str(HOME / "vmlinuz"),
             "initrd": str(HOME / "initrd"),
@@ -168,3 +202,14 @@ class Machine:
         command = ["qemu-system-x86_64", "-nodefaults", "-snapshot"]
         command += [word for name, value in options.items() for word in (f"-{name}", value)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def booted(disk: Path, folder: Path) -> Iterator[Machine]:
+    """Lend a machine that is up."""
+    machine = Machine(disk, folder)
+    try:
+        machine.boot()
+        yield machine
+    finally:
+        machine.end()

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.machine.machine import Machine, say, wait_until
+from tests.machine.machine import Machine, booted, say, wait_until
 
 EMU2 = "usb-Rainforest_Automation__Inc._RFA-Z105-2_HW2.7.3_EMU-2-if00"
 RAVEN = "usb-Rainforest_RFA-Z106-RA-PC_RAVEn_v2.3.21-if00-port0"
 PROPERTIES = "udevadm info --query property --name"
+RULES = "/etc/udev/rules.d/99-raven.rules"
+SETTINGS = "/etc/raven/reader.env"
 
 
-def reader_reads(machine: Machine, device: str) -> None:
-    """Have the reader read another device."""
-    machine.run(
-        f"echo RAVEN_DEVICE={device} >/etc/default/raven-reader; systemctl restart raven-reader"
+@pytest.fixture(scope="module")
+def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Lend a machine that was set up as docs/install.md says, without a stick."""
+    with booted(disk, tmp_path_factory.mktemp("machine")) as machine:
+        say(machine.run("raven-setup --yes --store mysql --node house"))
+        machine.run(f"cp {SETTINGS} /srv")
+        settings = "set -a; . /etc/raven/verify.env;"
+        machine.subscribe = f"{settings} mosquitto_sub -C 1 -W 20 -L $MQTT_URL"
+        machine.verify = f"{settings} raven-verify --json"
+        yield machine
+
+
+@pytest.fixture
+def machine(home: Machine) -> Iterator[Machine]:
+    """Lend it, and take all sticks and changed settings from it afterwards."""
+    yield home
+    home.detach()
+    home.run(
+        f"cmp {SETTINGS} /srv/reader.env || {{ cp /srv/reader.env {SETTINGS}; systemctl stop raven-reader; }}"
     )
+    home.run("systemctl start raven-reader")
 
 
-def complete(machine: Machine, more_than: int = 0) -> int:
-    """Wait until the database has more than so many readings, and lacks none but what is under way; say how many."""
-    settings = "RAVEN_STATE=/var/lib/raven-reader MYSQL_URL=mysql://raven:raven@127.0.0.1/raven"
-
-    def counted() -> int | None:
-        said = machine.run(f"{settings} /opt/raven/bin/raven-verify --json", check=False)
-        report = json.loads(said or "{}")
-        stores = [one for run in report.get("runs", []) for one in run["stores"].values()]
-        count = sum(one["count"] for one in stores)
-        lacking = any(one["lacking"] or one["doubled"] for one in stores)
-        return count if count > more_than and not lacking else None
-
-    return int(wait_until(counted, f"the database has all, and more than {more_than}"))
+def change(machine: Machine, *lines: str) -> None:
+    """Have the reader take other settings."""
+    machine.run(f"printf '%s\\n' {' '.join(lines)} >>{SETTINGS}; systemctl restart raven-reader")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_a_stick_that_is_plugged_in_is_found(machine, stick, model, node, name, 
     assert machine.run("ls /dev/serial/by-id") == name
     assert machine.run(f"readlink -f /dev/{link}") == f"/dev/{node}"
     assert machine.run(f"stat -c '%G %a' /dev/{node}") == "dialout 660"
-    listed = machine.run("/opt/raven/bin/raven-reader devices")
+    listed = machine.run("raven-reader devices")
     assert f"/dev/{node}" in listed
     assert f"/dev/serial/by-id/{name}" in listed
     say(f"  {listed}")
@@ -65,23 +74,31 @@ def test_modemmanager_leaves_a_stick_alone(machine, stick):
         return machine.run("journalctl --unit ModemManager").count("vhci_hcd.0/usb1/1-1': not supp")
 
     machine.run("systemctl stop raven-reader; systemctl is-active ModemManager")
-    rule = "/etc/udev/rules.d/99-raven.rules"
     one = stick("emu2", "--rate", "10")
     before = looked()
-    machine.run(f"mv {rule} {rule}.off; udevadm control --reload")
+    machine.run(f"mv {RULES} {RULES}.off; udevadm control --reload")
     try:
         machine.attach(one.port)
         wait_until(lambda: looked() > before, "ModemManager looks at it")
+        machine.run("usbip detach --port 0")
+        wait_until(lambda: machine.run("ls /dev/ttyACM0", check=False) == "", "it is unplugged")
+        # But for the lines that have a stick start the reader.
+        machine.run(f"grep -v SYSTEMD_WANTS {RULES}.off >{RULES}; udevadm control --reload")
+        before, reports = looked(), one.ledger.read_text().count("\n")
+        machine.attach(one.port)
+        wait_until(lambda: one.ledger.read_text().count("\n") > reports + 400, "40 s have passed")
+        assert looked() == before
     finally:
-        machine.run(f"mv {rule}.off {rule}; udevadm control --reload")
-    machine.run("usbip detach --port 0")
-    wait_until(lambda: machine.run("ls /dev/ttyACM0", check=False) == "", "it is unplugged")
-    before, reports = looked(), one.ledger.read_text().count("\n")
-    machine.attach(one.port)
-    wait_until(lambda: one.ledger.read_text().count("\n") > reports + 400, "40 s have passed")
-    assert looked() == before
+        machine.run(f"mv {RULES}.off {RULES}; udevadm control --reload")
     since = one.ledger.read_text().splitlines()[reports:]
     assert not [line for line in since if '"heard": true' in line or '"command"' in line]
+
+
+def test_a_stick_starts_the_reader(machine, stick):
+    """The rule has systemd start a reader that was stopped, as soon as the stick is plugged in."""
+    machine.run("systemctl stop raven-reader")
+    machine.attach(stick("raven").port)
+    machine.wait_device("connected")
 
 
 def test_unplugged_in_mid_fragment_it_comes_back_under_another_name(machine, stick):
@@ -89,25 +106,18 @@ def test_unplugged_in_mid_fragment_it_comes_back_under_another_name(machine, sti
     one = stick("emu2")
     machine.attach(one.port)
     assert machine.wait_device("connected")["port"] == "/dev/ttyACM0"
-    # A program that keeps the file open keeps the kernel from giving its number again.
-    hold = "exec 3</dev/ttyACM0; touch /run/held; exec nohup sleep infinity"
-    machine.run(
-        f"systemd-run --collect --unit hold sh -c '{hold}'; until [ -e /run/held ]; do sleep 1; done"
-    )
+    machine.hold("/dev/ttyACM0")
     one.order("reset")
     machine.wait_device("disconnected")
     machine.attach(one.port)
     assert machine.wait_device("connected")["port"] == "/dev/ttyACM1"
     machine.run("systemctl stop hold")
-    complete(machine)
+    machine.complete()
 
 
 def test_a_stall_is_overcome(machine, stick):
     """cdc_acm clears it by itself; ftdi_sio stops reading, and the reader opens the port again."""
-    settings = "RAVEN_SILENCE_ASK_S=10\\nRAVEN_SILENCE_REOPEN_S=20"
-    machine.run(
-        f"printf '{settings}\\n' >/etc/default/raven-reader; systemctl restart raven-reader"
-    )
+    change(machine, "RAVEN_SILENCE_ASK_S=10", "RAVEN_SILENCE_REOPEN_S=20")
     for model in ("emu2", "raven"):
         one = stick(model)
         machine.attach(one.port)
@@ -133,7 +143,7 @@ def test_two_sticks_at_once(machine, stick):
     machine.attach(raven.port)
     machine.run("systemctl restart raven-reader")
     machine.wait_device("disconnected", "has to name one of /dev/ttyACM0, /dev/ttyUSB0")
-    reader_reads(machine, "/dev/raven")
+    change(machine, "RAVEN_DEVICE=/dev/raven")
     assert machine.wait_device("connected")["port"] == "/dev/raven"
     emu2.order("unplug")
     assert machine.wait_device("connected")["port"] == "/dev/raven"
@@ -155,9 +165,9 @@ def test_everything_comes_back_by_itself(machine, stick, how):
     one = stick("raven")
     machine.attach(one.port)
     machine.wait_device("connected")
-    before = complete(machine)
+    before = machine.complete()
     getattr(machine, how)()
     machine.attach(one.port)  # a real stick is in its port all the time
     machine.wait_device("connected")
-    stored = complete(machine, more_than=before)
+    stored = machine.complete(more_than=before)
     say(f"  {how}: {before} readings before, {stored} after, none missing")
