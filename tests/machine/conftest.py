@@ -18,8 +18,8 @@ from tests.wheels import REGISTRY, fetch, install_line
 DEBIAN = HOME / "root"
 PYTHON = "3.13"
 FILES = Path(__file__).parent / "files"
-PATIENCE = {"interval": "10m", "start_interval": "30s", "start_period": "30m", "timeout": "2m"}
-"""Of health checks: eight of them each 30 s are all that a processor in software can do."""
+PATIENCE = {"interval": "10m", "start_interval": "2m", "start_period": "30m", "timeout": "5m"}
+"""Of health checks: those of a home each 30 s are all that a processor in software can do."""
 
 
 LOAD = """

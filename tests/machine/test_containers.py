@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine.machine import Machine, booted, say, wait_until
+from tests.pages import typed
 
 FOLDER = "cd /srv/python-raven;"
 TRY = """
@@ -25,15 +26,17 @@ print(json.dumps({path: tried(path, os.O_RDWR) for path in PATHS} | {"new": trie
 
 @pytest.fixture(scope="module")
 def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Lend a machine in which somebody typed what docs/household.md says, for both stores."""
+    """Lend a machine in which somebody typed what docs/household.md says."""
     with booted(disk, tmp_path_factory.mktemp("containers")) as machine:
+        (drivers,) = [one.text for one in typed("containers.md") if "modules-load" in one.text]
+        machine.run(drivers.replace("sudo ", ""))
         machine.run("systemctl enable --now docker")
         say(
             machine.run(
                 "docker info --format 'docker {{.ServerVersion}}, cgroup v{{.CgroupVersion}}'"
             )
         )
-        machine.run(f"{FOLDER} printf 'COMPOSE_PROFILES=sql,mqtt\\nRAVEN_NODE=house\\n' >>.env")
+        machine.run(f"{FOLDER} printf 'COMPOSE_PROFILES=sql\\nRAVEN_NODE=house\\n' >>.env")
         # A broker that runs takes an account with its next health check.
         made = "docker compose run --rm -T credentials"
         watcher = machine.run(f"{FOLDER} {made} account watcher")
@@ -69,7 +72,7 @@ def test_a_stick_is_found_read_and_lost(machine, stick, model, node):
     one = stick(model)
     machine.attach(one.port)
     assert machine.wait_device("connected")["port"] == f"/dev/{node}"
-    say(f"  {machine.complete(more_than=10)} readings in each store, none missing")
+    say(f"  {machine.complete(more_than=10)} readings in the database, none missing")
     one.order("unplug")
     machine.wait_device("disconnected")
     assert reader(machine) == before
@@ -111,7 +114,7 @@ def test_the_reader_opens_its_stick_and_no_other_device(machine, stick):
 
 
 def test_everything_comes_back_by_itself(machine, stick):
-    """After a reboot while readings come, all containers run as before, and both stores have all that was accepted."""
+    """After a reboot while readings come, all containers run as before, and the database has all that was accepted."""
     one = stick("raven")
     machine.attach(one.port)
     machine.wait_device("connected")

@@ -21,7 +21,7 @@ SETTINGS = "/etc/raven/reader.env"
 def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """Lend a machine that was set up as docs/install.md says, without a stick."""
     with booted(disk, tmp_path_factory.mktemp("machine")) as machine:
-        say(machine.run("raven-setup --yes --store mysql --node house"))
+        machine.run("raven-setup --yes --store mysql --node house")
         machine.run(f"cp {SETTINGS} /srv")
         settings = "set -a; . /etc/raven/verify.env;"
         machine.subscribe = f"{settings} mosquitto_sub -C 1 -W 20 -L $MQTT_URL"
@@ -154,6 +154,7 @@ def test_two_sticks_of_a_kind(machine, stick):
     for _ in range(2):
         machine.attach(stick("raven").port)
     wait_until(lambda: machine.run("ls /dev/ttyUSB*", check=False).count("tty") == 2, "two ports")
+    machine.run("udevadm settle")
     assert machine.run("ls /dev/serial/by-id") == RAVEN
     paths = machine.run("ls -d /dev/serial/by-path/*").split()
     assert len({machine.run(f"readlink -f {path}") for path in paths}) == 2
