@@ -52,7 +52,7 @@ def test_the_pages_show_what_the_store_has(project: Callable[..., Project], prof
     say(f"  now: {now['kw']} kW of {found['node']}")
     password = home.compose("run", "--rm", "credentials", "password").stdout.strip()
     opened, _ = send(home, "POST", "/login", urlencode({"password": password}))
-    assert (opened.status, opened.headers["location"]) == (303, "/")
+    assert (opened.status, opened.headers["location"]) == (303, "./")
     assert send(home, "GET", "/api/v1/meters")[0].status == 401
 
     store = {"sql": "mysql", "mqtt": "mongo"}[profile]
