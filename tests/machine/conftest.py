@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from raven_harness import stack
-from tests.machine.machine import HOME, say
+from tests.machine.machine import HOME, Machine, say
 from tests.wheels import REGISTRY, fetch, install_line
 
 DEBIAN = HOME / "root"
@@ -94,6 +94,13 @@ class Stick(stack.Simulator):
         assert self._process.stdin
         self._process.stdin.close()
         return super().stop()
+
+
+@pytest.fixture
+def machine(home: Machine) -> Iterator[Machine]:
+    """Lend the ``home`` of a module, and take all sticks from it afterwards."""
+    yield home
+    home.detach()
 
 
 @pytest.fixture

@@ -49,13 +49,6 @@ def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machi
         yield machine
 
 
-@pytest.fixture
-def machine(home: Machine) -> Iterator[Machine]:
-    """Lend it, and take all sticks from it afterwards."""
-    yield home
-    home.detach()
-
-
 def reader(machine: Machine) -> str:
     """Return which container the reader is, and since when it runs."""
     ask = (

@@ -29,11 +29,10 @@ def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machi
         yield machine
 
 
-@pytest.fixture
-def machine(home: Machine) -> Iterator[Machine]:
-    """Lend it, and take all sticks and changed settings from it afterwards."""
-    yield home
-    home.detach()
+@pytest.fixture(autouse=True)
+def own_settings(home: Machine) -> Iterator[None]:
+    """Put back settings that a test changed, once its sticks are taken."""
+    yield
     home.run(
         f"cmp {SETTINGS} /srv/reader.env || {{ cp /srv/reader.env {SETTINGS}; systemctl stop raven-reader; }}"
     )

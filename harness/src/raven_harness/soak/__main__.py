@@ -72,7 +72,7 @@ def main() -> int:
     samples: list[tuple[float, dict[str, dict[str, float]]]] = []
     with started(demo, threading.Event()), options.samples.open("w") as file:
         print(f"a home at {WARM_UP_SPEED} times its pace for {WARM_UP_S / 60:.0f} min", flush=True)
-        time.sleep(WARM_UP_S)
+        time.sleep(WARM_UP_S)  # the span that is not sampled
         if demo.simulator:
             at_its_pace(demo.simulator)
         print(
