@@ -33,6 +33,8 @@ from raven_harness.soak.growth import SAMPLES_MIN, slope
 WARM_UP_S: Final = 600.0
 WARM_UP_SPEED: Final = "60"
 """Python's caches of names and types fill with the first thousands of messages, and then stay so."""
+NOTHING_KEPT: Final = "glibc.malloc.tcache_count=0"
+"""glibc keeps for each thread what it freed, more in each hour of the first ones, which looks like growth."""
 EVERY_S: Final = 60.0
 SETTLING: Final = 0.25
 """The part of the samples that is not judged."""
@@ -65,7 +67,10 @@ def main() -> int:
     options = parser.parse_args()
     demo = Demo(None, None, speed=WARM_UP_SPEED, past=False)
     aged = [demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder]
-    clocks = [Clock(one) for one in (*aged, demo.dashboard, demo.simulator) if one]
+    ours = [one for one in (*aged, demo.dashboard, demo.simulator) if one]
+    clocks = [Clock(one) for one in ours]
+    for one in ours:
+        one.env["GLIBC_TUNABLES"] = NOTHING_KEPT
     for one, store in zip((demo.writer, demo.recorder), STORES, strict=True):
         one.env[f"RAVEN_{store}_KEEP_MONTHS"] = KEEP_MONTHS
         one.env[f"RAVEN_{store}_ARCHIVE"] = str(demo.folder / f"archive-{store}")
