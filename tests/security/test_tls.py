@@ -15,103 +15,26 @@ from typing import NamedTuple, Self
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pymysql.constants import CLIENT
 
 from raven_harness import stack
+from raven_harness.certificates import DAY, Authority
 from tests.system.system import wait_until
 
 USER, PASSWORD = "the-user", "the-password"
-LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 NOW = dt.datetime.now(dt.UTC)
-DAY = dt.timedelta(days=1)
-USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
-USES += ("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
-
-
-class Authority:
-    """Signs certificates; ``file`` is what has to be trusted."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
-        signs = dict.fromkeys(USES, False) | {"key_cert_sign": True}
-        self._made = self._certificate(
-            self._name,
-            self._key,
-            NOW + DAY,
-            x509.BasicConstraints(ca=True, path_length=None),
-            x509.KeyUsage(**signs),
-            x509.SubjectAlternativeName([LOOPBACK]),
-        )
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(self._made.public_bytes(serialization.Encoding.PEM))
-
-    def server(
-        self, of: x509.GeneralName = LOOPBACK, until: dt.datetime = NOW + DAY
-    ) -> ssl.SSLContext:
-        """Return what a server needs that shows a certificate of this authority."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([of])
-        return self._context(key, self._certificate(_name("server"), key, until, names))
-
-    def itself(self) -> ssl.SSLContext:
-        """Return the same for a server that shows the authority's own certificate."""
-        return self._context(self._key, self._made)
-
-    def _context(self, key: ec.EllipticCurvePrivateKey, made: x509.Certificate) -> ssl.SSLContext:
-        file = self._folder / f"{made.serial_number}.pem"
-        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        file.write_bytes(
-            key.private_bytes(*form, serialization.NoEncryption())
-            + made.public_bytes(serialization.Encoding.PEM)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    def _certificate(
-        self,
-        name: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        until: dt.datetime,
-        *extensions: x509.ExtensionType,
-    ) -> x509.Certificate:
-        signer = self._key.public_key()
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - 3 * DAY)
-            .not_valid_after(until)
-        )
-        for one in (
-            *extensions,
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer),
-        ):
-            critical = isinstance(one, x509.BasicConstraints | x509.KeyUsage)
-            builder = builder.add_extension(one, critical=critical)
-        return builder.sign(self._key, hashes.SHA256())
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+UNTIL = NOW + DAY
 
 
 class Impostor(threading.Thread):
     """Takes connections one after another, and keeps what it is told in the clear or after TLS."""
 
-    def __init__(
-        self, context: ssl.SSLContext | None, greet: Callable[[socket.socket], bytes]
-    ) -> None:
+    def __init__(self, certificate: Path | None, greet: Callable[[socket.socket], bytes]) -> None:
         super().__init__(daemon=True)
-        self._context = context
+        self._context: ssl.SSLContext | None = None
+        if certificate:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(certificate)
         self._greet = greet
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -162,19 +85,19 @@ def mysql(connection: socket.socket, *, offers_tls: bool = True) -> bytes:
 class Case(NamedTuple):
     """A server's certificate, and what the log says of it."""
 
-    context: Callable[[Authority, Authority], ssl.SSLContext]
+    certificate: Callable[[Authority, Authority], Path]
     says: str
 
 
 CASES = {
-    "another authority's": Case(lambda _, other: other.server(), "unable to get local issuer"),
-    "self-signed": Case(lambda _, other: other.itself(), "self-signed certificate"),
-    "expired": Case(lambda ours, _: ours.server(until=NOW - DAY), "certificate has expired"),
+    "another authority's": Case(lambda _, other: other.server(UNTIL), "unable to get local issuer"),
+    "self-signed": Case(lambda _, other: other.itself, "self-signed certificate"),
+    "expired": Case(lambda ours, _: ours.server(NOW - DAY), "certificate has expired"),
     "of another name": Case(
-        lambda ours, _: ours.server(x509.DNSName("localhost")), "IP address mismatch"
+        lambda ours, _: ours.server(UNTIL, x509.DNSName("localhost")), "IP address mismatch"
     ),
     "of another address": Case(
-        lambda ours, _: ours.server(x509.IPAddress(ipaddress.ip_address("127.0.0.2"))),
+        lambda ours, _: ours.server(UNTIL, x509.IPAddress(ipaddress.ip_address("127.0.0.2"))),
         "IP address mismatch",
     ),
 }
@@ -183,7 +106,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
     folder = tmp_path_factory.mktemp("tls")
-    return Authority(folder, "ours"), Authority(folder, "other")
+    return Authority(folder, "ours", UNTIL), Authority(folder, "other", UNTIL)
 
 
 Start = Callable[[str, int], stack.Process]
@@ -218,7 +141,7 @@ def test_a_broker_that_cannot_prove_who_it_is_hears_nothing(
     start: Start, authorities: tuple[Authority, Authority], case: Case
 ):
     """No CONNECT, and so no account, is sent; the log says what is wrong with the certificate."""
-    with Impostor(case.context(*authorities), nothing) as broker:
+    with Impostor(case.certificate(*authorities), nothing) as broker:
         reader = start("reader", broker.port)
         wait_until(lambda: case.says in reader.text(), f"the log says why\n{reader.text()}")
         wait_until(lambda: broker.refused, "the broker is refused")
@@ -229,7 +152,7 @@ def test_a_broker_that_cannot_prove_who_it_is_hears_nothing(
 
 def test_the_right_broker_hears_the_account(start: Start, authorities: tuple[Authority, Authority]):
     """The same server with the right certificate gets the CONNECT, so it would have had it."""
-    with Impostor(authorities[0].server(), nothing) as broker:
+    with Impostor(authorities[0].server(UNTIL), nothing) as broker:
         start("reader", broker.port)
         wait_until(lambda: PASSWORD.encode() in broker.heard, "the account arrives")
 
@@ -249,7 +172,7 @@ def test_a_database_that_cannot_prove_who_it_is_hears_nothing(
     start: Start, authorities: tuple[Authority, Authority], case: Case
 ):
     """With ssl_ca no account is sent before the certificate is verified, for name and time too."""
-    with Impostor(case.context(*authorities), mysql) as database:
+    with Impostor(case.certificate(*authorities), mysql) as database:
         migrate = start("migrate", database.port)
         assert migrate.wait() == 1
     assert case.says in migrate.text()
@@ -271,6 +194,6 @@ def test_the_right_database_hears_the_account(
     start: Start, authorities: tuple[Authority, Authority]
 ):
     """The same server with the right certificate gets the account."""
-    with Impostor(authorities[0].server(), mysql) as database:
+    with Impostor(authorities[0].server(UNTIL), mysql) as database:
         start("migrate", database.port)
         wait_until(lambda: PASSWORD.encode() in database.heard, "the account arrives")

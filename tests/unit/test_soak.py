@@ -50,12 +50,14 @@ def test_too_few_samples_say_nothing():
 
 
 def test_a_year_has_its_dates():
-    """Each month's beginning, both switches of the clock and a leap day, in order."""
-    found = list(dates(datetime(2026, 11, 29, 15, tzinfo=UTC)))
+    """Each month's beginning, both switches of the clock, a certificate's end and a leap day, in order."""
+    until = datetime(2027, 6, 17, 15, tzinfo=UTC)
+    found = list(dates(datetime(2026, 11, 29, 15, tzinfo=UTC), until))
     assert found == sorted(found)
     moments = [moment for moment, _ in found]
     assert moments[:2] == [datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
     assert datetime(2027, 3, 28, 1, tzinfo=UTC) in moments
     assert datetime(2027, 10, 31, 1, tzinfo=UTC) in moments
     assert moments[-2:] == [datetime(2028, 2, 29, tzinfo=UTC), datetime(2028, 3, 1, tzinfo=UTC)]
-    assert len(found) == 16
+    assert until in moments
+    assert len(found) == 17

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,15 +86,22 @@ class Past(stack.Process):
 
 
 class Demo:
-    """The parts that run, and what is known of them."""
+    """The parts that run, and what is known of them; ``upstream`` is another listener there."""
 
     def __init__(
-        self, device: str | None, mongo_url: str | None, speed: str = SPEED, *, past: bool = True
+        self,
+        device: str | None,
+        mongo_url: str | None,
+        speed: str = SPEED,
+        *,
+        past: bool = True,
+        upstream: Sequence[str] = (),
     ) -> None:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="raven-demo-"))
         accounts = [NODE, "mongo-recorder", "sql-writer", "dashboard", "watcher", "verify"]
         self.broker = stack.Broker(folder, accounts)
-        self.upstream = stack.Broker(folder, [NODE, "mongo-recorder", "watcher"], "upstream")
+        accounts = [NODE, "mongo-recorder", "watcher"]
+        self.upstream = stack.Broker(folder, accounts, "upstream", listener=upstream)
         self.mongo = None if mongo_url else stack.Mongo(folder)
         self.mongo_url = mongo_url or (self.mongo.url if self.mongo else "")
         self.mariadb = stack.MariaDb(folder)

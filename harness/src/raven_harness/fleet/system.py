@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,12 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from raven_harness import stack
+from raven_harness.certificates import DAY, Authority
 from raven_harness.fleet.homes import Plan
 
 PROCESSES: Final = 20
@@ -30,7 +26,9 @@ class Fleet:
     def __init__(self, folder: Path, homes: int) -> None:
         self.folder = folder
         nodes = [f"home-{number:05}" for number in range(homes)]
-        port, ca, server = stack.free_port(), *_certificates(folder)
+        until = dt.datetime.now(dt.UTC) + DAY
+        authority = Authority(folder, "fleet", until)
+        port, server = stack.free_port(), authority.server(until)
         listener = [f"listener {port} 127.0.0.1", f"certfile {server}", f"keyfile {server}"]
         accounts = [*nodes, "sql-writer", "mongo-recorder"]
         self.broker = stack.Broker(folder, accounts, listener=listener)
@@ -42,7 +40,9 @@ class Fleet:
             mine = {node: n for n, node in enumerate(nodes) if n % processes == number}
             urls = {one: f"mqtts://{one}:{passwords[one]}@127.0.0.1:{port}" for one in mine}
             file = folder / f"plan-{number}.json"
-            file.write_bytes(msgspec.json.encode(Plan(urls, mine, str(ca), str(folder))))
+            file.write_bytes(
+                msgspec.json.encode(Plan(urls, mine, str(authority.file), str(folder)))
+            )
             command = [sys.executable, "-m", "raven_harness.fleet.homes", str(file)]
             self.homes.append(stack.Process(f"homes-{number}", command, folder))
         self.nodes = nodes
@@ -121,27 +121,3 @@ class Fleet:
         yield
         for one in gone:
             one.start()
-
-
-def _certificates(folder: Path) -> tuple[Path, Path]:
-    """Return files with a certificate to trust, and with a server's of the same key and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    ca, server = folder / "ca.pem", folder / "server.pem"
-    ca.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    server.write_bytes(key.private_bytes(*form, serialization.NoEncryption()) + ca.read_bytes())
-    return ca, server

@@ -26,8 +26,9 @@ from zoneinfo import ZoneInfo
 import psutil
 
 from raven_harness import stack
+from raven_harness.certificates import Authority
 from raven_harness.crash.system import Clock
-from raven_harness.demo import SETTLE_S, Demo, started
+from raven_harness.demo import NODE, SETTLE_S, Demo, started
 from raven_harness.soak.growth import SAMPLES_MIN, slope
 
 WARM_UP_S: Final = 600.0
@@ -54,9 +55,40 @@ GROWING: Final = tuple(
 )
 """Databases keep more with each reading, in memory too until they have as much as they may."""
 STORES: Final = ("SQL", "MONGO")
+ENDS: Final = timedelta(days=200)
+"""From now on, for a certificate."""
+RENEWED: Final = timedelta(days=730)
+"""For how long another one is good."""
 KEEP_MONTHS: Final = "3"
 AROUND_S: Final = 15.0
 """Real time before and after a date's moment."""
+
+
+class Upstream:
+    """What the relay needs to reach its upstream broker over TLS, by a certificate that ends."""
+
+    def __init__(self, folder: Path, until: datetime) -> None:
+        self.until = until
+        self._authority = Authority(folder, "soak", until + 2 * RENEWED)
+        self._port, self._shown = stack.free_port(), folder / "upstream.pem"
+        self.renew(until)
+
+    @property
+    def listener(self) -> list[str]:
+        """Lines of the broker's settings."""
+        files = [f"certfile {self._shown}", f"keyfile {self._shown}"]
+        return [f"listener {self._port} 127.0.0.1", *files]
+
+    def settings(self, password: str) -> dict[str, str]:
+        """Return the relay's."""
+        return {
+            "UPSTREAM_MQTT_URL": f"mqtts://{NODE}:{password}@127.0.0.1:{self._port}",
+            "UPSTREAM_MQTT_TLS_CA": str(self._authority.file),
+        }
+
+    def renew(self, until: datetime) -> None:
+        """Make another certificate."""
+        self._authority.server(until).replace(self._shown)
 
 
 def main() -> int:
@@ -65,7 +97,10 @@ def main() -> int:
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--samples", type=Path, required=True, help="a JSON line for each minute")
     options = parser.parse_args()
-    demo = Demo(None, None, speed=WARM_UP_SPEED, past=False)
+    began = datetime.now(UTC)
+    upstream = Upstream(options.samples.parent.resolve(), began + ENDS)
+    demo = Demo(None, None, speed=WARM_UP_SPEED, past=False, upstream=upstream.listener)
+    demo.relay.env |= upstream.settings(demo.upstream.passwords[NODE])
     aged = [demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder]
     ours = [one for one in (*aged, demo.dashboard, demo.simulator) if one]
     clocks = [Clock(one) for one in ours]
@@ -92,12 +127,14 @@ def main() -> int:
             time.sleep(EVERY_S)  # the interval of the samples
         wrong = grown(samples)
         with ExitStack() as ahead:
-            for moment, what in dates(datetime.now(UTC)):
+            for moment, what in dates(datetime.now(UTC), upstream.until):
                 # Each goes on from the last: a clock that came back meanwhile would be another test.
                 by_s = moment.timestamp() - AROUND_S - time.time()
                 for clock in clocks:
                     ahead.enter_context(clock.off_by(int(by_s)))
                 wrong += passed(demo, moment, what)
+                if moment == upstream.until:
+                    wrong += renewed(demo, upstream)
             for one in (demo.writer, demo.recorder):
                 # By itself each does so once a day, of a clock that nobody moves.
                 subprocess.run([*one.command, "archive"], env=os.environ | one.env, check=True)
@@ -166,8 +203,11 @@ def grown(samples: list[tuple[float, dict[str, dict[str, float]]]]) -> list[str]
     return wrong
 
 
-def dates(now: datetime) -> Iterator[tuple[datetime, str]]:
-    """Yield the moments of the year that comes, in order, and then of the next leap day."""
+def dates(now: datetime, until: datetime) -> Iterator[tuple[datetime, str]]:
+    """Yield the moments of the year that comes, in order, and then of the next leap day.
+
+    A certificate is good ``until`` one of them.
+    """
     months = [
         datetime(now.year + month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(27)
     ]
@@ -184,6 +224,7 @@ def dates(now: datetime) -> Iterator[tuple[datetime, str]]:
     leap = next(year for year in count(now.year + 1) if isleap(year))
     found = [(month, "a month begins") for month in months if days[0] < month < days[-1]]
     found += [(switch, "summer time begins or ends") for switch in switches]
+    found.append((until, "a certificate ends"))
     found += [(datetime(leap, 2, 29, tzinfo=UTC), "a leap day begins")]
     found += [(datetime(leap, 3, 1, tzinfo=UTC), "a leap day ends")]
     yield from sorted(found)
@@ -198,6 +239,31 @@ def passed(demo: Demo, moment: datetime, what: str) -> list[str]:
     if demo.accepted()[1] == before:
         wrong.append(f"{moment}: nothing was accepted around it")
     return wrong
+
+
+def renewed(demo: Demo, upstream: Upstream) -> list[str]:
+    """Have the relay meet a certificate that has ended, and then another; return what is wrong."""
+
+    def sent() -> int:
+        return found.last if (found := demo.stored()["upstream"]) else 0
+
+    restarted(demo.upstream)
+    try:
+        refused = "certificate has expired"
+        stack.wait_until(lambda: refused in demo.relay.text(), "the relay says it ended", SETTLE_S)
+        before = sent()
+        upstream.renew(upstream.until + RENEWED)
+        restarted(demo.upstream)
+        stack.wait_until(lambda: sent() > before, "the relay sends again", 2 * SETTLE_S)
+    except RuntimeError as error:
+        return [str(error)]
+    return []
+
+
+def restarted(server: stack.Process) -> None:
+    """Have a server end and start again."""
+    server.stop()
+    server.start()
 
 
 def missing(demo: Demo) -> list[str]:
