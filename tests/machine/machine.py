@@ -43,6 +43,8 @@ class Machine:
     """The shell's words, to the URL of the broker, that print one message of a topic."""
     verify: str
     """The shell's words that call ``raven-verify --json``."""
+    stores: set[str]
+    """Those that it names."""
 
     def __init__(self, disk: Path, folder: Path) -> None:
         self._console = folder / "console"
@@ -157,7 +159,9 @@ class Machine:
                     if store["lacking"] or store["doubled"]:
                         return None
                     counts[name] = counts.get(name, 0) + store["count"]
-            return min(counts.values()) if counts and min(counts.values()) > more_than else None
+            if counts.keys() == self.stores and min(counts.values()) > more_than:
+                return min(counts.values())
+            return None
 
         return int(wait_until(counted, f"the stores have all, and more than {more_than}"))
 

@@ -36,7 +36,7 @@ def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machi
                 "docker info --format 'docker {{.ServerVersion}}, cgroup v{{.CgroupVersion}}'"
             )
         )
-        machine.run(f"{FOLDER} printf 'COMPOSE_PROFILES=sql\\nRAVEN_NODE=house\\n' >>.env")
+        machine.run(f"{FOLDER} printf 'COMPOSE_PROFILES=sql,mqtt\\nRAVEN_NODE=house\\n' >>.env")
         # A broker that runs takes an account with its next health check.
         made = "docker compose run --rm -T credentials"
         watcher = machine.run(f"{FOLDER} {made} account watcher")
@@ -46,6 +46,7 @@ def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machi
             f"mosquitto_sub --cafile /srv/python-raven/ca.pem -C 1 -W 20 -L {watcher}"
         )
         machine.verify = f"{FOLDER} docker compose run --rm -T verify raven-verify --json"
+        machine.stores = {"MySQL", "MongoDB"}
         yield machine
 
 

@@ -26,6 +26,7 @@ def home(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machi
         settings = "set -a; . /etc/raven/verify.env;"
         machine.subscribe = f"{settings} mosquitto_sub -C 1 -W 20 -L $MQTT_URL"
         machine.verify = f"{settings} raven-verify --json"
+        machine.stores = {"MySQL"}
         yield machine
 
 
