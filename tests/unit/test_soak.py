@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from raven_harness.soak.__main__ import dates
+from raven_harness import stack
+from raven_harness.soak.__main__ import GLIBC_TUNABLES, dates
 from raven_harness.soak.growth import SAMPLES_MAX, slope
 
 HOUR = [60.0 * minute for minute in range(60)]
@@ -47,6 +48,19 @@ def test_too_few_samples_say_nothing():
     """Less than ten are refused."""
     with pytest.raises(ValueError, match="9 samples; 10 are needed"):
         slope([(at, 1.0) for at in HOUR[:9]])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "Dockerfile",
+        "deploy/container/Dockerfile",
+        "tools/setup/src/raven_setup/files/service.unit",
+    ],
+)
+def test_memory_is_kept_as_where_people_run_it(file: str):
+    """What a soak measures is what containers, the add-on and systemd's units have."""
+    assert f"GLIBC_TUNABLES={GLIBC_TUNABLES}\n" in (stack.ROOT / file).read_text()
 
 
 def test_a_year_has_its_dates():

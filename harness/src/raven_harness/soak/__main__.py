@@ -34,8 +34,8 @@ from raven_harness.soak.growth import SAMPLES_MIN, slope
 WARM_UP_S: Final = 600.0
 WARM_UP_SPEED: Final = "60"
 """Python's caches of names and types fill with the first thousands of messages, and then stay so."""
-NOTHING_KEPT: Final = "glibc.malloc.tcache_count=0"
-"""glibc keeps for each thread what it freed, more in each hour of the first ones, which looks like growth."""
+GLIBC_TUNABLES: Final = "glibc.malloc.tcache_count=0"
+"""As where people run the services: glibc keeps what a thread freed for that thread, more with each hour."""
 EVERY_S: Final = 60.0
 SETTLING: Final = 0.25
 """The part of the samples that is not judged."""
@@ -105,7 +105,7 @@ def main() -> int:
     ours = [one for one in (*aged, demo.dashboard, demo.simulator) if one]
     clocks = [Clock(one) for one in ours]
     for one in ours:
-        one.env["GLIBC_TUNABLES"] = NOTHING_KEPT
+        one.env["GLIBC_TUNABLES"] = GLIBC_TUNABLES
     for one, store in zip((demo.writer, demo.recorder), STORES, strict=True):
         one.env[f"RAVEN_{store}_KEEP_MONTHS"] = KEEP_MONTHS
         one.env[f"RAVEN_{store}_ARCHIVE"] = str(demo.folder / f"archive-{store}")
