@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from raven_harness import stack
 from ravenbus.contract import schema_for
+from ravenbus.errors import BrokerAwayError
+from ravenbus.mqtt import Broker, Events, Lost
+from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
 
 from .system import NODE, System, certificate, wait_until
@@ -345,3 +350,33 @@ def test_every_command_explains_itself(service: str):
         )
         assert done.returncode == 0
         assert service in done.stdout
+
+
+def test_a_connection_that_ended_keeps_no_file_open(system: System):
+    """Closed, refused or ended by the broker: who reconnects for months has no more files than at first."""
+    system.broker.start()
+
+    def end(how: str) -> None:
+        events: Events = SimpleQueue()
+        url = system.broker.url("watcher")
+        if how == "refused":
+            with pytest.raises(BrokerAwayError, match="refuses"):
+                Broker(MqttUrl(url.replace(system.broker.passwords["watcher"], "x")), "c")(events)
+            return
+        connection = Broker(MqttUrl(url), "c")(events)
+        if how == "ended":
+            system.broker.kill()
+            assert isinstance(events.get(timeout=stack.WAIT_S), Lost)
+            system.broker.start()
+        connection.close()
+
+    files = Path("/proc/self/fd")
+    gc.disable()  # it would close them in its own time
+    try:
+        for how in ("closed", "refused", "ended"):
+            before = len(list(files.iterdir()))
+            for _ in range(3):
+                end(how)
+            assert len(list(files.iterdir())) == before, how
+    finally:
+        gc.enable()

@@ -217,6 +217,12 @@ class BufferedClient(Client):
                 self._buffer.flush()
         return answer
 
+    def loop_stop(self) -> MQTTErrorCode:
+        """End the network thread and close what it waited for, which paho leaves to the collector."""
+        answer = super().loop_stop()
+        self._reset_sockets()
+        return answer
+
     def want_write(self) -> bool:
         """Return whether there is something to send."""
         return super().want_write() or bool(self._buffer and self._buffer.unsent)
