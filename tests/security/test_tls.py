@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 import socket
 import ssl
@@ -22,8 +21,6 @@ from raven_harness.certificates import DAY, Authority
 from tests.system.system import wait_until
 
 USER, PASSWORD = "the-user", "the-password"
-NOW = dt.datetime.now(dt.UTC)
-UNTIL = NOW + DAY
 
 
 class Impostor(threading.Thread):
@@ -90,14 +87,14 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "another authority's": Case(lambda _, other: other.server(UNTIL), "unable to get local issuer"),
+    "another authority's": Case(lambda _, other: other.server(), "unable to get local issuer"),
     "self-signed": Case(lambda _, other: other.itself, "self-signed certificate"),
-    "expired": Case(lambda ours, _: ours.server(NOW - DAY), "certificate has expired"),
+    "expired": Case(lambda ours, _: ours.server(-DAY), "certificate has expired"),
     "of another name": Case(
-        lambda ours, _: ours.server(UNTIL, x509.DNSName("localhost")), "IP address mismatch"
+        lambda ours, _: ours.server(of=x509.DNSName("localhost")), "IP address mismatch"
     ),
     "of another address": Case(
-        lambda ours, _: ours.server(UNTIL, x509.IPAddress(ipaddress.ip_address("127.0.0.2"))),
+        lambda ours, _: ours.server(of=x509.IPAddress(ipaddress.ip_address("127.0.0.2"))),
         "IP address mismatch",
     ),
 }
@@ -106,7 +103,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
     folder = tmp_path_factory.mktemp("tls")
-    return Authority(folder, "ours", UNTIL), Authority(folder, "other", UNTIL)
+    return Authority(folder, "ours"), Authority(folder, "other")
 
 
 Start = Callable[[str, int], stack.Process]
@@ -152,7 +149,7 @@ def test_a_broker_that_cannot_prove_who_it_is_hears_nothing(
 
 def test_the_right_broker_hears_the_account(start: Start, authorities: tuple[Authority, Authority]):
     """The same server with the right certificate gets the CONNECT, so it would have had it."""
-    with Impostor(authorities[0].server(UNTIL), nothing) as broker:
+    with Impostor(authorities[0].server(), nothing) as broker:
         start("reader", broker.port)
         wait_until(lambda: PASSWORD.encode() in broker.heard, "the account arrives")
 
@@ -194,6 +191,6 @@ def test_the_right_database_hears_the_account(
     start: Start, authorities: tuple[Authority, Authority]
 ):
     """The same server with the right certificate gets the account."""
-    with Impostor(authorities[0].server(UNTIL), mysql) as database:
+    with Impostor(authorities[0].server(), mysql) as database:
         start("migrate", database.port)
         wait_until(lambda: PASSWORD.encode() in database.heard, "the account arrives")

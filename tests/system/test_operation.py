@@ -14,13 +14,14 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from raven_harness import stack
+from raven_harness.certificates import Authority
 from ravenbus.contract import schema_for
 from ravenbus.errors import BrokerAwayError
 from ravenbus.mqtt import Broker, Events, Lost
 from ravenbus.settings import MqttUrl
 from ravenbus.topics import Topics
 
-from .system import NODE, System, certificate, wait_until
+from .system import NODE, System, wait_until
 
 
 def test_everything_that_is_published_keeps_the_contract(system: System):
@@ -116,20 +117,20 @@ def test_a_secret_can_come_from_a_file(system: System):
 
 def test_a_broker_is_trusted_by_its_certificate_only(system: System):
     """mqtts:// works with the right certificate; with another the log says why it does not."""
-    right, key = certificate(system.folder, "right")
-    wrong, _ = certificate(system.folder, "wrong")
+    right, wrong = (Authority(system.folder, name) for name in ("right", "wrong"))
+    server = right.server()
     with Path(system.broker.command[-1]).open("a") as config:
-        config.write(f"certfile {right}\nkeyfile {key}\n")
+        config.write(f"certfile {server}\nkeyfile {server}\n")
     for process in (system.reader, system.recorder):
         process.env["MQTT_URL"] = process.env["MQTT_URL"].replace("mqtt://", "mqtts://")
-        process.env["MQTT_TLS_CA"] = str(right)
-    system.reader.env["MQTT_TLS_CA"] = str(wrong)
+        process.env["MQTT_TLS_CA"] = str(right.file)
+    system.reader.env["MQTT_TLS_CA"] = str(wrong.file)
     system.start("--rate", "50", "--count", "150")
     assert "certificate verify failed" in system.wait_for_log(system.reader, "problem check=broker")
     assert system.stored()[1] == []
     system.simulator.wait()
     system.reader.stop()
-    system.reader.env["MQTT_TLS_CA"] = str(right)
+    system.reader.env["MQTT_TLS_CA"] = str(right.file)
     system.reader.start()
     wait_until(lambda: len(system.stored()[1]) == system.accepted()[1] > 50, "all is stored")
 

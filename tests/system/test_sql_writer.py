@@ -24,6 +24,7 @@ import pymysql
 import pytest
 
 from raven_harness import stack
+from raven_harness.certificates import Authority
 from ravenbus.consumer import Consumer
 from ravenbus.errors import FatalError, PoisonError, RetryableError
 from ravenbus.health import Health
@@ -44,7 +45,7 @@ from tests import judge
 from tests.kinds import METER, T0, new_hash, reading
 
 from .sql import DATA, OLD_INSERT, Db, SqlSystem, run
-from .system import NODE, WAIT_S, certificate, patiently, wait_until
+from .system import NODE, WAIT_S, patiently, wait_until
 
 # From the stick to the tables
 
@@ -200,20 +201,20 @@ def resident(process: stack.Process) -> int:
 
 def test_the_database_is_trusted_by_its_certificate_only(tmp_path: Path):
     """`ssl_ca` asks for TLS: the right certificate is stored through, another is said."""
-    right, key = certificate(tmp_path, "right")
-    wrong, _ = certificate(tmp_path, "wrong")
-    server = stack.MariaDb(tmp_path, f"--ssl-cert={right}", f"--ssl-key={key}")
+    right, wrong = (Authority(tmp_path, name) for name in ("right", "wrong"))
+    shown = right.server()
+    server = stack.MariaDb(tmp_path, f"--ssl-cert={shown}", f"--ssl-key={shown}")
     try:
         server.start()
         url = server.database()
-        with closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={right}"))) as sink:
+        with closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={right.file}"))) as sink:
             sink.prepare()
             assert sink.store([reading(new_hash(), 1)]) == (1, 0)
             with sink._database.transaction() as cursor:
                 cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
                 assert cursor.fetchall()[0][1].startswith("TLS")
         with (
-            closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={wrong}"))) as sink,
+            closing(MysqlSink(MysqlUrl(f"{url}?ssl_ca={wrong.file}"))) as sink,
             pytest.raises(RetryableError, match="certificate verify failed"),
         ):
             sink.prepare()

@@ -20,12 +20,13 @@ USES = (
 
 
 class Authority:
-    """Signs certificates, that are good from three days ago on; ``file`` is what has to be trusted.
+    """Signs certificates that are good from three days ago on; ``file`` is what has to be trusted.
 
     ``itself`` is a file with its own certificate and key.
+    Each certificate ``lasts`` so long from now on, or has ended if that is negative.
     """
 
-    def __init__(self, folder: Path, name: str, until: dt.datetime) -> None:
+    def __init__(self, folder: Path, name: str, lasts: dt.timedelta = DAY) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
@@ -33,7 +34,7 @@ class Authority:
         self.itself = self._signed(
             self._name,
             self._key,
-            until,
+            lasts,
             x509.BasicConstraints(ca=True, path_length=None),
             x509.KeyUsage(**signs),
             x509.SubjectAlternativeName([LOOPBACK]),
@@ -42,27 +43,27 @@ class Authority:
         made = x509.load_pem_x509_certificate(self.itself.read_bytes())
         self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, until: dt.datetime, of: x509.GeneralName = LOOPBACK) -> Path:
+    def server(self, lasts: dt.timedelta = DAY, of: x509.GeneralName = LOOPBACK) -> Path:
         """Return a file with a server's certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        return self._signed(_name("server"), key, until, x509.SubjectAlternativeName([of]))
+        return self._signed(_name("server"), key, lasts, x509.SubjectAlternativeName([of]))
 
     def _signed(
         self,
         name: x509.Name,
         key: ec.EllipticCurvePrivateKey,
-        until: dt.datetime,
+        lasts: dt.timedelta,
         *extensions: x509.ExtensionType,
     ) -> Path:
-        signer = self._key.public_key()
+        signer, now = self._key.public_key(), dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(dt.datetime.now(dt.UTC) - 3 * DAY)
-            .not_valid_after(until)
+            .not_valid_before(now - 3 * DAY)
+            .not_valid_after(now + lasts)
         )
         for one in (
             *extensions,

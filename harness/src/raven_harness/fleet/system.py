@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import Final
 import msgspec
 
 from raven_harness import stack
-from raven_harness.certificates import DAY, Authority
+from raven_harness.certificates import Authority
 from raven_harness.fleet.homes import Plan
 
 PROCESSES: Final = 20
@@ -26,9 +25,8 @@ class Fleet:
     def __init__(self, folder: Path, homes: int) -> None:
         self.folder = folder
         nodes = [f"home-{number:05}" for number in range(homes)]
-        until = dt.datetime.now(dt.UTC) + DAY
-        authority = Authority(folder, "fleet", until)
-        port, server = stack.free_port(), authority.server(until)
+        authority = Authority(folder, "fleet")
+        port, server = stack.free_port(), authority.server()
         listener = [f"listener {port} 127.0.0.1", f"certfile {server}", f"keyfile {server}"]
         accounts = [*nodes, "sql-writer", "mongo-recorder"]
         self.broker = stack.Broker(folder, accounts, listener=listener)

@@ -67,11 +67,11 @@ AROUND_S: Final = 15.0
 class Upstream:
     """What the relay needs to reach its upstream broker over TLS, by a certificate that ends."""
 
-    def __init__(self, folder: Path, until: datetime) -> None:
-        self.until = until
-        self._authority = Authority(folder, "soak", until + 2 * RENEWED)
+    def __init__(self, folder: Path) -> None:
+        self.until = datetime.now(UTC) + ENDS
+        self._authority = Authority(folder, "soak", 2 * RENEWED)
         self._port, self._shown = stack.free_port(), folder / "upstream.pem"
-        self.renew(until)
+        self.renew(ENDS)
 
     @property
     def listener(self) -> list[str]:
@@ -86,9 +86,9 @@ class Upstream:
             "UPSTREAM_MQTT_TLS_CA": str(self._authority.file),
         }
 
-    def renew(self, until: datetime) -> None:
+    def renew(self, lasts: timedelta) -> None:
         """Make another certificate."""
-        self._authority.server(until).replace(self._shown)
+        self._authority.server(lasts).replace(self._shown)
 
 
 def main() -> int:
@@ -97,8 +97,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--samples", type=Path, required=True, help="a JSON line for each minute")
     options = parser.parse_args()
-    began = datetime.now(UTC)
-    upstream = Upstream(options.samples.parent.resolve(), began + ENDS)
+    upstream = Upstream(options.samples.parent.resolve())
     demo = Demo(None, None, speed=WARM_UP_SPEED, past=False, upstream=upstream.listener)
     demo.relay.env |= upstream.settings(demo.upstream.passwords[NODE])
     aged = [demo.reader, demo.recorder, demo.writer, demo.relay, demo.upstream_recorder]
@@ -252,7 +251,7 @@ def renewed(demo: Demo, upstream: Upstream) -> list[str]:
         refused = "certificate has expired"
         stack.wait_until(lambda: refused in demo.relay.text(), "the relay says it ended", SETTLE_S)
         before = sent()
-        upstream.renew(upstream.until + RENEWED)
+        upstream.renew(ENDS + RENEWED)
         restarted(demo.upstream)
         stack.wait_until(lambda: sent() > before, "the relay sends again", 2 * SETTLE_S)
     except RuntimeError as error:
