@@ -313,6 +313,7 @@ class Credentials:
             script += f'raven.getUser("{account}") || raven.createUser({json.dumps(user)})\n'
         self._give("mongo", "root", self._password("mongo", "root"))
         self._give("mongo", "accounts.js", script)
+        self._give("mongo", "made.sh", _made("/data/db"))
         self._give("mongo", "ca.pem", (self._made / "ca.pem").read_text())
         pem = (self._made / "mongo.key").read_text() + (self._made / "mongo.pem").read_text()
         self._give("mongo", "server.pem", pem)
@@ -335,6 +336,7 @@ class Credentials:
                 lines.append(f"REVOKE IF EXISTS ALL ON raven.* FROM '{account}'@'%';")
             lines += mysql_grants(account, "%")
         self._give("mysql", "accounts.sql", "\n".join(lines) + "\n")
+        self._give("mysql", "made.sh", _made("/var/lib/mysql"))
         self._give("mysql", "ca.pem", (self._made / "ca.pem").read_text())
         for part in ("pem", "key"):
             self._give("mysql", f"server.{part}", (self._made / f"mysql.{part}").read_text())
@@ -365,6 +367,11 @@ def relay_lines(acl: str, account: str, nodes: list[str]) -> str:
         for may, topic in OF_RELAY.findall(acl)
     ]
     return f"user {account}\n{''.join(lines)}"
+
+
+def _made(folder: str) -> str:
+    """Return the script with which a database's first start ends, for good before anybody writes."""
+    return f"rm {folder}/.being-made && sync {folder}\n"
 
 
 def _kind(name: str) -> str:

@@ -99,6 +99,32 @@ def test_a_full_disk_at_mysql(project: Callable[..., Project], stick: Callable[.
     home.wait_complete(home.in_mysql, "MySQL, of a full disk", more_than=stored + 100)
 
 
+def test_a_first_start_that_is_cut_off_begins_anew(project: Callable[..., Project]):
+    """Nobody has to remove a volume because the power went while its database was made."""
+    folders = {"mongo": "/data/db", "mysql": "/var/lib/mysql"}
+    home = project()
+
+    def cut(service: str, when: str) -> None:
+        script = f"cd {folders[service]}; until {when}; do :; done; "
+        script += "[ -e .being-made ] && echo cut && kill -9 -1"
+        wait_until(
+            lambda: home.all("exec", "-T", service, "sh", "-c", script, check=False) == "cut\n",
+            f"the first start of {service} is cut off",
+        )
+
+    begun = '[ -n "$(ls)" ]'
+    home.up(options=["mongo"])
+    cut("mongo", begun)
+    home.up(options=["mysql"])
+    cut("mysql", begun)
+    cut("mysql", "[ -e /var/run/mysqld/mysqld.sock ]")
+    home.up("--profile", "demo", "--profile", "sql", "--profile", "mqtt")
+    home.wait_complete(home.in_mysql, "MySQL", more_than=3)
+    home.wait_complete(home.in_mongo, "MongoDB", more_than=3)
+    for service, folder in folders.items():
+        assert ".being-made" not in home.all("exec", "-T", service, "ls", "-A", folder)
+
+
 def test_a_wrong_password(project: Callable[..., Project]):
     """A password that a server does not take is named with the setting to look at."""
     home = project()

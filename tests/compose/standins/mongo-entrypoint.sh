@@ -11,6 +11,7 @@ if [ "$1" = mongod ]; then
     rm /tmp/root.js
     for file in /docker-entrypoint-initdb.d/*; do
       case "$file" in
+        *.sh) . "$file" ;;
         *.js) echo "running $file"; mongosh "$file" ;;
         *) echo "ignoring $file" ;;
       esac

@@ -14,8 +14,11 @@ END
   if [ -n "${MYSQL_DATABASE:-}" ]; then
     echo "CREATE DATABASE IF NOT EXISTS \`$MYSQL_DATABASE\`" | mysql --defaults-extra-file=<(printf "[client]\nuser=root\npassword=%s\n" "$password") --protocol=socket
   fi
-  for file in /docker-entrypoint-initdb.d/*.sql; do
-    [ ! -f "$file" ] || mysql --defaults-extra-file=<(printf '[client]\nuser=root\npassword=%s\n' "$password") --protocol=socket "${MYSQL_DATABASE:-mysql}" <"$file"
+  for file in /docker-entrypoint-initdb.d/*; do
+    case "$file" in
+      *.sh) . "$file" ;;
+      *.sql) mysql --defaults-extra-file=<(printf '[client]\nuser=root\npassword=%s\n' "$password") --protocol=socket "${MYSQL_DATABASE:-mysql}" <"$file" ;;
+    esac
   done
   mysqladmin --defaults-extra-file=<(printf '[client]\nuser=root\npassword=%s\n' "$password") --protocol=socket shutdown
   echo "[Entrypoint]: MySQL init process done. Ready for start up."
