@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -65,9 +66,10 @@ AROUND_S: Final = 15.0
 
 
 class Upstream:
-    """What the relay needs to reach its upstream broker over TLS, by a certificate that ends."""
+    """What makes the upstream broker's year: a certificate that ends, for the relay, and a log."""
 
     def __init__(self, folder: Path) -> None:
+        self.log = folder / "upstream.log"
         self.until = datetime.now(UTC) + ENDS
         self._authority = Authority(folder, "soak", 2 * RENEWED)
         self._port, self._shown = stack.free_port(), folder / "upstream.pem"
@@ -76,7 +78,7 @@ class Upstream:
     @property
     def listener(self) -> list[str]:
         """Lines of the broker's settings."""
-        files = [f"certfile {self._shown}", f"keyfile {self._shown}"]
+        files = [f"certfile {self._shown}", f"keyfile {self._shown}", f"log_dest file {self.log}"]
         return [f"listener {self._port} 127.0.0.1", *files]
 
     def settings(self, password: str) -> dict[str, str]:
@@ -131,7 +133,7 @@ def main() -> int:
                 by_s = moment.timestamp() - AROUND_S - time.time()
                 for clock in clocks:
                     ahead.enter_context(clock.off_by(int(by_s)))
-                wrong += passed(demo, moment, what)
+                wrong += passed(demo, moment, what) + rotated(demo, upstream.log)
                 if moment == upstream.until:
                     wrong += renewed(demo, upstream)
             for one in (demo.writer, demo.recorder):
@@ -238,6 +240,17 @@ def passed(demo: Demo, moment: datetime, what: str) -> list[str]:
     if demo.accepted()[1] == before:
         wrong.append(f"{moment}: nothing was accepted around it")
     return wrong
+
+
+def rotated(demo: Demo, log: Path) -> list[str]:
+    """Rotate the upstream broker's log as Debian does every day; return what is wrong."""
+    log.replace(log.with_suffix(".log.1"))
+    demo.upstream.send(signal.SIGHUP)
+    try:
+        stack.wait_until(log.exists, "the upstream broker begins another log", SETTLE_S)
+    except RuntimeError as error:
+        return [str(error)]
+    return []
 
 
 def renewed(demo: Demo, upstream: Upstream) -> list[str]:
