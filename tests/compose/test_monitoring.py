@@ -43,15 +43,20 @@ def test_whoever_is_told_hears_of_a_service_that_is_stopped(project: Callable[..
     home.up(*PROFILES)
     home.wait_healthy("reader", "mongo-recorder", "dashboard", "prometheus", "alertmanager")
 
-    def up() -> set[tuple[str, str]]:
+    def targets() -> dict[tuple[str, str], str]:
         found = asked(home, "prometheus", 9090, "v1/targets?state=active")["data"]["activeTargets"]
         return {
-            (one["labels"]["job"], one["labels"].get("service") or one["labels"]["instance"])
+            (
+                one["labels"]["job"],
+                one["labels"].get("service") or one["labels"]["instance"],
+            ): one["lastError"] or one["health"]
             for one in found
-            if one["health"] == "up"
         }
 
-    wait_until(lambda: up() == WATCHED, "every target is up")
+    try:
+        wait_until(lambda: targets() == dict.fromkeys(WATCHED, "up"), "every target is up")
+    except RuntimeError as error:
+        raise AssertionError(f"{error}: {targets()}") from None
     say(f"  up: {' '.join(sorted(name for _, name in WATCHED))}")
     disks = {labels["mountpoint"] for labels, _ in values(home, "node_filesystem_avail_bytes")}
     assert {"/volumes/mongo", "/volumes/broker", "/volumes/reader"} <= disks
