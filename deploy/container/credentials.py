@@ -370,8 +370,8 @@ def relay_lines(acl: str, account: str, nodes: list[str]) -> str:
 
 
 def _made(folder: str) -> str:
-    """Return the script with which a database's first start ends, for good before anybody writes."""
-    return f"rm {folder}/.being-made && sync {folder}\n"
+    """Return the script with which a database's first start ends, on its disk before anybody writes."""
+    return f"sync -f {folder} && rm -f {folder}/.being-made && sync {folder}\n"
 
 
 def _kind(name: str) -> str:

@@ -99,30 +99,38 @@ def test_a_full_disk_at_mysql(project: Callable[..., Project], stick: Callable[.
     home.wait_complete(home.in_mysql, "MySQL, of a full disk", more_than=stored + 100)
 
 
-def test_a_first_start_that_is_cut_off_begins_anew(project: Callable[..., Project]):
+BEGUN = '[ -n "$(ls)" ]'
+
+
+@pytest.mark.parametrize(
+    ("service", "folder", "profile", "moments"),
+    [
+        ("mongo", "/data/db", "mqtt", [BEGUN]),
+        ("mysql", "/var/lib/mysql", "sql", [BEGUN, "[ -e /var/run/mysqld/mysqld.sock ]"]),
+    ],
+)
+def test_a_first_start_that_is_cut_off_begins_anew(
+    project: Callable[..., Project], service: str, folder: str, profile: str, moments: list[str]
+):
     """Nobody has to remove a volume because the power went while its database was made."""
-    folders = {"mongo": "/data/db", "mysql": "/var/lib/mysql"}
     home = project()
-
-    def cut(service: str, when: str) -> None:
-        script = f"cd {folders[service]}; until {when}; do :; done; "
+    for moment in moments:
+        script = f"cd {folder}; until {moment}; do :; done; "
         script += "[ -e .being-made ] && echo cut && kill -9 -1"
-        wait_until(
-            lambda: home.all("exec", "-T", service, "sh", "-c", script, check=False) == "cut\n",
-            f"the first start of {service} is cut off",
-        )
 
-    begun = '[ -n "$(ls)" ]'
-    home.up(options=["mongo"])
-    cut("mongo", begun)
-    home.up(options=["mysql"])
-    cut("mysql", begun)
-    cut("mysql", "[ -e /var/run/mysqld/mysqld.sock ]")
-    home.up("--profile", "demo", "--profile", "sql", "--profile", "mqtt")
-    home.wait_complete(home.in_mysql, "MySQL", more_than=3)
-    home.wait_complete(home.in_mongo, "MongoDB", more_than=3)
-    for service, folder in folders.items():
-        assert ".being-made" not in home.all("exec", "-T", service, "ls", "-A", folder)
+        def is_cut(script: str = script) -> bool:
+            home.up(options=[service])
+            if home.all("exec", "-T", service, "sh", "-c", script, check=False) == "cut\n":
+                return True
+            home.down()  # it was quicker than we are
+            return False
+
+        wait_until(is_cut, f"the first start of {service} is cut off")
+    home.up("--profile", "demo", "--profile", profile)
+    stored = home.in_mysql if service == "mysql" else home.in_mongo
+    home.wait_complete(stored, service, more_than=3)
+    assert ".being-made" not in home.all("exec", "-T", service, "ls", "-A", folder)
+    assert "the first start was cut off" in home.logs(service)
 
 
 def test_a_wrong_password(project: Callable[..., Project]):

@@ -117,6 +117,20 @@ def test_a_published_database_is_reached_over_tls(tmp_path: Path, make):
     assert given["sql-writer/mysql_url"].endswith("@mysql/raven")
 
 
+@pytest.mark.parametrize(("store", "folder"), [("mongo", "/data/db"), ("mysql", "/var/lib/mysql")])
+def test_a_database_that_is_made_loses_its_mark(tmp_path: Path, make, store: str, folder: str):
+    """The image runs the script after the accounts; where there is no mark, it does no harm."""
+    make()
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / ".being-made").touch()
+    (data / "table").touch()
+    script = (tmp_path / "for" / store / "made.sh").read_text().replace(folder, str(data))
+    for _ in range(2):
+        subprocess.run(["bash", "-ec", script], check=True)
+        assert [one.name for one in data.iterdir()] == ["table"]
+
+
 def test_the_first_name_is_that_of_the_urls(make):
     """However long, or an address of IPv6; what is none is refused before anything breaks."""
     long = f"{'a' * 60}.example.org"
