@@ -26,9 +26,12 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
     for folder in ("data", "scripts", "programs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "scripts" / "made.sh").touch()
-    script = SERVICES[request.param]["command"][2].replace("$$", "$")
+    scripts = "/docker-entrypoint-initdb.d", str(tmp_path / "scripts")
+    first = tmp_path / "first-start.sh"
+    first.write_text((stack.ROOT / "deploy/container/first-start.sh").read_text().replace(*scripts))
+    script = SERVICES[request.param]["command"][2].replace("$$", "$").replace(*scripts)
     script = script.replace(FOLDERS[request.param], str(tmp_path / "data"))
-    script = script.replace("/docker-entrypoint-initdb.d", str(tmp_path / "scripts"))
+    script = script.replace("/first-start.sh", str(first))
 
     def run(**instead: str) -> subprocess.CompletedProcess[str]:
         own = {"docker-entrypoint.sh": 'echo "$@"', "mongosh": ":", "sleep": ":"}
